@@ -1,0 +1,62 @@
+"""One file per source format; each turns what its publisher ships into the same `Record`s."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from taxadiffusion.errors import DataError, SettingsError
+from taxadiffusion.readers.record import Box, Reader, Record, Rejected, clean_name, path_fault
+
+__all__ = ["FORMATS", "Box", "Reader", "Record", "Rejected", "clean_name", "detect_format", "open_reader", "path_fault"]
+
+FORMATS: dict[str, str] = {
+    "fishnet": "fishnet",
+    "bioscan-1m": "bioscan_1m",
+    "bioscan-5m": "bioscan_5m",
+    "inaturalist": "inaturalist",
+    "darwincore": "darwincore",
+    "treeoflife": "treeoflife",
+    "cub": "cub",
+    "folder": "folder",
+}
+"""Format word → module of this package, in the order of detection (the most general last).
+
+Each module has `detect(source: Path) -> bool` (cheap: file names and one header) and
+`open_source(source: Path, **options) -> Reader`, whose keyword parameters are the options of that format.
+"""
+
+
+def detect_format(source: Path) -> str:
+    """The format of `source`. Raises `DataError` when no reader knows it."""
+    for name, module in FORMATS.items():
+        if import_module(f"{__name__}.{module}").detect(source):
+            return name
+    raise DataError(
+        f"{source}: no reader recognises this source. Give --format ({', '.join(FORMATS)}), "
+        "or put a metadata.csv with a file_name column and one column per rank beside the images"
+    )
+
+
+def open_reader(source: Path, format: str | None = None, **options: Any) -> Reader:  # noqa: A002
+    """The reader of `source`, in the named or detected format, with that format's own options.
+
+    Raises `DataError` when the source is missing or not understood, `SettingsError` for an unknown format or option.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder")
+    if format is not None and format not in FORMATS:
+        raise SettingsError(f"unknown format {format!r}; known formats: {', '.join(FORMATS)}")
+    name = format or detect_format(source)
+    open_source = import_module(f"{__name__}.{FORMATS[name]}").open_source
+    known = [parameter for parameter in inspect.signature(open_source).parameters if parameter != "source"]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise SettingsError(
+            f"format {name} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}"
+        )
+    reader: Reader = open_source(source, **options)
+    return reader

@@ -1,0 +1,118 @@
+"""What every reader yields: records, rejected rows, and the rules for names and paths that all readers share."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from taxadiffusion.names import Lineage, Rank
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in pixels of the oriented image, origin top left."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image with its taxon, as a source states it."""
+
+    image: str
+    """Path below the reader's root, posix, never absolute or with ".." (see `path_fault`)."""
+    lineage: Lineage
+    """At its true depth: a missing rank is absent; at rank species the name is the epithet."""
+    source: str
+    """File name of the table (or folder) the record came from, for messages."""
+    row: int
+    """Row in `source` as a spreadsheet numbers it: the header is row 1; a line of JSON Lines; 1-based otherwise."""
+    split: str | None = None
+    """"train", "val" or "test" as published; None lets `prepare` decide."""
+    group: str | None = None
+    """Trajectory, observation …: images of one group stay on one side of a split."""
+    box: Box | None = None
+    source_id: str | None = None
+    license: str | None = None
+    rights_holder: str | None = None
+    authorship: str | None = None
+    qualifier: str | None = None
+    member: str | None = None
+    """Entry inside the package (zip, tar, HDF5) that `image` names; None: `image` is the picture itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row that cannot become a `Record`."""
+
+    source: str
+    row: int
+    value: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.row}: {self.reason} ({self.value!r})"
+
+
+class Reader(Protocol):
+    """Streams one source; iterating again starts afresh. Rows in = records + rejected rows out."""
+
+    name: str
+    """The `--format` word."""
+    ranks: tuple[Rank, ...]
+    """The ranks this source can name, coarse to fine."""
+    root: Path
+    """Folder below which every `Record.image` lies."""
+
+    def __iter__(self) -> Iterator[Record | Rejected]: ...
+
+
+_MISSING = frozenset({
+    "", "-", "--", "?", ".", "nan", "none", "null", "nil", "na", "n/a", "n.a.", "#n/a", "nd", "unknown", "unidentified",
+    "unclassified", "not classified", "not available", "not determined", "undetermined", "indet", "indet.",
+    "unassigned", "unplaced", "incertae sedis", "other", "misc",
+})  # fmt: skip
+_MISSING_START = re.compile(r"^(unassigned|unclassified|unidentified|unknown|unplaced|not classified)\b", re.IGNORECASE)
+
+
+def clean_name(value: str | None) -> str | None:
+    """A taxon's name as written, NFC-normalised, white space collapsed; None where the cell says "no name".
+
+    Placeholders ("", nan, None, N/A, unknown, not_classified, "unassigned Formicinae", "… incertae sedis") are missing.
+    """
+    if value is None:
+        return None
+    name = " ".join(unicodedata.normalize("NFC", value).split())
+    plain = name.casefold().replace("_", " ").strip("()[]<>\"' ")
+    if plain in _MISSING or _MISSING_START.match(plain) or plain.endswith("incertae sedis"):
+        return None
+    return name
+
+
+def path_fault(value: str) -> str | None:
+    """Why `value` may not be used as an image path below a root; None when it may.
+
+    Purely textual. That the file exists, is regular and does not leave the root through a link is checked by `prepare`.
+    """
+    if not value.strip():
+        return "no image path"
+    if any(ord(c) < 32 or 0xD800 <= ord(c) <= 0xDFFF for c in value):
+        return "image path holds control characters or undecodable bytes"
+    if re.match(r"^[A-Za-z][A-Za-z0-9+.-]*:", value):
+        return "image path is a URL or has a drive letter; download the image and give its path below the image root"
+    if "\\" in value:
+        return "image path holds a backslash; write it with /"
+    if value.startswith(("/", "~")):
+        return "image path is absolute; give it relative to the image root"
+    if ".." in value.split("/"):
+        return 'image path holds ".."; it must stay below the image root'
+    if len(value.encode()) > 4096 or any(len(part.encode()) > 255 for part in value.split("/")):
+        return "image path is too long"
+    return None
