@@ -1,0 +1,86 @@
+"""Guidance: which conditions a picture is predicted under, and how the predictions are combined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from taxadiffusion.errors import SettingsError
+from taxadiffusion.names import Lineage, Rank, rank_index
+
+Term = tuple[Lineage, float]
+"""A condition and the coefficient of its prediction."""
+
+
+def guided(base: Tensor, target: Tensor, scale: float) -> Tensor:
+    """`base + scale·(target − base)`, written so that scale 1 is `target` exactly (METHOD, Guidance; scale = 1 + w)."""
+    return target + (scale - 1.0) * (target - base)
+
+
+def rank_guided(predictions: Sequence[Tensor], scales: Sequence[float]) -> Tensor:
+    """`ε(c⁰) + Σ_i s_i·(ε(c^i) − ε(c^{i−1}))` for predictions coarse to fine and one scale per step between them.
+
+    With all scales equal this is `guided(predictions[0], predictions[-1], scale)`.
+    """
+    if len(scales) != len(predictions) - 1:
+        raise ValueError(f"{len(predictions)} predictions need {len(predictions) - 1} scales, got {len(scales)}")
+    total = predictions[0]
+    for coarse, fine, scale in zip(predictions, predictions[1:], scales, strict=False):
+        total = total + scale * (fine - coarse)
+    return total
+
+
+def combined(predictions: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
+    """`Σ_k coefficient_k · prediction_k`: every kind of guidance is such a sum, with coefficients that add up to 1."""
+    total = coefficients[0] * predictions[0]
+    for prediction, coefficient in zip(predictions[1:], coefficients[1:], strict=True):
+        total = total + coefficient * prediction
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """How a picture is steered.
+
+    scale: 1 = no guidance. rank: the base is the lineage truncated here; None = the empty lineage (vanilla
+    classifier-free guidance). interval: the part of the noise schedule, as fractions of it (0 = clean, 1 = pure noise),
+    within which guidance acts; outside only the target is predicted. rank_scales: one scale for each rank finer than the
+    base, used instead of `scale`; ranks that are not named keep `scale`.
+    """
+
+    scale: float = 1.0
+    rank: Rank | None = None
+    interval: tuple[float, float] = (0.0, 1.0)
+    rank_scales: tuple[tuple[Rank, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        low, high = self.interval
+        if not 0.0 <= low < high <= 1.0:
+            raise SettingsError(f"guidance interval must satisfy 0 <= low < high <= 1, got {self.interval}")
+        for rank in (*(() if self.rank is None else (self.rank,)), *(rank for rank, _ in self.rank_scales)):
+            rank_index(rank)
+
+    def acts(self, noise_fraction: float) -> bool:
+        """Whether guidance acts at this place of the noise schedule (0 = clean, 1 = pure noise)."""
+        return self.interval[0] <= noise_fraction <= self.interval[1]
+
+    def terms(self, lineage: Lineage) -> tuple[Term, ...]:
+        """The conditions to predict under and their coefficients, target last; terms that vanish are left out.
+
+        Scale 1, or a base that equals the target, leaves the target alone: one prediction instead of two.
+        """
+        scales = dict(self.rank_scales)
+        chain = [Lineage() if self.rank is None else lineage.truncated(self.rank)]
+        if self.rank_scales:
+            finer = [rank for rank in lineage.ranks if rank not in chain[0].ranks]
+            chain += [lineage.truncated(rank) for rank in finer]
+            steps = [scales.get(rank, self.scale) for rank in finer]
+        else:
+            chain, steps = [*chain, lineage], [self.scale]
+        coefficients = [left - right for left, right in zip([1.0, *steps], [*steps, 0.0], strict=True)]
+        merged: dict[Lineage, float] = {}
+        for member, coefficient in zip(chain, coefficients, strict=True):
+            merged[member] = merged.get(member, 0.0) + coefficient
+        return tuple((member, coefficient) for member, coefficient in merged.items() if coefficient != 0.0)
