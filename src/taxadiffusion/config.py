@@ -1,0 +1,239 @@
+"""Typed settings of a run: a recipe's defaults, under a YAML file, under `--set key=value`; unknown keys fail."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+
+from taxadiffusion.errors import SettingsError
+from taxadiffusion.names import Rank, ordered_ranks
+from taxadiffusion.stages import Strategy
+from taxadiffusion.trainer.settings import (
+    CheckpointSettings,
+    LoopSettings,
+    OptimiserSettings,
+    Section,
+    TrainingSettings,
+    ValidationSettings,
+    free,
+)
+
+Json = Any
+
+
+def _ranks_in_order(ranks: tuple[Rank, ...] | None) -> tuple[Rank, ...] | None:
+    if ranks is not None and (not ranks or ordered_ranks(ranks) != ranks):
+        raise ValueError(f"ranks run coarse to fine, without repeats: {', '.join(ordered_ranks(ranks))}")
+    return ranks
+
+
+class DataSettings(Section):
+    path: Path = free(Path("prepared"), "the prepared data set (output of `prepare`)")
+    ranks: Annotated[tuple[Rank, ...] | None, AfterValidator(_ranks_in_order)] = Field(
+        default=None, description="ranks to train, coarse to fine; none: all of the data set"
+    )
+    fit: Literal["crop", "pad", "box"] = Field(default="crop", description="how an image becomes square, aspect kept")
+    mirror: bool = Field(default=False, description="also train on the mirror image")
+    cache_dir: Path | None = free(None, "where latents and name states are kept; none: below the output directory")
+
+
+class BaseSettings(Section):
+    path: str = free("nano", "a diffusers pipeline: local path, hub id, or the shipped `nano`")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of frozen weights; trained ones are float32"
+    )
+
+
+class ConditionerSettings(Section):
+    num_layers: int = Field(default=2, ge=1, description="of each rank's encoder (paper: 2)")
+    num_heads: int | None = Field(default=None, ge=1, description="none: 8 where the width allows it (paper: 8)")
+    feedforward: int | None = Field(
+        default=None, ge=1, description="none: 2048 at width 768, in proportion else (paper: 2048)"
+    )
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="inside the encoder being trained (paper: 0.1)")
+    zero_init: bool = Field(default=False, description="a new E_r starts as zero: stage i starts where stage i−1 ended")
+    text_embedding: str | None = Field(
+        default=None, description="taxon_adapter: the embedding of a lineage; none: the base's"
+    )
+
+
+class LoraSettings(Section):
+    rank: int = Field(default=4, ge=1, description="inner dimension (paper: 4)")
+    alpha: int = Field(default=4, ge=1, description="scale numerator (paper: 4)")
+    targets: tuple[str, ...] = Field(default=("to_q", "to_k", "to_v", "to_out.0"), description="module names (paper)")
+
+
+class StageSettings(Section):
+    strategy: Strategy = Field(
+        default="progressive", description="one stage per rank (paper), or one stage for everything"
+    )
+    steps: int | dict[Rank, int] = Field(
+        default=1000, description="optimizer steps of each stage: a number, or rank → it"
+    )
+    lora_in_every_stage: bool = Field(
+        default=False, description="train the LoRA in every stage (paper: in the first alone)"
+    )
+
+
+class PreviewSettings(Section):
+    every_steps: int = free(0, "optimizer steps between preview grids; 0: at the end of each stage alone", ge=0)
+    num_taxa: int = free(8, "taxa in a grid; 0: no grids", ge=0)
+    num_steps: int = free(15, "sampling steps", ge=1)
+    guidance_scale: float = free(2.0, "1: none")
+
+
+class Settings(Section):
+    """Everything a run depends on. `taxadiffusion train CONFIG --dry-run` prints it filled in."""
+
+    recipe: Literal["paper", "best"] = Field(
+        default="paper", description="a named set of defaults; every key overrides it"
+    )
+    output: Path = free(Path("runs/run"), "the run directory")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="of everything random")
+    num_threads: int | None = free(None, "CPU threads; none: as the machine. Bits depend on it", ge=1)
+    num_workers: int = free(0, "loader processes; 0: load in the training process", ge=0)
+    data: DataSettings = DataSettings()
+    base: BaseSettings = BaseSettings()
+    conditioner: ConditionerSettings = ConditionerSettings()
+    lora: LoraSettings = LoraSettings()
+    stages: StageSettings = StageSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    training: TrainingSettings = TrainingSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    validation: ValidationSettings = ValidationSettings()
+    preview: PreviewSettings = PreviewSettings()
+
+    def loop(self) -> LoopSettings:
+        """What the trainer reads of it."""
+        return LoopSettings(
+            seed=self.seed,
+            num_workers=self.num_workers,
+            preview_every_steps=self.preview.every_steps,
+            optimiser=self.optimiser,
+            training=self.training,
+            checkpoint=self.checkpoint,
+            validation=self.validation,
+        )
+
+
+RECIPES: Mapping[str, Mapping[str, Mapping[str, Json]]] = {
+    "paper": {},  # the defaults above are METHOD's
+    "best": {
+        "conditioner": {"zero_init": True},
+        "lora": {"rank": 32, "alpha": 32},
+        "stages": {"lora_in_every_stage": True},
+        "optimiser": {
+            "learning_rate": 1e-3, "schedule": "cosine", "warmup_steps": 50, "final_fraction": 0.05, "ema_decay": 0.995,
+        },
+        "training": {"timesteps": "stratified", "balance": 0.5, "condition_dropout_later": 0.1},
+        "data": {"mirror": True},
+    },
+}  # fmt: skip
+
+
+def load(path: Path, assignments: Sequence[str] = ()) -> Settings:
+    """Settings from a YAML file and `key=value` strings (`stages.strategy=all`; values are YAML scalars or lists).
+
+    Raises `SettingsError` naming file, key, value and, for an unknown key, the nearest known one.
+    """
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    return parse({} if value is None else value, assignments, source=str(path))
+
+
+def parse(value: Json, assignments: Sequence[str] = (), *, source: str = "settings") -> Settings:
+    """The same from a value already read; `source` stands in the messages."""
+    if not isinstance(value, Mapping):
+        raise SettingsError(f"{source}: must be a table of sections, got {type(value).__name__}")
+    given = _merged(value, _assigned(assignments))
+    recipe = given.get("recipe", "paper")
+    if recipe not in RECIPES:
+        raise SettingsError(f"{source}: recipe: unknown {recipe!r}; known: {', '.join(RECIPES)}")
+    try:
+        return Settings.model_validate(_merged(RECIPES[recipe], given))
+    except ValidationError as error:
+        raise SettingsError("\n".join(_message(source, fault) for fault in error.errors())) from error
+
+
+def flattened(settings: Settings, *, trajectory_only: bool = False) -> dict[str, Json]:
+    """Dotted key → JSON value. With `trajectory_only`: the keys that two runs of equal weights must share."""
+    flat: dict[str, Json] = {}
+
+    def visit(section: BaseModel, prefix: str) -> None:
+        for name, info in type(section).model_fields.items():
+            value = getattr(section, name)
+            extra = info.json_schema_extra
+            if isinstance(value, BaseModel):
+                visit(value, f"{prefix}{name}.")
+            elif not (trajectory_only and isinstance(extra, dict) and extra.get("trajectory") is False):
+                flat[prefix + name] = json.loads(json.dumps(value, default=str))
+
+    visit(settings, "")
+    return flat
+
+
+def difference(old: Mapping[str, Json], new: Mapping[str, Json], allowed: Iterable[str] = ()) -> list[str]:
+    """One line per key whose value changed ("key: old → new"), but for the allowed ones."""
+    absent = "(absent)"
+    keys = sorted(set(old) | set(new) - set(allowed))
+    changed = [key for key in keys if key not in set(allowed) and old.get(key, absent) != new.get(key, absent)]
+    return [f"{key}: {old.get(key, absent)} → {new.get(key, absent)}" for key in changed]
+
+
+def to_yaml(settings: Settings) -> str:
+    """The settings in full, as a file that `load` reads back to the same value."""
+    return yaml.safe_dump(json.loads(settings.model_dump_json()), sort_keys=False, allow_unicode=True)
+
+
+def _merged(below: Mapping[str, Json], above: Mapping[str, Json]) -> dict[str, Json]:
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        if (
+            isinstance(under, Mapping) and isinstance(value, Mapping) and key != "steps"
+        ):  # `steps` is a value: whole or not
+            value = _merged(under, value)
+        merged[key] = value
+    return merged
+
+
+def _assigned(assignments: Sequence[str]) -> dict[str, Json]:
+    value: dict[str, Json] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise SettingsError(f"--set {assignment!r}: write it as key=value, e.g. stages.strategy=all")
+        try:
+            leaf = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"--set {assignment!r}: the value is not readable as YAML") from error
+        for part in reversed(key.strip().split(".")):
+            leaf = {part: leaf}
+        value = _merged(value, leaf)
+    return value
+
+
+def _message(source: str, fault: Mapping[str, Any]) -> str:
+    location = [str(part) for part in fault["loc"]]
+    key = ".".join(location)
+    if fault["type"] == "extra_forbidden":
+        model: type[BaseModel] = Settings
+        for part in location[:-1]:
+            annotation = model.model_fields[part].annotation
+            assert isinstance(annotation, type)
+            assert issubclass(annotation, BaseModel)
+            model = annotation
+        nearest = difflib.get_close_matches(location[-1], model.model_fields, n=1, cutoff=0.0)
+        known = ", ".join(model.model_fields)
+        return f"{source}: {key}: unknown key; did you mean {nearest[0]!r}? Known here: {known}"
+    return f"{source}: {key} = {fault['input']!r}: {fault['msg']}"

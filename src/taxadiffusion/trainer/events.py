@@ -1,0 +1,110 @@
+"""What a run reports while it goes: frozen values, in order of happening; whoever watches decides what they mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The run goes on from a commit; `passed_over` says which newer ones did not verify."""
+
+    step: int
+    path: Path
+    passed_over: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StageStarted:
+    step: int
+    stage: str
+    num_steps: int
+    num_trained: int  # parameters
+    num_samples_seen: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """One optimizer step. `loss` is the mean over the global batch before weighting."""
+
+    step: int  # steps done, over all stages
+    stage: str
+    stage_step: int  # steps done within the stage
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    num_samples_seen: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepRefused:
+    """A loss or gradient was not finite: no parameter changed. `rows` are the samples at fault, or the whole batch."""
+
+    step: int
+    stage: str
+    rows: tuple[int, ...]
+    reason: str
+    in_a_row: int
+
+
+@dataclass(frozen=True, slots=True)
+class SamplesSkipped:
+    """Images that could not be read or whose latents are not finite: they weigh nothing in this step."""
+
+    step: int
+    rows: tuple[int, ...]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    step: int
+    stage: str
+    loss: float
+    num_samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewDue:
+    """The moment to draw preview pictures, on the first process only."""
+
+    step: int
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageDone:
+    step: int
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    step: int
+    path: Path
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All stages are done. `already` when the run had ended before this command."""
+
+    step: int
+    already: bool
+
+
+Event = (
+    Resumed
+    | StageStarted
+    | StepDone
+    | StepRefused
+    | SamplesSkipped
+    | Validated
+    | PreviewDue
+    | StageDone
+    | Committed
+    | Finished
+)

@@ -1,0 +1,76 @@
+"""Settings of the loop: typed, frozen, unknown keys fail. The defaults are the paper's where it says (METHOD.md)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A part of a run's settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def free(default: Any, description: str, **limits: Any) -> Any:
+    """A setting that does not touch the trajectory: it may change between a run and its resumption."""
+    return Field(default=default, description=description, json_schema_extra={"trajectory": False}, **limits)
+
+
+class OptimiserSettings(Section):
+    """AdamW, begun anew in every stage."""
+
+    learning_rate: float = Field(default=1e-4, gt=0, description="paper: 1e-4")
+    schedule: Literal["constant", "cosine"] = Field(default="constant", description="within a stage (paper: constant)")
+    warmup_steps: int = Field(default=0, ge=0, description="linear rise at the start of each stage")
+    final_fraction: float = Field(default=0.0, ge=0, le=1, description="cosine: share of the rate at a stage's end")
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="of AdamW (paper)")
+    weight_decay: float = Field(default=1e-2, ge=0, description="of AdamW (paper: 1e-2)")
+    clip_norm: float = Field(default=1.0, gt=0, description="largest gradient norm (paper: 1)")
+    ema_decay: float | None = Field(
+        default=None, gt=0, lt=1, description="moving average that a stage ends on; none: off (paper)"
+    )
+
+
+class TrainingSettings(Section):
+    """What a step sees."""
+
+    batch_size: int = Field(default=32, ge=1, description="samples of one optimizer step, over all processes")
+    micro_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="samples of one forward pass; the rest accumulates; none: batch_size / processes",
+    )
+    condition_dropout: float = Field(default=0.1, ge=0, lt=1, description="samples that train the null, first stage")
+    condition_dropout_later: float = Field(default=0.0, ge=0, lt=1, description="the same, later stages")
+    rank_dropout: float = Field(
+        default=5 / 21, ge=0, le=1, description="samples that draw a rank to drop (paper: 5/21)"
+    )
+    timesteps: Literal["uniform", "stratified"] = Field(default="uniform", description="drawn singly (paper) or spread")
+    min_snr_gamma: float | None = Field(default=None, gt=0, description="min-SNR weight (Hang et al. 2023); none: off")
+    balance: float = Field(default=0.0, ge=0, le=1, description="0: by images (paper), 0.5: by square root, 1: by taxa")
+    max_refused_steps: int = Field(default=5, ge=1, description="non-finite steps in a row that end the run (exit 70)")
+    max_bad_fraction: float = Field(default=0.01, ge=0, le=1, description="bad images that end the run (exit 3)")
+
+
+class CheckpointSettings(Section):
+    every_steps: int = free(500, "optimizer steps between commits", ge=1)
+    keep_last: int = free(2, "commits to keep", ge=1)
+
+
+class ValidationSettings(Section):
+    every_steps: int = free(0, "optimizer steps between validations; 0: never", ge=0)
+    num_samples: int = free(256, "held-out images; the same ones with the same noise each time", ge=1)
+
+
+class LoopSettings(Section):
+    """All that `Trainer` reads, in one value."""
+
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    num_workers: int = Field(default=0, ge=0)
+    preview_every_steps: int = Field(default=0, ge=0)
+    optimiser: OptimiserSettings = OptimiserSettings()
+    training: TrainingSettings = TrainingSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    validation: ValidationSettings = ValidationSettings()
