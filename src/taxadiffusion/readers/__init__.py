@@ -25,7 +25,7 @@ FORMATS: dict[str, str] = {
 """Format word → module of this package, in the order of detection (the most general last).
 
 Each module has `detect(source: Path) -> bool` (cheap: file names and one header) and
-`open_source(source: Path, **options) -> Reader`, whose keyword parameters are the options of that format.
+`open_source(source: Path, *, ranks=None, …) -> Reader`, whose keyword parameters are the options of that format.
 """
 
 

@@ -31,7 +31,7 @@ class Taxonomy:
     def __init__(
         self, ranks: Sequence[Rank], parents: IntArray, rank_codes: npt.NDArray[np.int8], names: pa.Array
     ) -> None:
-        """`parents` (N,), -1 for a root; `rank_codes` (N,) index into `names.RANKS`; `names` (N,) text. Checked here."""
+        """`parents` (N,), -1 for a root; `rank_codes` (N,) index into `names.RANKS`; `names` (N,) text. Checked."""
         self.ranks: tuple[Rank, ...] = tuple(ranks)
         self.parents = parents
         self.rank_codes = rank_codes
@@ -209,7 +209,9 @@ class Taxonomy:
             table = pq.read_table(path)
             metadata = table.schema.metadata or {}
             ranks = metadata[b"taxadiffusion.ranks"].decode().split()
-            codes = np.array([rank_index(rank) for rank in table["rank"].to_pylist()], dtype=np.int8)
+            ranks_column = table["rank"].cast(pa.string()).combine_chunks().dictionary_encode()
+            code_of = np.array([rank_index(rank) for rank in ranks_column.dictionary.to_pylist()], dtype=np.int8)
+            codes = code_of[ranks_column.indices.to_numpy()]
             parents = table["parent_id"].fill_null(-1).to_numpy().astype(np.int32)
             names = table["name"].cast(pa.string()).combine_chunks()
         except (OSError, pa.ArrowException, KeyError) as error:

@@ -1,0 +1,294 @@
+"""Image folders: Hugging Face imagefolder with metadata, a table with an image root, `Genus_species/` folders."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from taxadiffusion.errors import DataError, SettingsError
+from taxadiffusion.names import RANKS, Lineage, Rank, ordered_ranks
+from taxadiffusion.readers.record import Box, Record, Rejected, clean_name, path_fault
+from taxadiffusion.readers.table import TABLE_SUFFIXES, Row, Table
+from taxadiffusion.readers.taxon import Taxon, chosen_ranks, read_taxon
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
+_METADATA = tuple(f"metadata{suffix}" for suffix in (".csv", ".jsonl", ".parquet", ".tsv"))
+_NAME_TABLES = tuple(f"names{suffix}" for suffix in (".csv", ".tsv", ".jsonl", ".parquet"))
+_SPLITS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+}  # fmt: skip
+_COLUMNS: dict[str, tuple[str, ...]] = {
+    "image": ("file_name", "filename", "image", "file_path", "filepath", "path"),
+    "epithet": ("specific_epithet", "specificepithet", "epithet"),
+    "scientific_name": ("scientific_name", "scientificname", "binomial"),
+    "split": ("split",),
+    "group": ("group", "trajectory", "observation", "observation_id", "observation_uuid"),
+    "source_id": ("source_id", "id", "uuid"),
+    "license": ("license", "licence"),
+    "rights_holder": ("rights_holder", "rightsholder"),
+    "folder": ("folder", "class_dir", "label"),
+}
+
+
+def detect(source: Path) -> bool:
+    """A folder with metadata or with a sub-folder, or a table that names images."""
+    if source.is_dir():
+        return bool(_metadata_tables(source)) or any(entry.is_dir() for entry in source.iterdir())
+    if source.name.lower().endswith(TABLE_SUFFIXES):
+        columns = {name.lower() for name in Table(source).columns}
+        return any(name in columns for name in _COLUMNS["image"])
+    return False
+
+
+def open_source(
+    source: Path,
+    *,
+    ranks: str | Sequence[Rank] | None = None,
+    root: Path | None = None,
+    names: Path | None = None,
+    image_column: str | None = None,
+    split_column: str | None = None,
+    group_column: str | None = None,
+) -> TableReader | FolderReader:
+    """A reader for `source`: a folder with `metadata.csv|jsonl|parquet`, a table (with `root`), or species folders.
+
+    `names` is a table that gives the ranks of each folder (column `folder`); without it a folder's name is a binomial.
+    """
+    tables = _metadata_tables(source) if source.is_dir() else [source]
+    if not tables:
+        columns = (image_column, split_column, group_column)
+        if any(column is not None for column in columns):
+            raise SettingsError(f"{source}: there is no metadata table whose columns could be named")
+        return FolderReader(root or source, names, ranks)
+    if names is not None:
+        raise SettingsError(
+            f"{source}: --names is for species folders without a metadata table; {tables[0].name} exists"
+        )
+    chosen = {"image": image_column, "split": split_column, "group": group_column}
+    return TableReader(tables, root or (source if source.is_dir() else source.parent), chosen, ranks)
+
+
+def _metadata_tables(folder: Path) -> list[Path]:
+    for place in (folder, *sorted(entry for entry in folder.iterdir() if entry.is_dir())):
+        found = [place / name for name in _METADATA if (place / name).is_file()]
+        if len(found) > 1:
+            raise DataError(f"{place}: holds both {found[0].name} and {found[1].name}; keep one")
+        if found and place == folder:
+            return found
+    nested = [entry / name for entry in sorted(folder.iterdir()) if entry.is_dir() for name in _METADATA]
+    return [table for table in nested if table.is_file()]
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Which column of a table means what; `ranks` without species, which has three possible columns."""
+
+    named: dict[str, str]
+    ranks: dict[Rank, str]
+
+    @classmethod
+    def of(cls, table: Table, chosen: dict[str, str | None]) -> _Columns:
+        lower = {name.lower(): name for name in reversed(table.columns) if name}
+        named = {}
+        for meaning, candidates in _COLUMNS.items():
+            found = next((lower[candidate] for candidate in candidates if candidate in lower), None)
+            if (wanted := chosen.get(meaning)) is not None:
+                if wanted not in table.columns:
+                    listed = ", ".join(name for name in table.columns if name)
+                    raise DataError(f"{table.path}: no column {wanted!r}; its columns: {listed}")
+                found = wanted
+            if found:
+                named[meaning] = found
+        ranks = {rank: lower[rank] for rank in RANKS if rank in lower}
+        if "class" not in ranks and "cls" in lower:
+            ranks["class"] = lower["cls"]
+        if not ranks and "epithet" not in named and "scientific_name" not in named:
+            listed = ", ".join(name for name in table.columns if name)
+            raise DataError(
+                f"{table.path}: no column names a rank (such as family, genus, species); its columns: {listed}"
+            )
+        return cls(named, ranks)
+
+    @property
+    def all_ranks(self) -> tuple[Rank, ...]:
+        has_species = "species" in self.ranks or "epithet" in self.named or "scientific_name" in self.named
+        return ordered_ranks([*self.ranks, *(("genus", "species") if has_species else ())])
+
+    def taxon(self, row: Row) -> Taxon:
+        """The row's identification; its species cells (epithet, species, scientific name) must agree."""
+        above = tuple((rank, row.get(column)) for rank, column in self.ranks.items() if rank != "species")
+        cells = [self.named.get("epithet"), self.ranks.get("species"), self.named.get("scientific_name")]
+        stated = [text for column in cells if (text := clean_name(row.get(column)))]
+        taxa = [read_taxon(above, text, "binomial" if text[:1].isupper() else "epithet") for text in stated]
+        if not taxa:
+            return read_taxon(above, "", "epithet")
+        faults = [taxon.fault for taxon in taxa if taxon.fault]
+        binomials = sorted({taxon.lineage.binomial for taxon in taxa if taxon.lineage.binomial})
+        if len(binomials) > 1:
+            faults.append(f"the row names {len(binomials)} species: {', '.join(binomials)}")
+        deepest = max(taxa, key=lambda taxon: len(taxon.lineage.names))
+        authorship = next((taxon.authorship for taxon in taxa if taxon.authorship), None)
+        return replace(deepest, authorship=authorship, fault=faults[0] if faults else None)
+
+
+class TableReader:
+    """One record a row of one or more metadata tables."""
+
+    name = "folder"
+
+    def __init__(
+        self, tables: list[Path], root: Path, chosen: dict[str, str | None], ranks: str | Sequence[Rank] | None
+    ) -> None:
+        self.root = root
+        self._tables = [(Table(path), path.parent) for path in tables]
+        self._columns = [_Columns.of(table, chosen) for table, _ in self._tables]
+        available = ordered_ranks(rank for columns in self._columns for rank in columns.all_ranks)
+        self.ranks = chosen_ranks(ranks, available, available)
+        for (table, _), columns in zip(self._tables, self._columns, strict=True):
+            if "image" not in columns.named:
+                listed = ", ".join(name for name in table.columns if name)
+                raise DataError(f"{table.path}: no file_name column; its columns: {listed}")
+
+    def __iter__(self) -> Iterator[Record | Rejected]:
+        for (table, folder), columns in zip(self._tables, self._columns, strict=True):
+            inside = folder.resolve().is_relative_to(self.root.resolve()) and folder.resolve() != self.root.resolve()
+            prefix = folder.resolve().relative_to(self.root.resolve()).as_posix() + "/" if inside else ""
+            for row in table:
+                yield row if isinstance(row, Rejected) else self._record(table, columns, row, prefix)
+
+    def _record(self, table: Table, columns: _Columns, row: Row, prefix: str) -> Record | Rejected:
+        name, named = table.path.name, columns.named
+        image = row.get(named["image"])
+        if fault := path_fault(image):
+            return Rejected(name, row.number, image, fault)
+        split = row.get(named.get("split"))
+        if split and split.lower() not in _SPLITS:
+            return Rejected(name, row.number, split, "unknown split; use train, val or test")
+        taxon = columns.taxon(row)
+        if taxon.fault:
+            return Rejected(name, row.number, image, taxon.fault)
+        try:
+            box = _box(row)
+        except ValueError as error:
+            return Rejected(name, row.number, image, str(error))
+        lineage = taxon.lineage.only(self.ranks)
+        if not lineage:
+            return Rejected(name, row.number, image, "no rank has a name")
+        path = prefix + image.removeprefix("./")
+        return Record(
+            image=path,
+            lineage=lineage,
+            source=name,
+            row=row.number,
+            split=_SPLITS[split.lower()] if split else split_from_path(path),
+            group=row.get(named.get("group")) or None,
+            box=box,
+            source_id=row.get(named.get("source_id")) or None,
+            license=row.get(named.get("license")) or None,
+            rights_holder=row.get(named.get("rights_holder")) or None,
+            authorship=taxon.authorship,
+            qualifier=taxon.qualifier,
+        )
+
+
+class FolderReader:
+    """One record an image below `Genus_species/` folders, perhaps within `train/`, `val/`, `test/`."""
+
+    name = "folder"
+
+    def __init__(self, root: Path, names: Path | None, ranks: str | Sequence[Rank] | None) -> None:
+        self.root = root
+        names = names or next((root / name for name in _NAME_TABLES if (root / name).is_file()), None)
+        self._lineages: dict[str, Lineage] | None = None
+        self._source = root.name
+        available: tuple[Rank, ...] = ("genus", "species")
+        if names is not None:
+            self._lineages, available = _read_names(names)
+        self.ranks = chosen_ranks(ranks, available, available)
+
+    def __iter__(self) -> Iterator[Record | Rejected]:
+        number = itertools.count(1)
+        for folder in self._species_folders():
+            lineage = self._lineage(folder.name)
+            for path in sorted(folder.rglob("*")):
+                if path.suffix.lower() not in IMAGE_SUFFIXES or path.is_dir():
+                    continue
+                image, row = path.relative_to(self.root).as_posix(), next(number)
+                if fault := path_fault(image):
+                    yield Rejected(self._source, row, image, fault)
+                elif isinstance(lineage, str):
+                    yield Rejected(self._source, row, image, lineage)
+                else:
+                    yield Record(image, lineage.only(self.ranks), self._source, row, split=split_from_path(image))
+
+    def _species_folders(self) -> Iterator[Path]:
+        for entry in sorted(p for p in self.root.iterdir() if p.is_dir() and not p.is_symlink()):
+            if entry.name.lower() in _SPLITS:
+                yield from sorted(p for p in entry.iterdir() if p.is_dir() and not p.is_symlink())
+            else:
+                yield entry
+
+    def _lineage(self, folder: str) -> Lineage | str:
+        if self._lineages is not None:
+            return self._lineages.get(folder) or f"folder {folder!r} is not in the name table"
+        name = clean_name(folder.replace("_", " ")) or ""
+        taxon = read_taxon((), name, "binomial")
+        if not re.match(r"[A-Z]", name) or not taxon.lineage:
+            return f"folder {folder!r} is not a name such as Genus_species; give a name table (option names)"
+        return taxon.lineage
+
+
+def _read_names(path: Path) -> tuple[dict[str, Lineage], tuple[Rank, ...]]:
+    table = Table(path)
+    columns = _Columns.of(table, {})
+    if "folder" not in columns.named:
+        raise DataError(f"{path}: no folder column, which says whose ranks a row gives")
+    lineages: dict[str, Lineage] = {}
+    faults = []
+    for row in table:
+        if isinstance(row, Rejected):
+            faults.append(str(row))
+            continue
+        folder, taxon = row.get(columns.named["folder"]), columns.taxon(row)
+        if taxon.fault:
+            faults.append(f"{path.name}:{row.number}: {taxon.fault}")
+        elif lineages.setdefault(folder, taxon.lineage) != taxon.lineage:
+            both = f"{lineages[folder]} and {taxon.lineage}"
+            faults.append(f"{path.name}:{row.number}: folder {folder!r} has two lineages: {both}")
+    if faults:
+        raise DataError(f"{path}: {len(faults)} rows cannot be used:\n  " + "\n  ".join(faults))
+    return lineages, columns.all_ranks
+
+
+def split_from_path(image: str) -> str | None:
+    """The split that the first folder of a path names, as in Hugging Face's convention."""
+    first, _, rest = image.partition("/")
+    return _SPLITS.get(first.lower()) if rest else None
+
+
+def _box(row: Row) -> Box | None:
+    """Columns box_x, box_y, box_width, box_height, or bbox as a list [x, y, width, height]. Raises `ValueError`."""
+    text = row.get("bbox") or row.get("box")
+    parts = [row.get(f"box_{side}") for side in ("x", "y", "width", "height")]
+    if text:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+        if not isinstance(value, list) or len(value) != 4:
+            raise ValueError(f"box {text[:40]!r} is not a list [x, y, width, height]")
+        parts = [str(number) for number in value]
+    if not any(parts):
+        return None
+    try:
+        box = Box(*(float(part) for part in parts))
+    except ValueError:
+        raise ValueError(f"box {parts} is not four numbers") from None
+    if not (box.width > 0 and box.height > 0 and abs(box.x) + abs(box.y) + box.width + box.height < 1e9):
+        raise ValueError(f"box {parts} has no area")
+    return box
