@@ -1,0 +1,27 @@
+"""A simulated clade: traits evolved along a birth-death tree, drawn as pictures, with the true traits beside them."""
+
+from taxadiffusion.simulate.captions import VOCABULARY, caption, colour_word
+from taxadiffusion.simulate.clade import DEFAULT_RANKS, Clade
+from taxadiffusion.simulate.draw import draw, image_rng, photograph
+from taxadiffusion.simulate.pose import BACKGROUNDS, Pose
+from taxadiffusion.simulate.traits import TRAIT_NAMES, TRAITS, Traits, TraitSpec
+from taxadiffusion.simulate.write import Simulated, simulate
+
+__all__ = [
+    "BACKGROUNDS",
+    "DEFAULT_RANKS",
+    "TRAITS",
+    "TRAIT_NAMES",
+    "VOCABULARY",
+    "Clade",
+    "Pose",
+    "Simulated",
+    "TraitSpec",
+    "Traits",
+    "caption",
+    "colour_word",
+    "draw",
+    "image_rng",
+    "photograph",
+    "simulate",
+]
