@@ -1,0 +1,1 @@
+"""Networks from images to features, each with its name and the hash of its weights."""

@@ -1,0 +1,232 @@
+"""Laws of the formulas: zero on equal sets, and equal to SciPy, torch-fidelity, prdc and scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from taxadiffusion.errors import DataError
+from taxadiffusion.metrics.distribution import (
+    Moments,
+    frechet_distance,
+    kernel_distance,
+    kernel_distance_of_subsets,
+    mean_alignment,
+    mean_distance,
+)
+from taxadiffusion.metrics.intervals import Interval, mean_over_taxa, statistic_within_taxa
+from taxadiffusion.metrics.naming import confusions, correct_at, error_height, mean_by_taxon
+from taxadiffusion.metrics.neighbours import memorisation, nearest, overlap
+from taxadiffusion.metrics.probe import fit_probe
+from taxadiffusion.names import Lineage
+
+RANKS = ("family", "genus", "species")
+
+
+def draws(seed: int, num_images: int, width: int = 6, shift: float = 0.0) -> np.ndarray:
+    """Correlated features (N, D), so that no formula can pass by treating the covariance as diagonal."""
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(99).normal(size=(width, width))
+    return rng.normal(size=(num_images, width)) @ mixing + shift
+
+
+def fish(family: str, genus: str | None = None, species: str | None = None) -> Lineage:
+    return Lineage.of({"family": family, "genus": genus, "species": species})
+
+
+def test_frechet_distance_of_a_set_to_itself_is_zero_and_equals_scipys_formula() -> None:
+    from scipy.linalg import sqrtm
+
+    x, y = draws(0, 50), draws(1, 70, shift=0.5)
+    a, b = Moments.of(x), Moments.of(y)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    root = np.real(sqrtm(a.covariance @ b.covariance))
+    expected = ((a.mean - b.mean) ** 2).sum() + np.trace(a.covariance + b.covariance - 2 * root)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_distance_equals_torch_fidelitys_also_with_fewer_images_than_features() -> None:
+    import torch
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    for num_images in (200, 10):
+        x, y = draws(2, num_images, 12), draws(3, num_images, 12, shift=0.3)
+        theirs = fid_statistics_to_metric(
+            fid_features_to_statistics(torch.from_numpy(x)), fid_features_to_statistics(torch.from_numpy(y)), False
+        )["frechet_inception_distance"]
+        # torch-fidelity takes the root of a singular product; ours stays exact, theirs is good to its own tolerance
+        assert frechet_distance(Moments.of(x), Moments.of(y)) == pytest.approx(theirs, rel=1e-4)
+
+
+def test_kernel_distance_equals_torch_fidelitys_and_is_zero_in_expectation_for_one_distribution() -> None:
+    import torch
+    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+
+    x, y = draws(4, 60), draws(5, 60, shift=0.4)
+    theirs = kid_features_to_metric(
+        torch.from_numpy(x), torch.from_numpy(y), kid_subsets=1, kid_subset_size=60, verbose=False
+    )[KEY_METRIC_KID_MEAN]
+    assert kernel_distance(x, y) == pytest.approx(theirs, rel=1e-9)
+    same = [kernel_distance(draws(100 + i, 20) / 3, draws(500 + i, 35) / 3) for i in range(300)]
+    assert abs(np.mean(same)) < 3 * np.std(same) / np.sqrt(len(same))
+    assert min(same) < 0  # unbiased, so not clipped
+
+
+def test_kernel_distance_of_subsets_of_everything_is_the_kernel_distance() -> None:
+    x, y = draws(6, 40), draws(7, 40, shift=0.4)
+    mean, deviation = kernel_distance_of_subsets(x, y, subset_size=40, num_subsets=3, rng=np.random.default_rng(0))
+    assert mean == pytest.approx(kernel_distance(x, y))
+    assert deviation == pytest.approx(0, abs=1e-9)
+    with pytest.raises(DataError, match="subsets of 41 needs 41 or more images on each side, got 40"):
+        kernel_distance_of_subsets(x, y, subset_size=41, num_subsets=1, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("num_neighbours", [3, 5])
+def test_overlap_equals_prdc(num_neighbours: int) -> None:
+    from prdc import compute_prdc
+
+    real, generated = draws(8, 90, 4), draws(9, 60, 4, shift=0.8)
+    ours = overlap(real, generated, num_neighbours)
+    theirs = compute_prdc(real, generated, nearest_k=num_neighbours)
+    for name in ("precision", "recall", "density", "coverage"):
+        assert getattr(ours, name) == pytest.approx(theirs[name], abs=1e-12), name
+
+
+def test_precision_and_recall_equal_torch_fidelitys() -> None:
+    import torch
+    from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+
+    real, generated = draws(10, 80, 4), draws(11, 70, 4, shift=0.8)
+    theirs = prc_features_to_metric(
+        torch.from_numpy(generated), torch.from_numpy(real), prc_neighborhood=3, prc_batch_size=64, verbose=False
+    )
+    ours = overlap(real, generated, 3)
+    assert (ours.precision, ours.recall) == pytest.approx((theirs[KEY_METRIC_PRECISION], theirs[KEY_METRIC_RECALL]))
+
+
+def test_overlap_of_a_set_with_itself_is_complete_and_of_distant_sets_empty() -> None:
+    x = draws(12, 40)
+    same, apart = overlap(x, x), overlap(x, x + 1e4)
+    assert (same.precision, same.recall, same.coverage) == (1, 1, 1)
+    assert (apart.precision, apart.recall, apart.density, apart.coverage) == (0, 0, 0, 0)
+
+
+def test_too_few_images_are_refused_by_name() -> None:
+    with pytest.raises(DataError, match="Fréchet distance needs 2 or more images on each side, got 1"):
+        Moments.of(draws(0, 1))
+    with pytest.raises(DataError, match="5 neighbours need 6 or more generated images, got 5"):
+        overlap(draws(0, 20), draws(1, 5))
+    with pytest.raises(DataError, match="no pair of images"):
+        mean_distance([])
+
+
+def test_alignment_is_a_hundred_cosines() -> None:
+    assert mean_alignment(np.array([[3.0, 0.0], [0.0, 2.0]]), np.array([[1.0, 0.0], [5.0, 0.0]])) == pytest.approx(50)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_probe_finds_scikit_learns_solution(balanced: bool) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    labels = np.array([0] * 60 + [1] * 25 + [2] * 8)
+    features = draws(13, len(labels)) + labels[:, None] * np.arange(6) * 0.3
+    ours = fit_probe(features, labels, ("a", "b", "c"), balanced=balanced, tolerance=1e-7)
+    model = LogisticRegression(C=1.0, tol=1e-8, max_iter=5000, class_weight="balanced" if balanced else None)
+    standard = StandardScaler().fit_transform(features)
+    theirs = model.fit(standard, labels).predict_log_proba(standard)
+    np.testing.assert_allclose(ours.log_probabilities(features), theirs, atol=1e-4)
+
+
+def test_probe_refuses_one_class_and_empty_classes() -> None:
+    with pytest.raises(DataError, match="without images: b"):
+        fit_probe(draws(0, 4), np.array([0, 0, 2, 2]), ("a", "b", "c"))
+    with pytest.raises(DataError, match="got 1 classes"):
+        fit_probe(draws(0, 4), np.zeros(4, dtype=int), ("a",))
+
+
+def test_a_homonym_in_another_genus_is_a_wrong_name() -> None:
+    true, homonym = fish("Labridae", "Hemigymnus", "fasciatus"), fish("Labridae", "Thalassoma", "fasciatus")
+    assert correct_at("family", [homonym], [true]).tolist() == [True]
+    assert correct_at("genus", [homonym], [true]).tolist() == [False]
+    assert correct_at("species", [homonym], [true]).tolist() == [False]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "height"),
+    [
+        (fish("Labridae", "Hemigymnus", "fasciatus"), 0),
+        (fish("Labridae", "Hemigymnus", "melapterus"), 1),
+        (fish("Labridae", "Thalassoma", "fasciatus"), 2),
+        (fish("Scaridae"), 3),
+    ],
+)
+def test_error_height_climbs_to_the_lowest_common_ancestor(predicted: Lineage, height: int) -> None:
+    assert error_height(predicted, fish("Labridae", "Hemigymnus", "fasciatus"), RANKS) == height
+
+
+def test_error_height_counts_only_ranks_the_truth_names() -> None:
+    assert error_height(fish("Labridae", "Hemigymnus", "fasciatus"), fish("Labridae"), RANKS) == 0
+    assert error_height(fish("Scaridae"), fish("Labridae"), RANKS) == 1
+
+
+def test_confusions_count_every_wrong_image_once_and_no_right_one() -> None:
+    a, b, c = fish("A"), fish("B"), fish("C")
+    true, predicted = [a, a, a, a, b, b, c], [a, b, b, c, b, a, c]
+    pairs = confusions(predicted, true)
+    assert [(x.true, x.predicted, x.count, x.of) for x in pairs] == [(a, b, 2, 4), (b, a, 1, 2), (a, c, 1, 4)]
+    assert mean_by_taxon(np.array([p == t for p, t in zip(predicted, true, strict=True)]), true) == {
+        a: 0.25,
+        b: 0.5,
+        c: 1,
+    }
+
+
+def test_nearest_finds_each_image_itself_across_blocks() -> None:
+    x = draws(14, 2100, 3)
+    positions, distances = nearest(x, x)
+    assert positions.tolist() == list(range(2100))
+    assert distances.max() < 1e-5
+
+
+def test_memorisation_flags_copies_and_not_fresh_draws() -> None:
+    train, unseen, fresh = draws(15, 400), draws(16, 400), draws(17, 400)
+    copies = train[:50] * 1.0001
+    honest = memorisation(fresh, train, unseen)
+    assert honest.share < 0.04  # par is 0.01
+    assert 0.45 < honest.nearer_than_real < 0.55
+    caught = memorisation(np.concatenate([copies, fresh[:50]]), train, unseen)
+    assert caught.copies[:50].all()
+    assert caught.positions[:50].tolist() == list(range(50))
+    assert memorisation(copies, train, unseen).nearer_than_real > 0.99
+    # unseen photographs judged by themselves are at par exactly
+    assert memorisation(unseen, train, unseen).nearer_than_real == pytest.approx(0.5)
+
+
+def test_interval_over_taxa_covers_the_true_mean_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(120):
+        taxa = [rng.normal(rng.normal(5, 1), 1, size=8) for _ in range(20)]
+        interval = mean_over_taxa(taxa, rng, num_draws=400)
+        hits += interval.low <= 5 <= interval.high
+    assert 0.88 <= hits / 120 <= 0.99
+
+
+def test_interval_of_a_constant_has_no_width_and_a_taxon_counts_once_however_many_images_it_has() -> None:
+    rng = np.random.default_rng(0)
+    assert mean_over_taxa([np.ones(3), np.ones(5)], rng) == Interval(1, 1, 1)
+    assert mean_over_taxa([np.zeros(1), np.ones(99)], rng).mean == 0.5
+    with pytest.raises(DataError, match="one or more values for every taxon"):
+        mean_over_taxa([np.ones(3), np.array([])], rng)
+
+
+def test_interval_of_a_distance_is_centred_on_the_distance_of_all_images() -> None:
+    x, y = draws(18, 60), draws(19, 60, shift=1)
+    groups = [np.arange(0, 30), np.arange(30, 60)]
+    interval = statistic_within_taxa(lambda rows: kernel_distance(x, y[rows]), groups, np.random.default_rng(0))
+    assert interval.mean == pytest.approx(kernel_distance(x, y))
+    assert interval.low < interval.mean < interval.high
+    assert Interval(0, 0, 1).overlaps(Interval(1, 1, 2))
+    assert not Interval(0, 0, 1).overlaps(Interval(2, 1.1, 3))

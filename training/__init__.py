@@ -1,0 +1,1 @@
+"""Recipes and tools with which the shipped weights were trained and chosen."""

@@ -1,0 +1,70 @@
+"""Name generated images by a linear probe fitted on real training photographs: the number a model is chosen by.
+
+    python -m training.probe --real PREPARED --generated DIR [DIR …] --onnx FILE [--size-px 64] [--cache DIR]
+
+Prints balanced accuracy at every rank, real test photographs beside it, the ten rarest species alone, and what each
+species is taken for.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from taxadiffusion.dataset import PreparedDataset
+
+from taxadiffusion.evaluate.naming import Namer, balanced_accuracy
+from taxadiffusion.evaluate.pictures import generated_folder, photographs
+from taxadiffusion.features.cache import CachedExtractor
+from taxadiffusion.features.onnx import OnnxExtractor
+from taxadiffusion.metrics.naming import confusions
+from taxadiffusion.names import Lineage, Rank
+
+RANKS: tuple[Rank, ...] = ("order", "family", "genus", "species")
+
+
+def print_scores(name: str, predicted: Sequence[Lineage], true: Sequence[Lineage], rarest: Sequence[Lineage]) -> None:
+    """One line of balanced accuracies: each rank, then the rarest taxa alone at species rank."""
+    scores = [f"{rank} {balanced_accuracy(rank, predicted, true):.3f}" for rank in reversed(RANKS)]
+    rare = [i for i, taxon in enumerate(true) if taxon in set(rarest)]
+    if rare:
+        accuracy = balanced_accuracy("species", [predicted[i] for i in rare], [true[i] for i in rare])
+        scores.append(f"rarest {len({true[i] for i in rare})} species {accuracy:.3f}")
+    print(f"{name}: {'  '.join(scores)}  ({len(true)} images)", flush=True)
+
+
+def print_taxa(predicted: Sequence[Lineage], true: Sequence[Lineage], namer: Namer) -> None:
+    """Each taxon, rarest first: training photographs, share named right, and the commonest mistakes."""
+    wrong = confusions(predicted, true)
+    for count, taxon in sorted(zip(namer.counts, namer.taxa, strict=True), key=lambda pair: pair[0]):
+        mine = [p for p, t in zip(predicted, true, strict=True) if t == taxon]
+        if mine:
+            mistakes = ", ".join(f"{c.predicted.label} {c.count}/{c.of}" for c in wrong if c.true == taxon)
+            print(f"  {taxon.label:32s} {count:5d} photographs  right {mine.count(taxon)}/{len(mine)}  {mistakes}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--real", type=Path, required=True, help="prepared data set")
+    parser.add_argument("--generated", type=Path, nargs="*", default=[], help="folders with images and metadata.csv")
+    parser.add_argument("--onnx", type=Path, required=True, help="feature network")
+    parser.add_argument("--size-px", type=int, default=64)
+    parser.add_argument("--cache", type=Path, default=Path("runs/features"), help="where features are kept")
+    options = parser.parse_args()
+
+    extractor = CachedExtractor(OnnxExtractor(options.onnx), options.cache)
+    dataset = PreparedDataset.open(options.real)
+
+    train = photographs(dataset, "train", RANKS)
+    namer = Namer.fit(train.features(extractor, options.size_px), train.lineages)
+    rarest = namer.rarest("species", 10)
+    sets = [photographs(dataset, "test", RANKS), *(generated_folder(folder, RANKS) for folder in options.generated)]
+    for pictures in sets:
+        predicted = namer(pictures.features(extractor, options.size_px))
+        print_scores(pictures.name, predicted, pictures.lineages, rarest)
+        print_taxa(predicted, pictures.lineages, namer)
+
+
+if __name__ == "__main__":
+    main()
