@@ -1,1 +1,33 @@
 """Networks from images to features, each with its name and the hash of its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from taxadiffusion.errors import SettingsError
+from taxadiffusion.features.cache import CachedExtractor, Extractor
+
+__all__ = ["CachedExtractor", "Extractor", "open_extractor"]
+
+
+def open_extractor(name: str, weights: Path | None = None, device: str = "cpu") -> Extractor:
+    """The extractor `inception`, `bioclip` or `onnx:FILE`. Raises `SettingsError` for any other name.
+
+    `weights` is a file (for bioclip also a folder) used instead of a download; an ONNX file is its own weights.
+    """
+    kind, _, path = name.partition(":")
+    if kind == "onnx" and path:
+        from taxadiffusion.features.onnx import OnnxExtractor
+
+        if weights is not None:
+            raise SettingsError(f"extractor {name}: the ONNX file holds its weights; leave --weights out")
+        return OnnxExtractor(Path(path))
+    if name == "inception":
+        from taxadiffusion.features.inception import InceptionExtractor
+
+        return InceptionExtractor(weights, device)
+    if name == "bioclip":
+        from taxadiffusion.features.bioclip import BioclipExtractor
+
+        return BioclipExtractor(weights, device)
+    raise SettingsError(f"unknown extractor {name!r}; use inception, bioclip or onnx:FILE")
