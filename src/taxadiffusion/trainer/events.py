@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from taxadiffusion.names import Rank
+
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
@@ -73,6 +75,7 @@ class PreviewDue:
 
     step: int
     stage: str
+    rank: Rank  # where conditions are cut
 
 
 @dataclass(frozen=True, slots=True)

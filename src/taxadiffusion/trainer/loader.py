@@ -65,6 +65,10 @@ class Share:
         block = index * self.num_processes + self.process_index
         return np.arange(block * self.size, (block + 1) * self.size, dtype=np.int64)
 
+    def every_position(self) -> NDArray[np.int64]:
+        """All positions of the global batch."""
+        return np.arange(self.batch_size, dtype=np.int64)
+
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:

@@ -1,0 +1,128 @@
+"""One step's forward and backward passes: this process's share of the global batch, and what all processes saw."""
+
+# Letters: b samples of a micro-batch, B of the global batch.
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from taxadiffusion.denoiser import Batch, Denoiser
+from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.stages import Stage
+from taxadiffusion.trainer.conditions import conditions, drawn_depth
+from taxadiffusion.trainer.loader import LatentSource, MicroBatch, Share
+from taxadiffusion.trainer.optimiser import StageOptimiser
+from taxadiffusion.trainer.randomness import torch_seed
+from taxadiffusion.trainer.settings import LoopSettings
+from taxadiffusion.trainer.signals import StopSignal
+from taxadiffusion.trainer.world import World
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains on: latents by row, and the lineage of each row."""
+
+    source: LatentSource
+    train_rows: NDArray[np.int64]
+    validation_rows: NDArray[np.int64]
+    taxon_ids: NDArray[np.int32]  # of every row of the data set
+    lineage_of: Callable[[int], Lineage]  # taxon id → its lineage, over the ranks that are trained
+    ranks: tuple[Rank, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a step came to; the same on every process."""
+
+    loss: float  # mean over the global batch, unweighted
+    grad_norm: float
+    stop: int  # number of the signal that any process received; 0: none
+    bad_rows: tuple[int, ...]  # images that could not be read
+    faulty_rows: tuple[int, ...]  # samples whose own loss is not finite
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+
+class Gradients:
+    """Computes the gradients of one optimizer step, over micro-batches and processes."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        data: TrainingData,
+        settings: LoopSettings,
+        share: Share,
+        world: World,
+        stop: StopSignal,
+    ) -> None:
+        self.denoiser = denoiser
+        self.data = data
+        self.settings = settings
+        self.share = share
+        self.world = world
+        self.stop = stop
+        self.lineage_of = lru_cache(maxsize=None)(data.lineage_of)
+
+    def step(
+        self, stage: Stage, condition_dropout: float, optimiser: StageOptimiser, batches: Iterator[MicroBatch]
+    ) -> Outcome:
+        """Leaves the summed, clipped gradients on the parameters of the stage (at the step's own depth, if drawn)."""
+        total = torch.zeros(4, dtype=torch.float64, device=self.world.device)  # loss, bad samples, SIGINT, other stops
+        bad: list[int] = []
+        faulty: list[int] = []
+        for _ in range(self.share.accumulation):
+            batch = next(batches)
+            if stage.random_depth:
+                stage = stage.at(drawn_depth(self.settings.seed, batch.step, self.data.ranks))
+                self.denoiser.prepare_stage(stage)
+            losses = self.losses(
+                stage, batch, condition_dropout=condition_dropout, rank_dropout=self.settings.training.rank_dropout
+            )
+            loss = (losses * torch.from_numpy(batch.readable).to(losses)).sum() / self.share.batch_size
+            if loss.requires_grad:  # else no sample reaches what the stage trains, e.g. all of them are null
+                loss.backward()  # type: ignore[no-untyped-call]
+            own = losses.detach()
+            total[0] += own.sum(dtype=torch.float64) / self.share.batch_size
+            bad += batch.rows[~batch.readable].tolist()
+            faulty += batch.rows[~torch.isfinite(own).cpu().numpy()].tolist()
+        total[1] = len(bad)
+        if self.stop.number:
+            total[2 if self.stop.number == signal.SIGINT else 3] = 1
+        self.world.sum_(total)
+        norm = float(optimiser.reduced_norm(self.world))
+        loss_mean, num_bad, interrupts, stops = total.tolist()
+        finite = math.isfinite(loss_mean) and math.isfinite(norm)
+        return Outcome(
+            loss=loss_mean,
+            grad_norm=norm,
+            stop=signal.SIGINT if interrupts else signal.SIGTERM if stops else 0,
+            bad_rows=tuple(self.world.gathered(bad)) if num_bad else (),
+            faulty_rows=() if finite else tuple(self.world.gathered(faulty)),
+        )
+
+    def losses(self, stage: Stage, batch: MicroBatch, *, condition_dropout: float, rank_dropout: float) -> Tensor:
+        """Per-sample losses (b,), before a sample that could not be read is left out."""
+        lineages = [self.lineage_of(taxon_id) for taxon_id in self.data.taxon_ids[batch.rows].tolist()]
+        chosen = conditions(
+            lineages,
+            stage.rank,
+            self.data.ranks,
+            batch.draws,
+            condition_dropout=condition_dropout,
+            rank_dropout=rank_dropout,
+        )
+        device = self.world.device
+        uniform = torch.from_numpy(batch.draws.timestep).float().to(device)
+        timesteps = self.denoiser.backbone.schedule.timesteps_of(uniform)  # (b,)
+        torch.manual_seed(torch_seed(self.settings.seed, batch.step, int(batch.positions[0])))
+        return self.denoiser.loss(Batch(batch.latents.to(device), chosen, batch.noise.to(device), timesteps))

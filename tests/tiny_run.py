@@ -1,0 +1,161 @@
+"""A whole training run in miniature: random base, oracle data whose latents spell their row, a run in milliseconds a step."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from taxadiffusion import checkpoint
+from taxadiffusion.backbone import Backbone
+from taxadiffusion.condition import TaxonomySettings, build_conditioner
+from taxadiffusion.denoiser import Denoiser
+from taxadiffusion.lora import LoRASettings
+from taxadiffusion.names import Lineage
+from taxadiffusion.stages import plan
+from taxadiffusion.trainer.gradients import TrainingData
+from taxadiffusion.trainer.history import Identity
+from taxadiffusion.trainer.loop import Trainer
+from taxadiffusion.trainer.settings import LoopSettings
+from tests.tiny_base import WIDTH, write_tiny_base
+
+RANKS = ("order", "family", "genus")
+NUM_ROWS = 40
+LATENT_SHAPE = (4, 8, 8)
+
+
+def lineage_of(taxon_id: int) -> Lineage:
+    """Taxon id → a lineage that spells it."""
+    return Lineage.of({"order": f"O{taxon_id % 2}", "family": f"F{taxon_id % 4}", "genus": f"G{taxon_id}"})
+
+
+NUM_TAXA = 8
+TAXON_IDS = (np.arange(NUM_ROWS + 8) % NUM_TAXA).astype(np.int32)
+
+
+def oracle_latents(rows: NDArray[np.int64], variants: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Latents that spell their row (element 0), taxon (element 1) and variant (element 2)."""
+    latents = np.zeros((len(rows), *LATENT_SHAPE), dtype=np.float32)
+    latents[:] = np.sin(np.arange(256, dtype=np.float32).reshape(LATENT_SHAPE) * (1 + rows[:, None, None, None] % 7))
+    latents[:, 0, 0, 0] = rows
+    latents[:, 0, 0, 1] = TAXON_IDS[rows]
+    latents[:, 0, 0, 2] = variants
+    latents[:, 0, 0, :3] /= 64
+    return latents
+
+
+@dataclass
+class OracleSource:
+    """Latents from nowhere; `unreadable` rows cannot be read, `poisoned` ones are NaN."""
+
+    num_variants: int = 2
+    unreadable: tuple[int, ...] = ()
+    poisoned: tuple[int, ...] = ()
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        return LATENT_SHAPE
+
+    def read(self, rows: NDArray[np.int64], variants: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        latents = oracle_latents(rows, variants)
+        readable = ~np.isin(rows, self.unreadable)
+        latents[~readable] = 0
+        latents[np.isin(rows, self.poisoned)] = np.nan
+        return latents, readable
+
+
+class MemoStates:
+    """Token states of every text, made from the text's hash: no text encoder."""
+
+    width = WIDTH
+    num_tokens = 6
+    content_hash = "memo"
+
+    def __init__(self) -> None:
+        self.known: dict[str, Tensor] = {}
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        for text in texts:
+            if text not in self.known:
+                seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+                self.known[text] = torch.randn(self.num_tokens, WIDTH, generator=torch.Generator().manual_seed(seed))
+        return torch.stack([self.known[text] for text in texts])
+
+
+@cache
+def tiny_base() -> Path:
+    return write_tiny_base(Path(tempfile.mkdtemp(prefix="tiny-base-")), "epsilon")
+
+
+def tiny_denoiser(*, zero_init: bool = False, dropout: float = 0.1) -> Denoiser:
+    backbone = Backbone.load(str(tiny_base()))
+    backbone.add_lora(LoRASettings(rank=2, alpha=2))
+    settings = TaxonomySettings(num_layers=1, num_heads=2, feed_forward=16, dropout=dropout, zero_init=zero_init)
+    taxa = [lineage_of(taxon_id) for taxon_id in range(NUM_TAXA)]
+    return Denoiser(backbone, build_conditioner(settings, RANKS, MemoStates(), taxa))
+
+
+def tiny_data(source: OracleSource | None = None) -> TrainingData:
+    rows = np.arange(NUM_ROWS, dtype=np.int64)
+    held_out = np.arange(NUM_ROWS, NUM_ROWS + 8, dtype=np.int64)
+    return TrainingData(source or OracleSource(), rows, held_out, TAXON_IDS, lineage_of, RANKS)
+
+
+IDENTITY = Identity({"data": "d", "taxonomy": "t", "base": "b"}, {"seed": 0}, "c", {"torch": torch.__version__})
+
+SETTINGS: Mapping[str, Any] = {
+    "training": {"batch_size": 8, "micro_batch_size": 4, "timesteps": "uniform", "balance": 0.5},
+    "optimiser": {"learning_rate": 1e-2, "warmup_steps": 2, "schedule": "cosine", "ema_decay": 0.9},
+    "checkpoint": {"every_steps": 3},
+    "validation": {"every_steps": 4, "num_samples": 8},
+}
+
+
+def loop_settings(**changes: Any) -> LoopSettings:
+    """The settings of tests; `training={"batch_size": 4}` changes one key of a section."""
+    merged: dict[str, Any] = {key: dict(value) for key, value in SETTINGS.items()}
+    for key, value in changes.items():
+        merged[key] = {**merged.get(key, {}), **value} if isinstance(value, Mapping) else value
+    return LoopSettings.model_validate(merged)
+
+
+def write_marker(path: Path) -> None:
+    """An adapter in miniature."""
+    path.mkdir()
+    (path / "adapter.json").write_text("{}")
+
+
+def tiny_trainer(
+    run_dir: Path,
+    *,
+    steps: int = 5,
+    strategy: Any = "progressive",
+    source: OracleSource | None = None,
+    settings: LoopSettings | None = None,
+    identity: Identity = IDENTITY,
+    denoiser: Denoiser | None = None,
+    **options: Any,
+) -> Trainer:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    stages = plan(strategy, RANKS, steps)
+    options.setdefault("export", write_marker)
+    return Trainer(
+        denoiser or tiny_denoiser(), stages, tiny_data(source), settings or loop_settings(), run_dir, identity, **options
+    )
+
+
+def state_hash(run_dir: Path) -> str:
+    """One hash of everything the newest commit holds: parameters, moments, average, progress."""
+    committed = checkpoint.latest(run_dir)
+    assert committed is not None
+    entries = {name: entry.sha256 for name, entry in committed.manifest.files.items() if name != "settings.json"}
+    return hashlib.sha256(repr((committed.manifest.step, sorted(entries.items()))).encode()).hexdigest()
