@@ -46,8 +46,8 @@ class Guidance:
 
     scale: 1 = no guidance. rank: the base is the lineage truncated here; None = the empty lineage (vanilla
     classifier-free guidance). interval: the part of the noise schedule, as fractions of it (0 = clean, 1 = pure noise),
-    within which guidance acts; outside only the target is predicted. rank_scales: one scale for each rank finer than the
-    base, used instead of `scale`; ranks that are not named keep `scale`.
+    within which guidance acts; outside only the target is predicted. rank_scales: one scale for each rank finer than
+    the base, used instead of `scale`; ranks that are not named keep `scale`.
     """
 
     scale: float = 1.0

@@ -1,0 +1,184 @@
+"""The frozen diffusers base and its LoRA; the only file that names diffusers' models and the VAE's scaling."""
+
+# Letters: B batch, C latent channels, H W latent size, T tokens, D width.
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+
+from taxadiffusion.base import component_hash, joined_hash, read_json, resolve_base
+from taxadiffusion.decoupled import add_decoupled_attention, decoupled_parameters
+from taxadiffusion.errors import CheckpointError, NonFiniteError
+from taxadiffusion.lora import LoRASettings, add_lora, lora_parameters, merge_lora, unmerge_lora
+from taxadiffusion.schedule import NoiseSchedule
+from taxadiffusion.text import TextEncoder
+
+_VAE_BATCH = 16
+
+
+class Backbone(nn.Module):
+    """A latent text-to-image base: U-Net, VAE, text encoder and noise schedule, all frozen until a stage says otherwise.
+
+    The VAE and the text encoder are read when first used: training from caches needs neither. The VAE always computes in
+    float32; the U-Net and the text encoder in `dtype`; LoRA weights are float32.
+    """
+
+    def __init__(self, path: Path, name: str, unet: UNet2DConditionModel, schedule: NoiseSchedule) -> None:
+        super().__init__()
+        self.path = path
+        self.name = name
+        self.unet = unet.eval().requires_grad_(False)
+        self.schedule = schedule
+        self.lora_settings: LoRASettings | None = None
+        self._vae_config = read_json(path / "vae" / "config.json")
+        self._before_merge: dict[str, Tensor] | None = None
+
+    @classmethod
+    def load(cls, base: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Backbone:
+        """From "nano", a directory in diffusers' layout, or a hub id; safetensors only. Raises `CheckpointError`."""
+        path = resolve_base(base)
+        schedule = NoiseSchedule(read_json(path / "scheduler" / "scheduler_config.json"))
+        unet = _load_model(UNet2DConditionModel, path, "unet", dtype)
+        return cls(path, base, unet.to(device), schedule)
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the frozen U-Net."""
+        return self.unet.conv_in.weight.dtype  # type: ignore[no-any-return]
+
+    @property
+    def width(self) -> int:
+        """D of the conditions that the U-Net reads."""
+        return int(self.unet.config.cross_attention_dim)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the base's own size."""
+        size = int(self.unet.config.sample_size)
+        return int(self.unet.config.in_channels), size, size
+
+    @property
+    def downscale(self) -> int:
+        """Pixels of an image per latent, along a side."""
+        return int(2 ** (len(self._vae_config["block_out_channels"]) - 1))
+
+    @property
+    def image_size_px(self) -> int:
+        """Side of the images the base was trained on."""
+        return self.latent_shape[1] * self.downscale
+
+    @cached_property
+    def unet_hash(self) -> str:
+        return component_hash(self.path, "unet")
+
+    @cached_property
+    def vae_hash(self) -> str:
+        return component_hash(self.path, "vae")
+
+    @cached_property
+    def text_hash(self) -> str:
+        return component_hash(self.path, "text_encoder")
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Of all weights that the adapter was trained against, whatever the base is called or wherever it lies."""
+        return joined_hash((self.unet_hash, self.vae_hash, self.text_hash))
+
+    # The two below are kept outside of `nn.Module`'s registry: they are tools of the backbone, never part of its state.
+    @property
+    def vae(self) -> Any:
+        if "_vae" not in self.__dict__:
+            model = _load_model(AutoencoderKL, self.path, "vae", torch.float32).eval().requires_grad_(False)
+            self.__dict__["_vae"] = model.to(self.device)
+        return self.__dict__["_vae"]
+
+    @property
+    def text(self) -> TextEncoder:
+        if "_text" not in self.__dict__:
+            self.__dict__["_text"] = TextEncoder.load(self.path, dtype=self.dtype, device=self.device)
+        return self.__dict__["_text"]  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def encode(self, images: npt.NDArray[np.uint8] | Tensor) -> Tensor:
+        """uint8 (B, 3, h, w) → latents (B, C, H, W) float32: `(mode − shift)·scaling` with the VAE's own numbers."""
+        pixels = torch.as_tensor(images).to(self.device).float() / 127.5 - 1.0  # (B, 3, h, w) in [−1, 1]
+        latents = torch.cat([self.vae.encode(block).latent_dist.mode() for block in pixels.split(_VAE_BATCH)])
+        return (latents - self._shift) * self._scaling  # (B, C, H, W)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> npt.NDArray[np.uint8]:
+        """Latents (B, C, H, W) → uint8 (B, 3, h, w). Raises `NonFiniteError` naming the latents that are not finite."""
+        finite = torch.isfinite(latents).flatten(1).all(1)
+        if not bool(finite.all()):
+            raise NonFiniteError(f"latents are not finite at batch positions {(~finite).nonzero().flatten().tolist()}")
+        unscaled = latents.to(self.device).float() / self._scaling + self._shift
+        pixels = torch.cat([self.vae.decode(block).sample for block in unscaled.split(_VAE_BATCH)])  # (B, 3, h, w)
+        return ((pixels + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+
+    @property
+    def _scaling(self) -> float:
+        return float(self._vae_config.get("scaling_factor", 1.0))
+
+    @property
+    def _shift(self) -> float:
+        return float(self._vae_config.get("shift_factor") or 0.0)
+
+    def add_lora(self, settings: LoRASettings) -> None:
+        """Put LoRA on the U-Net; its output stays as it was until the LoRA is trained or loaded."""
+        assert self.lora_settings is None, "the backbone has a LoRA already"
+        add_lora(self.unet, settings)
+        self.lora_settings = settings
+        for parameter in lora_parameters(self.unet).values():
+            parameter.requires_grad_(False)
+
+    def add_decoupled_attention(self, num_extra: int) -> None:
+        """Give a condition's last tokens their own cross-attention; nothing changes until it is trained or loaded."""
+        add_decoupled_attention(self.unet, num_extra)
+        for parameter in decoupled_parameters(self.unet).values():
+            parameter.requires_grad_(False)
+
+    def merge_lora(self) -> None:
+        """Add a frozen LoRA to the weights it belongs to: same prediction (to rounding), at the price of none."""
+        if self.lora_settings is not None and self._before_merge is None:
+            self._before_merge = merge_lora(self.unet)
+
+    def unmerge_lora(self) -> None:
+        """The weights as they were before `merge_lora`, bit for bit."""
+        if self._before_merge is not None:
+            unmerge_lora(self.unet, self._before_merge)
+            self._before_merge = None
+
+    def forward(self, noisy_latents: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
+        """The U-Net's prediction, float32 (B, C, H, W), of noisy latents (B, C, H, W) at timesteps (B,) given (B, T, D)."""
+        prediction: Tensor = self.unet(
+            noisy_latents.to(self.dtype), timesteps, encoder_hidden_states=condition.to(self.dtype)
+        ).sample
+        return prediction.float()
+
+
+def _load_model(model_class: Any, base: Path, component: str, dtype: torch.dtype) -> Any:
+    """A diffusers model, strictly: every weight present, none unknown. Raises `CheckpointError`."""
+    try:
+        model, loading = model_class.from_pretrained(
+            base, subfolder=component, use_safetensors=True, local_files_only=True, torch_dtype=dtype,
+            output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{base / component} cannot be loaded as {model_class.__name__}: {error}") from error
+    wrong = [*loading["missing_keys"], *loading["unexpected_keys"], *(k[0] for k in loading["mismatched_keys"])]
+    if wrong:
+        raise CheckpointError(
+            f"{base / component}: weights do not match the model's settings, e.g. {sorted(map(str, wrong))[0]}"
+        )
+    return model

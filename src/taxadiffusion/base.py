@@ -1,0 +1,165 @@
+"""Where a base's files are, what they contain, and reading them without running anything they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from taxadiffusion.errors import CheckpointError
+
+NANO = "nano"
+"""The name of the base that ships with the package."""
+
+_WEIGHTS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+}
+_DOWNLOAD = [
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "tokenizer/*",
+    *(f"{component}/config.json" for component in _WEIGHTS),
+    *(f"{component}/{stem}.safetensors" for component, stem in _WEIGHTS.items()),
+    *(f"{component}/{stem}.safetensors.index.json" for component, stem in _WEIGHTS.items()),
+    *(f"{component}/{stem}-*-of-*.safetensors" for component, stem in _WEIGHTS.items()),
+]
+_READ_BYTES = 1 << 22
+
+
+def resolve_base(base: str) -> Path:
+    """The local directory of a base: "nano" (shipped), a directory, or a hub id (downloaded, or taken from the hub's cache).
+
+    Raises `CheckpointError` where there is no such base, or where a component has no safetensors weights.
+    """
+    if base == NANO:
+        path = Path(str(files("taxadiffusion") / "weights" / "nano"))
+    elif Path(base).is_dir():
+        path = Path(base)
+    else:
+        path = _from_hub(base)
+    for component in _WEIGHTS:
+        component_files(path, component)
+    return path
+
+
+def _from_hub(base: str) -> Path:
+    from httpx import HTTPError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    remedy = (
+        "give the path of a directory in diffusers' layout, "
+        f'"{NANO}", or a hub id that is in the cache or can be reached (HF_HUB_OFFLINE unset)'
+    )
+    try:
+        return Path(snapshot_download(base, allow_patterns=_DOWNLOAD))
+    except HFValidationError as error:
+        raise CheckpointError(f"base {base!r} is neither a directory nor a hub id: {remedy}") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, HTTPError, OSError) as error:
+        raise CheckpointError(f"base {base!r} cannot be had from the hub ({type(error).__name__}): {remedy}") from error
+
+
+def component_files(base: Path, component: str) -> tuple[Path, ...]:
+    """The safetensors weight files of `unet`, `vae` or `text_encoder`, sorted. Raises `CheckpointError` when missing."""
+    stem, folder = _WEIGHTS[component], base / component
+    whole = folder / f"{stem}.safetensors"
+    found = (whole,) if whole.is_file() else tuple(sorted(folder.glob(f"{stem}-*-of-*.safetensors")))
+    if not found:
+        raise CheckpointError(
+            f"{folder} holds no {stem}.safetensors: {base} is not a base in diffusers' layout with safetensors weights "
+            "(pickled weights are never read; convert them with diffusers' save_pretrained)"
+        )
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises `CheckpointError` naming the file when it is missing or is no JSON object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, found {type(value).__name__}")
+    return value
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors and metadata of a safetensors file. Raises `CheckpointError`; nothing is ever unpickled."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as stream:
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118: safe_open is no dict
+            return tensors, dict(stream.metadata() or {})
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
+
+
+def check_tensors(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    """Names and shapes must match exactly and every value be finite, before anything is copied.
+
+    Raises `CheckpointError` naming the source, the weight and what was expected.
+    """
+    if missing := sorted(set(own) - set(state)):
+        raise CheckpointError(f"{source}: weights are missing, e.g. {missing[0]} ({len(missing)} in all)")
+    if unknown := sorted(set(state) - set(own)):
+        raise CheckpointError(f"{source}: unknown weights, e.g. {unknown[0]} ({len(unknown)} in all)")
+    for name, tensor in state.items():
+        if tensor.shape != own[name].shape:
+            raise CheckpointError(f"{source}: {name} has shape {[*tensor.shape]}, expected {[*own[name].shape]}")
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{source}: {name} ({tensor.dtype}) holds values that are not finite numbers")
+
+
+def copy_tensors(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    """Copy `state` into `own`, all or nothing. Raises `CheckpointError`."""
+    check_tensors(own, state, source)
+    with torch.no_grad():
+        for name, tensor in state.items():
+            own[name].copy_(tensor)
+
+
+def component_hash(base: Path, component: str) -> str:
+    """sha256 over a component's weight bytes and its settings, and for the text encoder over its tokenizer's files."""
+    settings = {k: v for k, v in read_json(base / component / "config.json").items() if not k.startswith("_")}
+    contents = [*component_files(base, component)]
+    if component == "text_encoder":
+        contents += sorted(p for p in (base / "tokenizer").iterdir() if p.name in _TOKENIZER_FILES)
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for path in contents:
+        digest.update(path.name.encode() + _file_hash(path))
+    return digest.hexdigest()
+
+
+_TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json")
+
+
+def joined_hash(parts: Iterable[str]) -> str:
+    """One sha256 of several."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _file_hash(path: Path) -> bytes:
+    stat = path.stat()
+    return _hash_of_version(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _hash_of_version(path: Path, size: int, mtime_ns: int) -> bytes:  # noqa: ARG001: they name the file's version
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_READ_BYTES):
+            digest.update(block)
+    return digest.digest()

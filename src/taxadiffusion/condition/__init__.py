@@ -1,0 +1,56 @@
+"""Lineage → (B, T, D): the taxonomy conditioner, and every baseline as another conditioner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from taxadiffusion.condition.classes import ClassEmbeddingConditioner, ClassEmbeddingSettings
+from taxadiffusion.condition.conditioner import Conditioner
+from taxadiffusion.condition.prompt import PromptConditioner, PromptSettings, prompt
+from taxadiffusion.condition.taxon_adapter import TaxonAdapterConditioner, TaxonAdapterSettings
+from taxadiffusion.condition.taxonomy import TaxonomyConditioner, TaxonomySettings
+from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.text import TokenStates
+
+__all__ = [
+    "ClassEmbeddingConditioner",
+    "ClassEmbeddingSettings",
+    "Conditioner",
+    "ConditionerSettings",
+    "PromptConditioner",
+    "PromptSettings",
+    "TaxonAdapterConditioner",
+    "TaxonAdapterSettings",
+    "TaxonomyConditioner",
+    "TaxonomySettings",
+    "build_conditioner",
+    "prompt",
+]
+
+ConditionerSettings = Annotated[
+    TaxonomySettings | PromptSettings | ClassEmbeddingSettings | TaxonAdapterSettings, Field(discriminator="kind")
+]
+
+
+def build_conditioner(
+    settings: ConditionerSettings,
+    ranks: Sequence[Rank],
+    states: TokenStates,
+    taxa: Iterable[Lineage],
+    *,
+    seed: int = 0,
+) -> Conditioner:
+    """The conditioner that the settings describe, freshly initialised from `seed`.
+
+    states: a text encoder, or its states from disk. taxa: every taxon of the taxonomy (read by the class embedding).
+    """
+    if isinstance(settings, TaxonomySettings):
+        return TaxonomyConditioner(ranks, states, settings, seed=seed)
+    if isinstance(settings, PromptSettings):
+        return PromptConditioner(ranks, states)
+    if isinstance(settings, ClassEmbeddingSettings):
+        return ClassEmbeddingConditioner(ranks, states, taxa, seed=seed)
+    return TaxonAdapterConditioner(ranks, states, settings, seed=seed)

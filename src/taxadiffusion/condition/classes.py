@@ -1,0 +1,77 @@
+"""The class-embedding conditioner: one learned vector per taxon and rank (FineDiffusion, Phylo-Diffusion)."""
+
+# Letters: U unique lineages, R ranks (one token each), D width.
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from taxadiffusion.condition.conditioner import Conditioner, single_holes
+from taxadiffusion.errors import DataError
+from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.text import TokenStates
+
+_INIT_STD = 0.02  # DiT's class embedding
+
+
+class ClassEmbeddingSettings(BaseModel):
+    """A vector per taxon and rank; guidance from an ancestor is then superclass guidance."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["class_embedding"] = "class_embedding"
+
+
+class ClassEmbeddingConditioner(Conditioner):
+    """Token r is the vector of the taxon at rank r; a missing rank, and every rank of the null, has a learned vector."""
+
+    def __init__(self, ranks: Sequence[Rank], states: TokenStates, taxa: Iterable[Lineage], *, seed: int = 0) -> None:
+        super().__init__(ranks, states)
+        known = sorted({part for lineage in taxa for part in _truncations(lineage.only(ranks))}, key=lambda x: x.names)
+        self._index: dict[Lineage, int] = {}
+        for number, lineage in enumerate(known):
+            for part in single_holes(lineage):
+                if part.rank == lineage.rank:
+                    self._index.setdefault(part, number)
+            self._index[lineage] = number
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.taxa = nn.Parameter(torch.randn(len(known), states.width) * _INIT_STD)
+            self.missing = nn.Parameter(torch.randn(len(self.ranks), states.width) * _INIT_STD)
+            self.norm = nn.LayerNorm(states.width)
+
+    def encode(self, lineages: Sequence[Lineage]) -> Tensor:
+        """(U, R, D). Raises `DataError` for a taxon that has no vector."""
+        table = torch.cat([self.taxa, self.missing])
+        rows = [
+            [
+                self._number(lineage.truncated(rank)) if lineage.get(rank) else len(self.taxa) + position
+                for position, rank in enumerate(self.ranks)
+            ]
+            for lineage in lineages
+        ]
+        index = torch.tensor(rows, device=table.device).reshape(-1)
+        tokens = table.index_select(0, index).reshape(len(lineages), len(self.ranks), -1)  # (U, R, D)
+        return self.norm(tokens)  # type: ignore[no-any-return]
+
+    def _number(self, lineage: Lineage) -> int:
+        if lineage not in self._index:
+            raise DataError(
+                f"the class embedding has no vector for {lineage}: it knows only the taxa it was trained on"
+            )
+        return self._index[lineage]
+
+    def texts(self, lineages: Iterable[Lineage]) -> list[str]:  # noqa: ARG002: it reads no text
+        return []
+
+    def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
+        """One group: "classes"."""
+        return {"classes": dict(self.named_parameters())}
+
+
+def _truncations(lineage: Lineage) -> list[Lineage]:
+    return [lineage.truncated(rank) for rank in lineage.ranks]

@@ -1,0 +1,73 @@
+"""What every conditioner is: lineages in, cross-attention input out, parameters in named groups."""
+
+# Letters: B batch, U unique lineages, T tokens, D width.
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.text import TokenStates
+
+
+class Conditioner(nn.Module, ABC):
+    """Lineages → (B, T, D). Ranks that the model does not know are ignored; the empty lineage is the null condition."""
+
+    def __init__(self, ranks: Sequence[Rank], states: TokenStates) -> None:
+        super().__init__()
+        self.ranks = tuple(ranks)
+        # Token states are an input (a text encoder, or a file): no part of this module's state.
+        self.__dict__["states"] = states
+
+    states: TokenStates
+
+    @property
+    def device(self) -> torch.device:
+        """Where conditions are computed: where the parameters are, else where the token states are."""
+        parameter = next(self.parameters(), None)
+        return self.states([""]).device if parameter is None else parameter.device
+
+    def forward(self, lineages: Sequence[Lineage]) -> Tensor:
+        """(B, T, D) float32; every distinct lineage is encoded once."""
+        known = [lineage.only(self.ranks) for lineage in lineages]
+        unique = {lineage: index for index, lineage in enumerate(dict.fromkeys(known))}
+        table = self.encode(list(unique))  # (U, T, D)
+        index = torch.tensor([unique[lineage] for lineage in known], device=table.device)
+        return table.index_select(0, index)  # (B, T, D)
+
+    @abstractmethod
+    def encode(self, lineages: Sequence[Lineage]) -> Tensor:
+        """(U, T, D) of distinct lineages that hold known ranks only."""
+
+    @abstractmethod
+    def texts(self, lineages: Iterable[Lineage]) -> list[str]:
+        """Every text whose token states these lineages, their truncations and their single holes need; no repeats."""
+
+    @abstractmethod
+    def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
+        """Parameters that can be trained: group → name within this module → parameter."""
+
+    def train_only(self, groups: Collection[str]) -> None:
+        """Let the named groups learn; everything else is frozen, and frozen means `eval()` (METHOD, fault 3)."""
+        self.eval()
+        for name, parameters in self.parameter_groups().items():
+            for parameter in parameters.values():
+                parameter.requires_grad_(name in groups)
+
+    def begin(self, rank: Rank) -> None:
+        """Called once when the stage of `rank` starts from nothing, never when it resumes."""
+
+    def loaded(self) -> None:
+        """Called after parameters were written from outside."""
+
+
+def single_holes(lineage: Lineage) -> list[Lineage]:
+    """The lineage, its truncations, and each of them with any one rank above its deepest missing."""
+    truncations = [lineage.truncated(rank) for rank in lineage.ranks]
+    return [
+        *truncations,
+        *(truncation.without(rank) for truncation in truncations for rank in truncation.ranks[:-1]),
+    ]

@@ -1,0 +1,183 @@
+"""The taxonomy conditioner: `c^(i) = Σ_{r ≤ i} E_r(T(s_r))`, one transformer encoder a rank over frozen token states."""
+
+# Letters: U unique lineages or texts, T tokens, D width.
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from taxadiffusion.condition.conditioner import Conditioner
+from taxadiffusion.errors import SettingsError
+from taxadiffusion.names import Lineage, Rank, rank_index
+from taxadiffusion.stages import encoder_group
+from taxadiffusion.text import TokenStates, rank_text
+
+
+class TaxonomySettings(BaseModel):
+    """The rank encoders; the defaults are the paper's.
+
+    zero_init: the last normalisation of every encoder but the coarsest starts at zero, so that stage i starts exactly
+    where stage i−1 ended. warm_start: a stage's encoder starts as a copy of the encoder before it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["taxonomy"] = "taxonomy"
+    num_layers: int = Field(default=2, ge=1)
+    num_heads: int = Field(default=8, ge=1)
+    feed_forward: int = Field(default=2048, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    zero_init: bool = False
+    warm_start: bool = False
+
+
+class TaxonomyConditioner(Conditioner):
+    """METHOD's condition module.
+
+    A term exists for every known rank down to the lineage's finest: a rank missing above it (a hole) contributes
+    `E_r(T("r: none"))`, ranks below it (truncation) nothing. The empty lineage is the base's own null, `T("")`, which
+    training shows to the denoiser through condition dropout (METHOD, fault 2).
+
+    Encoders that a stage does not train give the same states at every step, so they are kept by text, one text
+    computed alone: what is kept depends on no batch. `cache_bytes` bounds them; the least recently used leave first.
+    """
+
+    def __init__(
+        self,
+        ranks: Sequence[Rank],
+        states: TokenStates,
+        settings: TaxonomySettings,
+        *,
+        seed: int = 0,
+        cache_bytes: int = 1 << 30,
+    ) -> None:
+        super().__init__(ranks, states)
+        if states.width % settings.num_heads:
+            raise SettingsError(f"num_heads {settings.num_heads} does not divide the text width {states.width}")
+        self.settings = settings
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.encoders = nn.ModuleDict({rank: _rank_encoder(states.width, settings) for rank in ranks})
+        if settings.zero_init:
+            for rank in self.ranks[1:]:
+                _zero_output(self.encoders[rank])
+        self._held: set[Rank] = set()
+        self._kept: OrderedDict[tuple[Rank, str], Tensor] = OrderedDict()  # each (T, D)
+        self._cache_bytes = cache_bytes
+
+    def encode(self, lineages: Sequence[Lineage]) -> Tensor:
+        """(U, T, D): the sum over ranks, coarse to fine."""
+        device = next(self.parameters()).device
+        total = torch.zeros(len(lineages), self.states.num_tokens, self.states.width, device=device)
+        null_rows = [row for row, lineage in enumerate(lineages) if not lineage]
+        if null_rows:
+            null = self.states([""]).to(device).expand(len(null_rows), -1, -1)
+            total = total.index_add(0, torch.tensor(null_rows, device=device), null)
+        for rank in self.ranks:
+            rows = [row for row, lineage in enumerate(lineages) if lineage and _reaches(lineage, rank)]
+            texts = [rank_text(rank, lineages[row].get(rank)) for row in rows]
+            if rows:
+                term = self._term(rank, texts)  # (rows, T, D)
+                total = total.index_add(0, torch.tensor(rows, device=device), term)
+            elif self._learns(rank):
+                # No lineage of this batch has the rank: the encoder still belongs to the graph, with gradient zero.
+                total = total + 0.0 * self._encoded(rank, [rank_text(rank, None)])
+        return total
+
+    def _term(self, rank: Rank, texts: Sequence[str]) -> Tensor:
+        """E_r(T(s_r)) of one rank's texts, each distinct text encoded once: (len(texts), T, D)."""
+        unique = {text: index for index, text in enumerate(dict.fromkeys(texts))}
+        if rank in self._held:
+            table = torch.stack([self._kept_state(rank, text) for text in unique])
+        else:
+            table = self._encoded(rank, list(unique))
+        return table.index_select(0, torch.tensor([unique[text] for text in texts], device=table.device))
+
+    def _encoded(self, rank: Rank, texts: Sequence[str]) -> Tensor:
+        encoder = self.encoders[rank]
+        states = self.states(texts).to(next(encoder.parameters()).device)  # (U, T, D)
+        return encoder(states)  # type: ignore[no-any-return]
+
+    def _kept_state(self, rank: Rank, text: str) -> Tensor:
+        key = (rank, text)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        with torch.no_grad():
+            state = self._encoded(rank, [text])[0]
+        self._kept[key] = state
+        while len(self._kept) > 1 and len(self._kept) * state.nbytes > self._cache_bytes:
+            self._kept.popitem(last=False)
+        return state
+
+    def _learns(self, rank: Rank) -> bool:
+        return torch.is_grad_enabled() and any(p.requires_grad for p in self.encoders[rank].parameters())
+
+    def texts(self, lineages: Iterable[Lineage]) -> list[str]:
+        """The null's text, every rank's "none" and every rank's names."""
+        found = dict.fromkeys(["", *(rank_text(rank, None) for rank in self.ranks)])
+        for lineage in lineages:
+            found.update(dict.fromkeys(rank_text(r, name) for r, name in lineage.names if r in self.encoders))
+        return list(found)
+
+    def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
+        """One group a rank: "encoder.order" …"""
+        return {
+            encoder_group(rank): {
+                f"encoders.{rank}.{name}": parameter for name, parameter in self.encoders[rank].named_parameters()
+            }
+            for rank in self.ranks
+        }
+
+    def train_only(self, groups: Collection[str]) -> None:
+        """As every conditioner; a trained encoder is in training mode, and the others' states are kept from now on."""
+        super().train_only(groups)
+        trained = {rank for rank in self.ranks if encoder_group(rank) in groups}
+        for rank in trained:
+            self.encoders[rank].train()
+        self._forget(trained)
+        self._held = set(self.ranks) - trained
+
+    def begin(self, rank: Rank) -> None:
+        """Warm start: E_i from E_{i−1}; with zero_init its output then starts at zero all the same."""
+        index = self.ranks.index(rank)
+        if not self.settings.warm_start or index == 0:
+            return
+        self.encoders[rank].load_state_dict(self.encoders[self.ranks[index - 1]].state_dict())
+        if self.settings.zero_init:
+            _zero_output(self.encoders[rank])
+        self._forget({rank})
+
+    def loaded(self) -> None:
+        self._forget(self.ranks)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self._forget(self.ranks)  # moved or cast
+        return super()._apply(*args, **kwargs)
+
+    def _forget(self, ranks: Iterable[Rank]) -> None:
+        gone = set(ranks)
+        for key in [key for key in self._kept if key[0] in gone]:
+            del self._kept[key]
+
+
+def _reaches(lineage: Lineage, rank: Rank) -> bool:
+    return rank_index(rank) <= rank_index(lineage.names[-1][0])
+
+
+def _rank_encoder(width: int, settings: TaxonomySettings) -> nn.TransformerEncoder:
+    layer = nn.TransformerEncoderLayer(
+        width, settings.num_heads, settings.feed_forward, settings.dropout, batch_first=True
+    )
+    return nn.TransformerEncoder(layer, settings.num_layers, enable_nested_tensor=False)
+
+
+def _zero_output(encoder: nn.Module) -> None:
+    norm = encoder.layers[-1].norm2  # type: ignore[index, union-attr]
+    nn.init.zeros_(norm.weight)  # type: ignore[arg-type]
+    nn.init.zeros_(norm.bias)  # type: ignore[arg-type]

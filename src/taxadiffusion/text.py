@@ -1,0 +1,106 @@
+"""Frozen text encoders: names and prompts → token states."""
+
+# Letters: N texts, T tokens, D width.
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from taxadiffusion.base import component_hash, read_json
+from taxadiffusion.errors import CheckpointError, SettingsError
+from taxadiffusion.names import Rank
+
+_BATCH = 64
+
+
+class TokenStates(Protocol):
+    """Whatever gives token states of texts: a text encoder, or its states read from disk."""
+
+    width: int
+    num_tokens: int
+    content_hash: str
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """(N, T, D), one row a text."""
+        ...
+
+
+def rank_text(rank: Rank, name: str | None) -> str:
+    """`s_r`, e.g. "order: Perciformes"; a hole is "order: none" (METHOD, Notation)."""
+    return f"{rank}: {name or 'none'}"
+
+
+class TextEncoder(nn.Module):
+    """A base's text encoder and tokenizer, frozen.
+
+    `num_tokens` below the base's own length computes the first tokens only: the encoder is causal, so they are what they
+    would be within the whole length.
+    """
+
+    def __init__(self, model: CLIPTextModel, tokenizer: CLIPTokenizer, content_hash: str, num_tokens: int) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.content_hash = content_hash
+        self.num_tokens = num_tokens
+        self.width: int = model.config.hidden_size
+
+    @classmethod
+    def load(
+        cls,
+        base: Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        num_tokens: int | None = None,
+    ) -> TextEncoder:
+        """From a base's `text_encoder` and `tokenizer` folders (safetensors only). Raises `CheckpointError`."""
+        config = read_json(base / "text_encoder" / "config.json")
+        if config.get("model_type") != "clip_text_model":
+            raise CheckpointError(
+                f"{base}/text_encoder is a {config.get('model_type')!r}; only CLIP text encoders (clip_text_model) are read"
+            )
+        try:
+            model, loading = CLIPTextModel.from_pretrained(
+                base / "text_encoder",
+                use_safetensors=True,
+                local_files_only=True,
+                dtype=dtype,
+                output_loading_info=True,
+            )
+            tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"the text encoder of base {base} cannot be loaded: {error}") from error
+        if loading["missing_keys"] or loading["mismatched_keys"]:
+            wrong = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
+            raise CheckpointError(f"{base}/text_encoder lacks weights or has wrong shapes: {', '.join(wrong[:5])}")
+        longest = int(model.config.max_position_embeddings)
+        if num_tokens is not None and not 3 <= num_tokens <= longest:
+            raise SettingsError(f"num_tokens must lie between 3 and the base's {longest}, got {num_tokens}")
+        return cls(model.to(device), tokenizer, component_hash(base, "text_encoder"), num_tokens or longest)
+
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        """Token ids (N, T), padded as the base pads. Raises `SettingsError` for a text that does not fit."""
+        lengths = [len(ids) for ids in self.tokenizer(list(texts), truncation=False)["input_ids"]]
+        for text, length in zip(texts, lengths, strict=True):
+            if length > self.num_tokens:
+                raise SettingsError(
+                    f"{text!r} has {length} tokens, {self.num_tokens} are allowed: raise num_tokens or name fewer ranks"
+                )
+        encoded = self.tokenizer(list(texts), padding="max_length", max_length=self.num_tokens, return_tensors="pt")
+        ids: Tensor = encoded["input_ids"]
+        return ids.to(self.model.device)
+
+    @torch.no_grad()
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """Last hidden states in float32: (N, T, D). `T(s)` of METHOD."""
+        if not texts:
+            return torch.zeros(0, self.num_tokens, self.width, device=self.model.device)
+        ids = self.tokens(texts)
+        states = [self.model(input_ids=block)[0].float() for block in ids.split(_BATCH)]
+        return torch.cat(states)  # (N, T, D)
