@@ -1,0 +1,1 @@
+"""Reports a person enjoys reading: text, tables, charts, trees and pictures in one file."""
