@@ -24,10 +24,10 @@ _VAE_BATCH = 16
 
 
 class Backbone(nn.Module):
-    """A latent text-to-image base: U-Net, VAE, text encoder and noise schedule, all frozen until a stage says otherwise.
+    """A latent text-to-image base: U-Net, VAE, text encoder and noise schedule, frozen until a stage says otherwise.
 
-    The VAE and the text encoder are read when first used: training from caches needs neither. The VAE always computes in
-    float32; the U-Net and the text encoder in `dtype`; LoRA weights are float32.
+    The VAE and the text encoder are read when first used: training from caches needs neither. The VAE always
+    computes in float32; the U-Net and the text encoder in `dtype`; LoRA weights are float32.
     """
 
     def __init__(self, path: Path, name: str, unet: UNet2DConditionModel, schedule: NoiseSchedule) -> None:
@@ -113,7 +113,7 @@ class Backbone(nn.Module):
     def encode(self, images: npt.NDArray[np.uint8] | Tensor) -> Tensor:
         """uint8 (B, 3, h, w) → latents (B, C, H, W) float32: `(mode − shift)·scaling` with the VAE's own numbers."""
         pixels = torch.as_tensor(images).to(self.device).float() / 127.5 - 1.0  # (B, 3, h, w) in [−1, 1]
-        latents = torch.cat([self.vae.encode(block).latent_dist.mode() for block in pixels.split(_VAE_BATCH)])
+        latents = torch.cat([self.vae.encode(block).latent_dist.mode() for block in torch.split(pixels, _VAE_BATCH)])
         return (latents - self._shift) * self._scaling  # (B, C, H, W)
 
     @torch.no_grad()
@@ -123,7 +123,9 @@ class Backbone(nn.Module):
         if not bool(finite.all()):
             raise NonFiniteError(f"latents are not finite at batch positions {(~finite).nonzero().flatten().tolist()}")
         unscaled = latents.to(self.device).float() / self._scaling + self._shift
-        pixels = torch.cat([self.vae.decode(block).sample for block in unscaled.split(_VAE_BATCH)])  # (B, 3, h, w)
+        pixels = torch.cat(
+            [self.vae.decode(block).sample for block in torch.split(unscaled, _VAE_BATCH)]
+        )  # (B, 3, h, w)
         return ((pixels + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
     @property
@@ -160,7 +162,7 @@ class Backbone(nn.Module):
             self._before_merge = None
 
     def forward(self, noisy_latents: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
-        """The U-Net's prediction, float32 (B, C, H, W), of noisy latents (B, C, H, W) at timesteps (B,) given (B, T, D)."""
+        """The U-Net's prediction, float32 (B, C, H, W), at timesteps (B,) under a condition (B, T, D)."""
         prediction: Tensor = self.unet(
             noisy_latents.to(self.dtype), timesteps, encoder_hidden_states=condition.to(self.dtype)
         ).sample

@@ -37,7 +37,7 @@ _READ_BYTES = 1 << 22
 
 
 def resolve_base(base: str) -> Path:
-    """The local directory of a base: "nano" (shipped), a directory, or a hub id (downloaded, or taken from the hub's cache).
+    """The local directory of a base: "nano" (shipped), a directory, or a hub id (downloaded or from the hub's cache).
 
     Raises `CheckpointError` where there is no such base, or where a component has no safetensors weights.
     """
@@ -70,7 +70,7 @@ def _from_hub(base: str) -> Path:
 
 
 def component_files(base: Path, component: str) -> tuple[Path, ...]:
-    """The safetensors weight files of `unet`, `vae` or `text_encoder`, sorted. Raises `CheckpointError` when missing."""
+    """The safetensors files of `unet`, `vae` or `text_encoder`, sorted. Raises `CheckpointError` when missing."""
     stem, folder = _WEIGHTS[component], base / component
     whole = folder / f"{stem}.safetensors"
     found = (whole,) if whole.is_file() else tuple(sorted(folder.glob(f"{stem}-*-of-*.safetensors")))
@@ -99,7 +99,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """The tensors and metadata of a safetensors file. Raises `CheckpointError`; nothing is ever unpickled."""
     try:
         with safe_open(path, framework="pt", device="cpu") as stream:
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118: safe_open is no dict
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
             return tensors, dict(stream.metadata() or {})
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing") from error
@@ -156,8 +156,9 @@ def _file_hash(path: Path) -> bytes:
     return _hash_of_version(path, stat.st_size, stat.st_mtime_ns)
 
 
+# Size and time of change are part of the key: a file that was written anew is hashed anew.
 @lru_cache(maxsize=64)
-def _hash_of_version(path: Path, size: int, mtime_ns: int) -> bytes:  # noqa: ARG001: they name the file's version
+def _hash_of_version(path: Path, size: int, mtime_ns: int) -> bytes:  # noqa: ARG001
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_READ_BYTES):

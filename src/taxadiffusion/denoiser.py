@@ -128,7 +128,7 @@ class Denoiser(nn.Module):
         return {section: tensors for section, tensors in sections.items() if tensors}
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """Copies of all that training can change: "conditioner", "lora" (diffusers' names), "taxon_attention", "unet"."""
+        """Copies of all that training can change: conditioner, lora (diffusers' names), taxon_attention, unet."""
         return {
             section: {name: tensor.detach().clone() for name, tensor in tensors.items()}
             for section, tensors in self._sections().items()

@@ -38,8 +38,8 @@ def rank_text(rank: Rank, name: str | None) -> str:
 class TextEncoder(nn.Module):
     """A base's text encoder and tokenizer, frozen.
 
-    `num_tokens` below the base's own length computes the first tokens only: the encoder is causal, so they are what they
-    would be within the whole length.
+    `num_tokens` below the base's own length computes the first tokens only: the encoder is causal, so they are what
+    they would be within the whole length.
     """
 
     def __init__(self, model: CLIPTextModel, tokenizer: CLIPTokenizer, content_hash: str, num_tokens: int) -> None:
@@ -63,7 +63,7 @@ class TextEncoder(nn.Module):
         config = read_json(base / "text_encoder" / "config.json")
         if config.get("model_type") != "clip_text_model":
             raise CheckpointError(
-                f"{base}/text_encoder is a {config.get('model_type')!r}; only CLIP text encoders (clip_text_model) are read"
+                f"{base}/text_encoder is a {config.get('model_type')!r}; only CLIP's (clip_text_model) is read"
             )
         try:
             model, loading = CLIPTextModel.from_pretrained(
@@ -102,5 +102,5 @@ class TextEncoder(nn.Module):
         if not texts:
             return torch.zeros(0, self.num_tokens, self.width, device=self.model.device)
         ids = self.tokens(texts)
-        states = [self.model(input_ids=block)[0].float() for block in ids.split(_BATCH)]
+        states = [self.model(input_ids=block)[0].float() for block in torch.split(ids, _BATCH)]
         return torch.cat(states)  # (N, T, D)

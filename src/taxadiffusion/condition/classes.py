@@ -27,7 +27,7 @@ class ClassEmbeddingSettings(BaseModel):
 
 
 class ClassEmbeddingConditioner(Conditioner):
-    """Token r is the vector of the taxon at rank r; a missing rank, and every rank of the null, has a learned vector."""
+    """Token r is the vector of the taxon at rank r; a missing rank, and each rank of the null, has a learned one."""
 
     def __init__(self, ranks: Sequence[Rank], states: TokenStates, taxa: Iterable[Lineage], *, seed: int = 0) -> None:
         super().__init__(ranks, states)
@@ -60,12 +60,10 @@ class ClassEmbeddingConditioner(Conditioner):
 
     def _number(self, lineage: Lineage) -> int:
         if lineage not in self._index:
-            raise DataError(
-                f"the class embedding has no vector for {lineage}: it knows only the taxa it was trained on"
-            )
+            raise DataError(f"the class embedding has no vector for {lineage}: it knows only taxa it was trained on")
         return self._index[lineage]
 
-    def texts(self, lineages: Iterable[Lineage]) -> list[str]:  # noqa: ARG002: it reads no text
+    def texts(self, lineages: Iterable[Lineage]) -> list[str]:  # noqa: ARG002
         return []
 
     def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:

@@ -1,4 +1,4 @@
-"""The taxonomy conditioner: `c^(i) = Σ_{r ≤ i} E_r(T(s_r))`, one transformer encoder a rank over frozen token states."""
+"""The taxonomy conditioner: `c^(i) = Σ_{r ≤ i} E_r(T(s_r))`, one transformer encoder a rank."""
 
 # Letters: U unique lineages or texts, T tokens, D width.
 from __future__ import annotations
@@ -158,7 +158,7 @@ class TaxonomyConditioner(Conditioner):
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self._forget(self.ranks)  # moved or cast
-        return super()._apply(*args, **kwargs)
+        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _forget(self, ranks: Iterable[Rank]) -> None:
         gone = set(ranks)
@@ -179,5 +179,5 @@ def _rank_encoder(width: int, settings: TaxonomySettings) -> nn.TransformerEncod
 
 def _zero_output(encoder: nn.Module) -> None:
     norm = encoder.layers[-1].norm2  # type: ignore[index, union-attr]
-    nn.init.zeros_(norm.weight)  # type: ignore[arg-type]
-    nn.init.zeros_(norm.bias)  # type: ignore[arg-type]
+    nn.init.zeros_(norm.weight)
+    nn.init.zeros_(norm.bias)
