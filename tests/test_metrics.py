@@ -10,6 +10,7 @@ import pytest
 from taxadiffusion.errors import DataError
 from taxadiffusion.metrics.distribution import (
     Moments,
+    Reference,
     frechet_distance,
     kernel_distance,
     kernel_distance_of_subsets,
@@ -78,6 +79,14 @@ def test_kernel_distance_is_unbiased_for_sides_of_different_sizes() -> None:
     distances = [kernel_distance(pool[chosen], np.delete(pool, chosen, 0)) for chosen in splits]
     assert min(distances) < 0  # not clipped
     assert np.mean(distances) == pytest.approx(0, abs=1e-9 * np.abs(distances).max())
+
+
+@pytest.mark.parametrize("num_images", [4, 60])
+def test_reference_gives_the_same_distances(num_images: int) -> None:
+    x, y = draws(21, 50, 8), draws(22, num_images, 8, shift=0.4)
+    reference = Reference(x)
+    assert reference.frechet(y) == pytest.approx(frechet_distance(Moments.of(x), Moments.of(y)), rel=1e-6)
+    assert reference.kernel(y) == pytest.approx(kernel_distance(x, y), rel=1e-9)
 
 
 def test_kernel_distance_of_subsets_of_everything_is_the_kernel_distance() -> None:
@@ -215,7 +224,7 @@ def test_interval_over_taxa_covers_the_true_mean_about_as_often_as_it_says() -> 
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(120):
-        taxa = [rng.normal(rng.normal(5, 1), 1, size=8) for _ in range(20)]
+        taxa = [[rng.normal(rng.normal(5, 1), 1, size=8)] for _ in range(20)]
         interval = mean_over_taxa(taxa, rng, num_draws=400)
         hits += interval.low <= 5 <= interval.high
     assert 0.88 <= hits / 120 <= 0.99
@@ -223,16 +232,33 @@ def test_interval_over_taxa_covers_the_true_mean_about_as_often_as_it_says() -> 
 
 def test_interval_of_a_constant_has_no_width_and_a_taxon_counts_once_however_many_images_it_has() -> None:
     rng = np.random.default_rng(0)
-    assert mean_over_taxa([np.ones(3), np.ones(5)], rng) == Interval(1, 1, 1)
-    assert mean_over_taxa([np.zeros(1), np.ones(99)], rng).mean == 0.5
-    with pytest.raises(DataError, match="one or more values for every taxon"):
-        mean_over_taxa([np.ones(3), np.array([])], rng)
+    assert mean_over_taxa([[np.ones(3)], [np.ones(5)]], rng) == Interval(1, 1, 1)
+    assert mean_over_taxa([[np.zeros(1)], [np.ones(99)]], rng).mean == 0.5
+    with pytest.raises(DataError, match="one or more values for every taxon in every run"):
+        mean_over_taxa([[np.ones(3)], [np.array([])]], rng)
+
+
+def test_interval_counts_the_disagreement_of_training_runs() -> None:
+    rng = np.random.default_rng(0)
+    steady = [[np.full(5, 0.5) for _ in range(3)] for _ in range(4)]
+    runs_differ = [[np.full(5, mean) for mean in (0.4, 0.5, 0.6)] for _ in range(4)]
+    assert mean_over_taxa(steady, rng) == Interval(0.5, 0.5, 0.5)
+    interval = mean_over_taxa(runs_differ, rng)
+    assert interval.mean == pytest.approx(0.5)
+    assert (interval.low, interval.high) == pytest.approx(
+        (0.4, 0.6)
+    )  # three runs: all draws of one run are among 2.5 %
+
+    positions = [[np.arange(3)] for _ in range(3)]
+    distance = statistic_within_taxa(lambda run, _: [0.4, 0.5, 0.6][run], positions, rng, num_draws=500)
+    assert distance.mean == pytest.approx(0.5)
+    assert distance.high - distance.mean == pytest.approx(1.96 * np.std([0.4, 0.5, 0.6]) / np.sqrt(3), rel=0.15)
 
 
 def test_interval_of_a_distance_is_centred_on_the_distance_of_all_images() -> None:
     x, y = draws(18, 60), draws(19, 60, shift=1)
     groups = [np.arange(0, 30), np.arange(30, 60)]
-    interval = statistic_within_taxa(lambda rows: kernel_distance(x, y[rows]), groups, np.random.default_rng(0))
+    interval = statistic_within_taxa(lambda _, rows: kernel_distance(x, y[rows]), [groups], np.random.default_rng(0))
     assert interval.mean == pytest.approx(kernel_distance(x, y))
     assert interval.low < interval.mean < interval.high
     assert Interval(0, 0, 1).overlaps(Interval(1, 1, 2))

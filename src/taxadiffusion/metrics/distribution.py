@@ -36,8 +36,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     Biased upwards for few images, most of all where a side has fewer images than D: report it with their number, and
     beside a kernel distance. tr (Σ_a Σ_b)^½ is taken as Σ √λ of the symmetric Σ_a^½ Σ_b Σ_a^½, so nothing is complex.
     """
-    values, vectors = np.linalg.eigh(a.covariance)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T  # Σ_a^½
+    root = _root(a.covariance)
     product = np.linalg.eigvalsh(root @ b.covariance @ root)
     cross = np.sqrt(product.clip(0)).sum()
     squared = ((a.mean - b.mean) ** 2).sum()
@@ -58,6 +57,35 @@ def kernel_distance(x: Floats, y: Floats) -> float:
     mean_x = (within_x.sum() - np.trace(within_x)) / (m * (m - 1))
     mean_y = (within_y.sum() - np.trace(within_y)) / (n * (n - 1))
     return float(mean_x + mean_y - 2 * _kernel(x, y).mean())
+
+
+class Reference:
+    """Real features (M, D) to which many sets are compared: both distances, the real side's part computed once."""
+
+    def __init__(self, real: Floats) -> None:
+        self._moments = Moments.of(real)
+        self._root = _root(self._moments.covariance)
+        self._real = real.astype(np.float64)
+        within = _kernel(self._real, self._real)
+        self._within = (within.sum() - np.trace(within)) / (len(real) * (len(real) - 1))
+
+    def frechet(self, features: Floats) -> float:
+        """`frechet_distance` of (N, D) features to the real ones, by N × N matrices only."""
+        _needs(features, 2, "a Fréchet distance")
+        mean = features.astype(np.float64).mean(0)
+        centred = (features - mean) / np.sqrt(len(features) - 1)  # Σ = centredᵀ centred
+        turned = centred @ self._root  # its Gram matrix has the eigenvalues of Σ_r^½ Σ Σ_r^½
+        cross = np.sqrt(np.linalg.eigvalsh(turned @ turned.T).clip(0)).sum()
+        squared = ((mean - self._moments.mean) ** 2).sum()
+        return float(max(0.0, squared + np.trace(self._moments.covariance) + (centred**2).sum() - 2 * cross))
+
+    def kernel(self, features: Floats) -> float:
+        """`kernel_distance` of (N, D) features to the real ones."""
+        _needs(features, 2, "a kernel distance")
+        features = features.astype(np.float64)
+        within, n = _kernel(features, features), len(features)
+        mean = (within.sum() - np.trace(within)) / (n * (n - 1))
+        return float(self._within + mean - 2 * _kernel(self._real, features).mean())
 
 
 def kernel_distance_of_subsets(
@@ -90,6 +118,12 @@ def mean_alignment(image_features: Floats, text_features: Floats) -> float:
     image = image_features / np.linalg.norm(image_features, axis=1, keepdims=True)
     text = text_features / np.linalg.norm(text_features, axis=1, keepdims=True)
     return float(100 * (image * text).sum(1).mean())
+
+
+def _root(covariance: Floats) -> Floats:
+    """The symmetric square root of a covariance."""
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray((vectors * np.sqrt(values.clip(0))) @ vectors.T)
 
 
 def _kernel(x: Floats, y: Floats) -> Floats:

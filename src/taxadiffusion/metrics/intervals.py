@@ -1,4 +1,4 @@
-"""Confidence intervals by the bootstrap, over taxa and over the images (seeds) of a taxon."""
+"""Confidence intervals by the bootstrap, over taxa, training runs and the images of a taxon."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from taxadiffusion.errors import DataError
 
-# K taxa, N images
+# K taxa, R runs
 Floats = NDArray[np.floating]
 
 
@@ -28,46 +28,54 @@ class Interval:
 
 
 def mean_over_taxa(
-    values: Sequence[Floats], rng: np.random.Generator, *, num_draws: int = 2000, confidence: float = 0.95
+    values: Sequence[Sequence[Floats]], rng: np.random.Generator, *, num_draws: int = 2000, confidence: float = 0.95
 ) -> Interval:
-    """The mean over K taxa of the mean of each taxon's values (images, seeds), with a percentile interval.
+    """The mean over K taxa and R runs of the mean of each taxon's values in each run, with a percentile interval.
 
-    Both levels are drawn with replacement: taxa, then the images of each drawn taxon (the two-level bootstrap of
-    Davison and Hinkley 1997, section 3.8). So the interval speaks of other taxa and other seeds, not of these alone.
-    `values[k]` holds the values of taxon k. Raises `DataError` where a taxon has none.
+    `values[k][r]` holds the values of taxon k's images in run r (a model trained with its own seed). Taxa and runs are
+    drawn with replacement, each independently of the other (the pigeonhole bootstrap, Owen 2007), then the images of
+    each drawn pair. So the interval speaks of other taxa, training seeds and sampling seeds, not of these alone.
+    Raises `DataError` where a taxon has no value in a run.
     """
-    if not values or not all(len(taxon) for taxon in values):
-        raise DataError("a mean over taxa needs one or more values for every taxon")
-    num_taxa = len(values)
-    resampled = np.empty((num_draws, num_taxa))  # mean of a redraw of each taxon's images
-    for k, taxon in enumerate(values):
-        draws = rng.integers(len(taxon), size=(num_draws, len(taxon)))
-        resampled[:, k] = np.asarray(taxon, dtype=np.float64)[draws].mean(1)
-    drawn = rng.integers(num_taxa, size=(num_draws, num_taxa))
-    means = np.take_along_axis(resampled, drawn, axis=1).mean(1)
+    num_taxa, num_runs = len(values), len(values[0]) if values else 0
+    if not num_runs or any(len(runs) != num_runs or not all(len(run) for run in runs) for runs in values):
+        raise DataError("a mean over taxa needs one or more values for every taxon in every run")
+    resampled = np.empty((num_draws, num_taxa, num_runs))  # mean of a redraw of each taxon's images
+    for k, runs in enumerate(values):
+        for r, run in enumerate(runs):
+            draws = rng.integers(len(run), size=(num_draws, len(run)))
+            resampled[:, k, r] = np.asarray(run, dtype=np.float64)[draws].mean(1)
+    taxa = rng.integers(num_taxa, size=(num_draws, num_taxa, 1))
+    drawn = rng.integers(num_runs, size=(num_draws, 1, num_runs))
+    means = resampled[np.arange(num_draws)[:, None, None], taxa, drawn].mean((1, 2))
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(np.mean([np.mean(taxon) for taxon in values])), float(low), float(high))
+    return Interval(float(np.mean([[np.mean(run) for run in runs] for runs in values])), float(low), float(high))
 
 
 def statistic_within_taxa(
-    statistic: Callable[[NDArray[np.intp]], float],
-    groups: Sequence[NDArray[np.intp]],
+    statistic: Callable[[int, NDArray[np.intp]], float],
+    groups: Sequence[Sequence[NDArray[np.intp]]],
     rng: np.random.Generator,
     *,
     num_draws: int = 40,
     normal_quantile: float = 1.96,
 ) -> Interval:
-    """A statistic of all images (a Fréchet or kernel distance) ± 1.96 bootstrap standard errors.
+    """The mean over runs of a statistic of a run's images (a Fréchet or kernel distance) ± 1.96 bootstrap errors.
 
-    `groups[k]` holds the positions of taxon k's images; each taxon's images are redrawn, so every draw keeps the
-    mixture of taxa. The interval is centred on the statistic of all images because redrawn sets repeat images, which biases
-    such distances upwards: their percentiles would miss the estimate itself.
+    `groups[r][k]` holds the positions of taxon k's images in run r, `statistic(r, positions)` the statistic of some of
+    them. Runs are redrawn, and within each drawn run each taxon's images, so every draw keeps the mixture of taxa. The
+    interval is centred on the statistic of all images because redrawn sets repeat images, which biases such distances
+    upwards: their percentiles would miss the estimate itself.
     """
-    estimate = statistic(np.concatenate(groups))
-    redrawn = [
-        statistic(np.concatenate([group[rng.integers(len(group), size=len(group))] for group in groups]))
-        for _ in range(num_draws)
-    ]
+    estimate = float(np.mean([statistic(r, np.concatenate(taxa)) for r, taxa in enumerate(groups)]))
+    redrawn = []
+    for _ in range(num_draws):
+        runs = rng.integers(len(groups), size=len(groups))
+        redrawn.append(np.mean([statistic(int(r), _redraw(groups[r], rng)) for r in runs]))
     margin = normal_quantile * float(np.std(redrawn, ddof=1))
     return Interval(estimate, estimate - margin, estimate + margin)
+
+
+def _redraw(taxa: Sequence[NDArray[np.intp]], rng: np.random.Generator) -> NDArray[np.intp]:
+    return np.concatenate([taxon[rng.integers(len(taxon), size=len(taxon))] for taxon in taxa])

@@ -17,17 +17,35 @@ _BLOCK = 1024  # rows of a distance matrix held at once
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """How two sets of features overlap.
+    """How M real and N generated images overlap, image by image; the four figures are their means.
 
     `precision`: share of generated images within a real image's neighbourhood; `recall`: share of real images within a
     generated one's (Kynkäänniemi et al. 2019). `density`: how many real neighbourhoods a generated image lies in, over
     k; `coverage`: share of real images with a generated image in their neighbourhood (Naeem et al. 2020).
     """
 
-    precision: float
-    recall: float
-    density: float
-    coverage: float
+    densities: Floats
+    """(N,) number of real neighbourhoods around each generated image, over k."""
+    recalled: NDArray[np.bool_]
+    """(M,) whether each real image lies in a generated neighbourhood."""
+    covered: NDArray[np.bool_]
+    """(M,) whether a generated image lies in each real image's neighbourhood."""
+
+    @property
+    def precision(self) -> float:
+        return float((self.densities > 0).mean())
+
+    @property
+    def recall(self) -> float:
+        return float(self.recalled.mean())
+
+    @property
+    def density(self) -> float:
+        return float(self.densities.mean())
+
+    @property
+    def coverage(self) -> float:
+        return float(self.covered.mean())
 
 
 def overlap(real: Floats, generated: Floats, num_neighbours: int = 5) -> Overlap:
@@ -45,20 +63,14 @@ def overlap(real: Floats, generated: Floats, num_neighbours: int = 5) -> Overlap
     real_radius = _radius(real, num_neighbours)  # (M,)
     generated_radius = _radius(generated, num_neighbours)  # (N,)
     inside_real = np.zeros(len(generated))  # (N,) number of real balls around each generated image
-    recalled = covered = 0
+    recalled, covered = np.zeros(len(real), dtype=bool), np.zeros(len(real), dtype=bool)
     for start in range(0, len(real), _BLOCK):
         block = slice(start, start + _BLOCK)
         distances = _distances(real[block], generated)  # (block, N)
-        inside = distances < real_radius[block, None]
-        inside_real += inside.sum(0)
-        recalled += int((distances < generated_radius).any(1).sum())
-        covered += int((distances.min(1) < real_radius[block]).sum())
-    return Overlap(
-        precision=float((inside_real > 0).mean()),
-        recall=recalled / len(real),
-        density=float(inside_real.mean() / num_neighbours),
-        coverage=covered / len(real),
-    )
+        inside_real += (distances < real_radius[block, None]).sum(0)
+        recalled[block] = (distances < generated_radius).any(1)
+        covered[block] = distances.min(1) < real_radius[block]
+    return Overlap(inside_real / num_neighbours, recalled, covered)
 
 
 def nearest(queries: Floats, references: Floats) -> tuple[NDArray[np.intp], Floats]:
