@@ -148,8 +148,12 @@ class Shards:
 
 
 def _row_taxon(row: Row) -> Taxon:
-    """Epithet (TreeOfLife, Rare Species) or binomial (TaxonoPy) in `species`; kingdoms' spellings united."""
-    return _cleaned_taxon({rank: row.get(rank) or (row.get("cls") if rank == "class" else "") for rank in LINNAEAN})
+    """Epithet (TreeOfLife, Rare Species) or binomial (TaxonoPy) in `species`; kingdoms' spellings united.
+
+    Where there is a column `cls` it is the class (Rare Species), and `class` holds the binomial.
+    """
+    class_column = "cls" if "cls" in row.values else "class"
+    return _cleaned_taxon({rank: row.get(class_column if rank == "class" else rank) for rank in LINNAEAN})
 
 
 def _text_taxon(members: dict[str, str]) -> Taxon:

@@ -1,0 +1,63 @@
+"""`taxadiffusion check`: what a source or a prepared data set holds, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def check(
+    context: typer.Context,
+    source: Annotated[Path, typer.Argument(help="A source as published, or a prepared data set.")],
+    format: Annotated[str | None, typer.Option(help="The source's format; detected without.")] = None,  # noqa: A002
+    tables_only: Annotated[
+        bool, typer.Option("--tables-only", help="Read the tables; look for no photograph.")
+    ] = False,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the whole report to this file.")] = None,
+    synonyms: Annotated[Path | None, typer.Option(help="A table with the columns synonym and accepted.")] = None,
+    fix: Annotated[Path | None, typer.Option(help="Rules (YAML) that are applied before judging.")] = None,
+) -> None:
+    """Report what a taxonomist should know before training: taxa, contradictions, homonyms, spellings, gaps, licences.
+
+    A format's own options follow as --name value (FishNet: --order-column, --box-policy …). Contradictions: exit 3.
+    """
+    from rich.console import Console
+
+    from taxadiffusion.cli.check_report import show
+    from taxadiffusion.dataset.inspect import inspect_source
+
+    options = format_options(context.args)
+    report = inspect_source(source, format=format, options=options, tables_only=tables_only, synonyms=synonyms, fix=fix)
+    if json_path is not None:
+        json_path.write_text(json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    console = Console(highlight=False)
+    show(console, report)
+    if report.contradictions:
+        console.print(
+            f"\n[bold]{report.contradictions} contradictions.[/] Repair the source, or write rules for --fix."
+        )
+        raise typer.Exit(3)
+
+
+def format_options(arguments: Sequence[str]) -> dict[str, str]:
+    """["--order-column", "Order"] and ["--order-column=Order"] → {"order_column": "Order"}."""
+    from taxadiffusion.errors import SettingsError
+
+    options = {}
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for key, value in zip(words[::2], words[1::2], strict=False):
+        if not key.startswith("--"):
+            break
+        options[key.removeprefix("--").replace("-", "_")] = value
+    if len(options) * 2 != len(words):
+        raise SettingsError(f"cannot read {' '.join(arguments)!r}: a format's options are written --name value")
+    return options
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(check)

@@ -1,0 +1,121 @@
+"""The report of `check` as tables in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from taxadiffusion.dataset.check import CheckReport
+from taxadiffusion.dataset.findings import BUCKETS, Pair
+
+NUM_SHOWN = 25
+
+
+def show(console: Console, report: CheckReport) -> None:
+    """Print everything `check` found, contradictions last; long lists are cut at `NUM_SHOWN` (the JSON holds all)."""
+    console.print(f"[bold]{report.source}[/] ({report.format}): {report.rows} rows, {report.taxa} taxa", markup=True)
+    facts = {
+        "rows without a species": report.rows_without_species,
+        "rows rejected": report.rows_rejected,
+        "pictures missing": report.pictures_missing,
+        "images whose licence forbids commercial use or derivatives": report.restricted_license_images,
+        **{key.replace("_", " "): number for key, number in report.reader_counts.items()},
+    }
+    for words, number in facts.items():
+        if number:
+            console.print(f"  {words}: {number}")
+    _ranks(console, report)
+    _counts(console, "Rejected rows, by reason", report.rejected_reasons)
+    for rejected in report.rejected[:5]:
+        console.print(f"  {rejected}", style="dim", markup=False)
+    _counts(console, "Repairs applied (rows)", report.fixes_applied)
+    if report.fixes_unused:
+        console.print(f"[yellow]Repairs that match nothing:[/] {'; '.join(report.fixes_unused)}")
+    _counts(console, "Qualified identifications (images)", report.qualifiers)
+    _counts(console, "Licences (images)", report.licenses)
+    _counts(console, "Published splits (images)", report.splits)
+    _rows(console, "Names that do not look like names", ("rank", "name", "images"), report.odd_names)
+    shared = report.epithets_in_several_genera
+    if shared:
+        listed = ", ".join(f"{epithet} ({number})" for epithet, number in list(shared.items())[:5])
+        console.print(
+            f"\nEpithets in several genera: {len(shared)} (most: {listed}); species are told apart by their lineage"
+        )
+    homonyms = [(name, ", ".join(kingdoms)) for name, kingdoms in report.homonyms_across_kingdoms.items()]
+    _rows(console, "Homonyms across kingdoms (allowed)", ("name", "kingdoms"), homonyms)
+    _pairs(console, "Likely misspellings", report.misspellings, "below")
+    _pairs(console, "Probably two spellings of one taxon", report.mixed_spellings, "because")
+    _pairs(console, "Synonyms both in use", report.synonyms, "table row")
+    _conflicts(console, report)
+
+
+def _ranks(console: Console, report: CheckReport) -> None:
+    table = Table(title="Taxa and images per rank", title_justify="left")
+    for column in (
+        "rank",
+        "taxa",
+        "images",
+        "no name here",
+        "single child",
+        *(f"{label} images" for label, _, _ in BUCKETS),
+    ):
+        table.add_column(column, justify="left" if column == "rank" else "right")
+    for rank in report.ranks:
+        tail = report.long_tail.get(rank, {})
+        numbers = (
+            report.taxa_per_rank[rank],
+            report.images_per_rank[rank],
+            report.missing_ranks.get(rank, 0),
+            report.monotypic[rank],
+        )
+        table.add_row(rank, *(str(number) for number in (*numbers, *(tail.get(label, 0) for label, _, _ in BUCKETS))))
+    console.print(table)
+
+
+def _conflicts(console: Console, report: CheckReport) -> None:
+    rows = [
+        (
+            c.rank,
+            c.name,
+            c.parent_rank,
+            "; ".join(f"{name} ({images} images, first {row})" for name, images, row in c.parents),
+        )
+        for c in report.conflicts
+    ]
+    _rows(
+        console,
+        "Contradictions: one name below two parents",
+        ("rank", "name", "parents are", "parents"),
+        rows,
+        limit=None,
+    )
+
+
+def _pairs(console: Console, title: str, pairs: Iterable[Pair], where: str) -> None:
+    rows = [(p.rank, f"{p.first} ({p.first_images})", f"{p.second} ({p.second_images})", p.where) for p in pairs]
+    _rows(console, title, ("rank", "name (images)", "beside (images)", where), rows)
+
+
+def _counts(console: Console, title: str, counts: Mapping[str, int]) -> None:
+    _rows(console, title, ("", "number"), list(counts.items()))
+
+
+def _rows(
+    console: Console,
+    title: str,
+    columns: tuple[str, ...],
+    rows: Sequence[tuple[object, ...]],
+    limit: int | None = NUM_SHOWN,
+) -> None:
+    if not rows:
+        return
+    table = Table(title=f"{title}: {len(rows)}", title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows[:limit]:
+        table.add_row(*(str(cell).replace("[", r"\[") for cell in row))
+    console.print(table)
+    if limit is not None and len(rows) > limit:
+        console.print(f"  … {len(rows) - limit} more in the --json report", style="dim")

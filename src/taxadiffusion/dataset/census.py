@@ -1,0 +1,90 @@
+"""One pass over a source: its taxa with their number of images, and what its rows say beside them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from taxadiffusion.names import Rank
+from taxadiffusion.readers import Reader, Rejected
+from taxadiffusion.taxonomy import Taxonomy, TaxonomyBuilder
+
+_NUM_REJECTED_KEPT = 1_000
+
+
+@dataclass
+class Census:
+    """What a source holds. `images` (N,) counts the images identified exactly at each taxon (not below it)."""
+
+    source: str
+    format: str
+    ranks: tuple[Rank, ...]
+    taxonomy: Taxonomy
+    images: npt.NDArray[np.int64]
+    first_row: list[str]
+    """First row ("table:row") identified exactly at each taxon, "" elsewhere."""
+    rows: int
+    rejected: list[Rejected] = field(default_factory=list)
+    num_rejected: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    licenses: Counter[str] = field(default_factory=Counter)
+    qualifiers: Counter[str] = field(default_factory=Counter)
+    splits: Counter[str] = field(default_factory=Counter)
+    pictures_missing: int = 0
+    reader_counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def take_census(reader: Reader, source: Path, *, look_at_pictures: bool = False) -> Census:
+    """Read every row once; memory holds the taxa and the first thousand rejected rows.
+
+    With `look_at_pictures`, pictures (or their packages) that do not exist below the reader's root are counted.
+    """
+    builder = TaxonomyBuilder(reader.ranks)
+    images: list[int] = []
+    first: list[str] = []
+    census = Census(str(source), reader.name, reader.ranks, builder.finish()[0], np.zeros(0, np.int64), [], 0)
+    for item in reader:
+        census.rows += 1
+        if isinstance(item, Rejected):
+            census.num_rejected += 1
+            census.reasons[item.reason] += 1
+            if len(census.rejected) < _NUM_REJECTED_KEPT:
+                census.rejected.append(item)
+            continue
+        taxon_id = builder.add(item.lineage)
+        while len(images) < len(builder):
+            images.append(0)
+            first.append("")
+        if taxon_id >= 0:
+            images[taxon_id] += 1
+            first[taxon_id] = first[taxon_id] or f"{item.source}:{item.row}"
+        if look_at_pictures and not (reader.root / item.image).is_file():
+            census.pictures_missing += 1
+        census.licenses[item.license or "(none stated)"] += 1
+        census.splits[item.split or "(none)"] += 1
+        if item.qualifier:
+            census.qualifiers[qualifier_kind(item.qualifier)] += 1
+    taxonomy, final = builder.finish()
+    order = np.argsort(final)
+    census.taxonomy = taxonomy
+    census.images = np.array(images, dtype=np.int64)[order] if images else np.zeros(0, np.int64)
+    census.first_row = [first[i] for i in order]
+    census.reader_counts = dict(getattr(reader, "counts", {}))
+    return census
+
+
+def qualifier_kind(qualifier: str) -> str:
+    """ "cf. cooperi" → "cf.", "BOLD:AAV0432" → "BIN", "× S. caprea" → "hybrid formula", others → "other"."""
+    if "BOLD:" in qualifier.upper():
+        return "BIN"
+    word = qualifier.split(" ", 1)[0].strip(".").lower()
+    if word in ("cf", "aff", "sp", "spp", "nr"):
+        return f"{word}."
+    if word == "×":
+        return "hybrid formula"
+    return word if word in ("hybrid", "complex", "group", "agg", "casual", "needs_id") else "other"
