@@ -1,4 +1,4 @@
-"""A whole training run in miniature: random base, oracle data whose latents spell their row, a run in milliseconds a step."""
+"""A whole training run in miniature: a random base, data whose latents spell their row, milliseconds a step."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -65,7 +66,9 @@ class OracleSource:
     def latent_shape(self) -> tuple[int, int, int]:
         return LATENT_SHAPE
 
-    def read(self, rows: NDArray[np.int64], variants: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def read(
+        self, rows: NDArray[np.int64], variants: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         latents = oracle_latents(rows, variants)
         readable = ~np.isin(rows, self.unreadable)
         latents[~readable] = 0
@@ -93,7 +96,25 @@ class MemoStates:
 
 @cache
 def tiny_base() -> Path:
-    return write_tiny_base(Path(tempfile.mkdtemp(prefix="tiny-base-")), "epsilon")
+    """A base whose U-Net is one cross-attention block deep."""
+    path = write_tiny_base(Path(tempfile.mkdtemp(prefix="tiny-base-")), "epsilon")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=(8,),
+            down_block_types=("CrossAttnDownBlock2D",),
+            up_block_types=("UpBlock2D",),
+            mid_block_type=None,
+            layers_per_block=1,
+            cross_attention_dim=WIDTH,
+            attention_head_dim=2,
+            norm_num_groups=4,
+        )
+    unet.save_pretrained(path / "unet")
+    return path
 
 
 def tiny_denoiser(*, zero_init: bool = False, dropout: float = 0.1) -> Denoiser:
@@ -149,7 +170,13 @@ def tiny_trainer(
     stages = plan(strategy, RANKS, steps)
     options.setdefault("export", write_marker)
     return Trainer(
-        denoiser or tiny_denoiser(), stages, tiny_data(source), settings or loop_settings(), run_dir, identity, **options
+        denoiser or tiny_denoiser(),
+        stages,
+        tiny_data(source),
+        settings or loop_settings(),
+        run_dir,
+        identity,
+        **options,
     )
 
 

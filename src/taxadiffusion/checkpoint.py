@@ -148,10 +148,13 @@ def commit(
         files = {path.name: _entry(path) for path in sorted(aside.iterdir())}
         _write_bytes(aside / MANIFEST, replace(manifest, files=files).to_bytes())
         _sync_dir(aside)
-        if final.exists():  # a directory that did not verify, or the run would not have come here again
-            _rename(final, run_dir / f".tmp-{uuid.uuid4().hex}")
+        replaced = run_dir / f".tmp-{uuid.uuid4().hex}"
+        if final.exists():  # it did not verify, or the run would not have come here again
+            _rename(final, replaced)
         _rename(aside, final)
         _sync_dir(run_dir)
+        if replaced.exists():
+            shutil.rmtree(replaced)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise _write_error(error, final, num_bytes) from error

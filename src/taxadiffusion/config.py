@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -180,14 +180,6 @@ def flattened(settings: Settings, *, trajectory_only: bool = False) -> dict[str,
 
     visit(settings, "")
     return flat
-
-
-def difference(old: Mapping[str, Json], new: Mapping[str, Json], allowed: Iterable[str] = ()) -> list[str]:
-    """One line per key whose value changed ("key: old → new"), but for the allowed ones."""
-    absent = "(absent)"
-    keys = sorted(set(old) | set(new) - set(allowed))
-    changed = [key for key in keys if key not in set(allowed) and old.get(key, absent) != new.get(key, absent)]
-    return [f"{key}: {old.get(key, absent)} → {new.get(key, absent)}" for key in changed]
 
 
 def to_yaml(settings: Settings) -> str:

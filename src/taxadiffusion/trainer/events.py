@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,3 +112,4 @@ Event = (
     | Committed
     | Finished
 )
+EventStream = Iterator[Event]

@@ -124,5 +124,12 @@ class Gradients:
         device = self.world.device
         uniform = torch.from_numpy(batch.draws.timestep).float().to(device)
         timesteps = self.denoiser.backbone.schedule.timesteps_of(uniform)  # (b,)
-        torch.manual_seed(torch_seed(self.settings.seed, batch.step, int(batch.positions[0])))
+        self._seed(torch_seed(self.settings.seed, batch.step, int(batch.positions[0])))
         return self.denoiser.loss(Batch(batch.latents.to(device), chosen, batch.noise.to(device), timesteps))
+
+    def _seed(self, seed: int) -> None:
+        """For the dropout of what is trained. (`torch.manual_seed` would record a stack trace for CUDA at every call.)"""
+        if self.world.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        else:
+            torch.default_generator.manual_seed(seed)

@@ -30,16 +30,16 @@ ADAPTER_DIR = "adapter"
 class Identity:
     """What two runs must share to be the same run: content hashes, and the settings that touch the trajectory."""
 
-    hashes: Mapping[str, str]  # "data", "taxonomy", "base"
-    settings: Mapping[str, Json]  # dotted key → value
+    hashes: dict[str, str]  # "data", "taxonomy", "base"
+    settings: dict[str, Json]  # dotted key → value
     settings_hash: str
     versions: Mapping[str, str]
 
     def differences(self, committed: Committed, allowed: Sequence[str]) -> list[str]:
         """One line for each key whose value is another than in the commit, but for the allowed ones."""
-        old = dict(committed.document("settings")) | {f"{k}": v for k, v in committed.manifest.hashes.items()}
-        new = dict(self.settings) | dict(self.hashes) | {"config": self.settings_hash}
-        keys = sorted((set(old) | set(new)) - set(allowed) - {"config"})
+        old = committed.document("settings") | committed.manifest.hashes
+        new = self.settings | self.hashes | {"config": old["config"]}  # the hash of settings adds nothing to them
+        keys = sorted((set(old) | set(new)) - set(allowed))
         return [f"{key}: {old.get(key)} → {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
 
 

@@ -22,7 +22,7 @@ from taxadiffusion.trainer.signals import StopSignal, stop_error
 from taxadiffusion.trainer.validation import Validation
 from taxadiffusion.trainer.world import World
 
-Events = Iterator[events.Event]
+Events = events.EventStream
 
 
 class Trainer:
