@@ -17,6 +17,13 @@ def predictions(number: int) -> list[torch.Tensor]:
     return [torch.randn(2, 3, 4, 4, generator=generator) for _ in range(number)]
 
 
+def summed(parts: list[torch.Tensor], coefficients: list[float]) -> torch.Tensor:
+    """`combined`, for two pictures predicted under the same conditions."""
+    order = [(part[picture], c, picture) for part, c in zip(parts, coefficients, strict=True) for picture in (1, 0)]
+    rows, weights, pictures = zip(*order, strict=True)
+    return combined(torch.stack(rows), torch.tensor(weights), torch.tensor(pictures), 2)
+
+
 def test_scale_one_is_the_target_and_scale_zero_the_base() -> None:
     base, target = predictions(2)
     assert torch.equal(guided(base, target, 1.0), target)
@@ -49,7 +56,7 @@ def test_terms_are_the_guided_sum(rank: str | None) -> None:
     terms = Guidance(scale=9.0, rank=rank).terms(LINEAGE)
     base, target = predictions(2)
     assert [lineage for lineage, _ in terms] == [LINEAGE.truncated(rank) if rank else Lineage(), LINEAGE]
-    torch.testing.assert_close(combined([base, target], [c for _, c in terms]), guided(base, target, 9.0))
+    torch.testing.assert_close(summed([base, target], [c for _, c in terms]), guided(base, target, 9.0))
 
 
 def test_terms_with_rank_scales_are_the_rank_guided_sum() -> None:
@@ -57,7 +64,7 @@ def test_terms_with_rank_scales_are_the_rank_guided_sum() -> None:
     terms = guidance.terms(LINEAGE)
     assert [lineage.rank for lineage, _ in terms] == ["order", "family", "genus", "species"]
     chain = predictions(4)
-    torch.testing.assert_close(combined(chain, [c for _, c in terms]), rank_guided(chain, [3.0, 2.0, 7.0]))
+    torch.testing.assert_close(summed(chain, [c for _, c in terms]), rank_guided(chain, [3.0, 2.0, 7.0]))
 
 
 def test_coefficients_add_up_to_one() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from taxadiffusion.base import component_hash, joined_hash, read_json, resolve_base
 from taxadiffusion.decoupled import add_decoupled_attention, decoupled_parameters
-from taxadiffusion.errors import CheckpointError, NonFiniteError
+from taxadiffusion.errors import CheckpointError, NonFiniteError, SettingsError
 from taxadiffusion.lora import LoRASettings, add_lora, lora_parameters, merge_lora, unmerge_lora
 from taxadiffusion.schedule import NoiseSchedule
 from taxadiffusion.text import TextEncoder
@@ -30,7 +30,14 @@ class Backbone(nn.Module):
     computes in float32; the U-Net and the text encoder in `dtype`; LoRA weights are float32.
     """
 
-    def __init__(self, path: Path, name: str, unet: UNet2DConditionModel, schedule: NoiseSchedule) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        unet: UNet2DConditionModel,
+        schedule: NoiseSchedule,
+        num_text_tokens: int | None = None,
+    ) -> None:
         super().__init__()
         self.path = path
         self.name = name
@@ -38,15 +45,27 @@ class Backbone(nn.Module):
         self.schedule = schedule
         self.lora_settings: LoRASettings | None = None
         self._vae_config = read_json(path / "vae" / "config.json")
+        self._text_config = read_json(path / "text_encoder" / "config.json")
+        self._num_text_tokens = num_text_tokens
         self._before_merge: dict[str, Tensor] | None = None
 
     @classmethod
-    def load(cls, base: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Backbone:
-        """From "nano", a directory in diffusers' layout, or a hub id; safetensors only. Raises `CheckpointError`."""
+    def load(
+        cls,
+        base: str,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        num_text_tokens: int | None = None,
+    ) -> Backbone:
+        """From "nano", a directory in diffusers' layout, or a hub id; safetensors only. Raises `CheckpointError`.
+
+        num_text_tokens: token trimming, see `TextEncoder`; None = as many as the base's text encoder takes.
+        """
         path = resolve_base(base)
         schedule = NoiseSchedule(read_json(path / "scheduler" / "scheduler_config.json"))
         unet = _load_model(UNet2DConditionModel, path, "unet", dtype)
-        return cls(path, base, unet.to(device), schedule)
+        return cls(path, base, unet.to(device), schedule, num_text_tokens)
 
     @property
     def device(self) -> torch.device:
@@ -78,6 +97,31 @@ class Backbone(nn.Module):
         """Side of the images the base was trained on."""
         return self.latent_shape[1] * self.downscale
 
+    @property
+    def text_width(self) -> int:
+        """D of the token states, known without reading the text encoder."""
+        return int(self._text_config["hidden_size"])
+
+    @property
+    def num_text_tokens(self) -> int:
+        """T of the token states, known without reading the text encoder."""
+        return self._num_text_tokens or int(self._text_config.get("max_position_embeddings", 77))
+
+    def latent_shape_at(self, size_px: int) -> tuple[int, int, int]:
+        """(C, H, W) of square images of this size. Raises `SettingsError` where the base cannot make them."""
+        step = self.downscale * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        if size_px < step or size_px % step:
+            raise SettingsError(
+                f"images of base {self.name!r} have sides that are multiples of {step} px, not {size_px}"
+            )
+        side = size_px // self.downscale
+        return self.latent_shape[0], side, side
+
+    def release(self) -> None:
+        """Forget the VAE and the text encoder until they are used again: training from caches needs neither."""
+        self.__dict__.pop("_vae", None)
+        self.__dict__.pop("_text", None)
+
     @cached_property
     def unet_hash(self) -> str:
         return component_hash(self.path, "unet")
@@ -106,7 +150,9 @@ class Backbone(nn.Module):
     @property
     def text(self) -> TextEncoder:
         if "_text" not in self.__dict__:
-            self.__dict__["_text"] = TextEncoder.load(self.path, dtype=self.dtype, device=self.device)
+            self.__dict__["_text"] = TextEncoder.load(
+                self.path, dtype=self.dtype, device=self.device, num_tokens=self._num_text_tokens
+            )
         return self.__dict__["_text"]  # type: ignore[no-any-return]
 
     @torch.no_grad()
@@ -123,9 +169,7 @@ class Backbone(nn.Module):
         if not bool(finite.all()):
             raise NonFiniteError(f"latents are not finite at batch positions {(~finite).nonzero().flatten().tolist()}")
         unscaled = latents.to(self.device).float() / self._scaling + self._shift
-        pixels = torch.cat(
-            [self.vae.decode(block).sample for block in torch.split(unscaled, _VAE_BATCH)]
-        )  # (B, 3, h, w)
+        pixels = torch.cat([self.vae.decode(block).sample for block in torch.split(unscaled, _VAE_BATCH)])
         return ((pixels + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
     @property
@@ -149,6 +193,10 @@ class Backbone(nn.Module):
         add_decoupled_attention(self.unet, num_extra)
         for parameter in decoupled_parameters(self.unet).values():
             parameter.requires_grad_(False)
+
+    @property
+    def lora_is_merged(self) -> bool:
+        return self._before_merge is not None
 
     def merge_lora(self) -> None:
         """Add a frozen LoRA to the weights it belongs to: same prediction (to rounding), at the price of none."""

@@ -49,7 +49,7 @@ class DecoupledAttention(nn.Module):
 
 
 def _heads(states: Tensor, heads: int) -> Tensor:
-    return states.unflatten(2, (heads, -1)).transpose(1, 2)  # (B, heads, n, inner/heads)
+    return states.reshape(*states.shape[:2], heads, -1).transpose(1, 2)  # (B, heads, n, inner/heads)
 
 
 def add_decoupled_attention(unet: Any, num_extra: int) -> None:

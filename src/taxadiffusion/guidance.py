@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from taxadiffusion.errors import SettingsError
@@ -32,12 +33,15 @@ def rank_guided(predictions: Sequence[Tensor], scales: Sequence[float]) -> Tenso
     return total
 
 
-def combined(predictions: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
-    """`Σ_k coefficient_k · prediction_k`: every kind of guidance is such a sum, with coefficients that add up to 1."""
-    total = coefficients[0] * predictions[0]
-    for prediction, coefficient in zip(predictions[1:], coefficients[1:], strict=True):
-        total = total + coefficient * prediction
-    return total
+def combined(predictions: Tensor, coefficients: Tensor, pictures: Tensor, num_pictures: int) -> Tensor:
+    """`Σ_k coefficient_k · prediction_k` of every picture: each kind of guidance is such a sum.
+
+    predictions: (M, C, H, W) under M conditions; coefficients: (M,); pictures: (M,) which of the `num_pictures` each
+    belongs to, its coefficients adding up to 1. Returns (num_pictures, C, H, W).
+    """
+    weighted = predictions * coefficients[:, None, None, None]
+    total = torch.zeros(num_pictures, *predictions.shape[1:], device=predictions.device, dtype=predictions.dtype)
+    return total.index_add(0, pictures, weighted)
 
 
 @dataclass(frozen=True, slots=True)

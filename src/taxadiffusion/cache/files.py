@@ -1,0 +1,65 @@
+"""What both caches do with files: one writer at a time, and documents that are whole or absent."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from taxadiffusion.errors import CheckpointError
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, waiting for another process that builds the same cache; a killed one's lock is free."""
+    with disk_faults(folder.parent, 0):
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / "lock").open("w")
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def write_document(path: Path, value: dict[str, Any]) -> None:
+    """JSON, written aside, flushed to disk and renamed."""
+    aside = path.with_name(path.name + ".tmp")
+    text = json.dumps(value, indent=1, sort_keys=True)
+    with disk_faults(path.parent, len(text)):
+        with aside.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(path)
+
+
+@contextmanager
+def disk_faults(path: Path, num_bytes: int) -> Iterator[None]:
+    """Turn a failed write into a `CheckpointError` that names path, need and free space."""
+    try:
+        yield
+    except OSError as error:
+        free = shutil.disk_usage(_existing(path)).free
+        raise CheckpointError(
+            f"{path}: the cache cannot be written ({error.strerror or error}); it needs {num_bytes / 1e6:.1f} MB, "
+            f"{free / 1e6:.1f} MB are free: make room or set another cache_dir"
+        ) from error
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
+
+
+def reserve(path: Path, num_bytes: int) -> None:
+    """Make the file `num_bytes` long with its blocks allocated, so that a full disk fails here and not in a mapped write.
+
+    What the file holds already is kept.
+    """
+    with disk_faults(path.parent, num_bytes), path.open("r+b" if path.exists() else "w+b") as stream:
+        stream.truncate(num_bytes)
+        if num_bytes:
+            os.posix_fallocate(stream.fileno(), 0, num_bytes)

@@ -1,0 +1,200 @@
+"""Latents of a prepared data set: computed once, memory-mapped, keyed by what they are made of."""
+
+# Letters: N images, V variants of an image (0 plain, 1 mirrored), C latent channels, H W latent size, b rows read.
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from taxadiffusion.backbone import Backbone
+from taxadiffusion.base import read_json
+from taxadiffusion.cache.files import reserve, sole_writer, write_document
+from taxadiffusion.errors import CheckpointError, NonFiniteError
+from taxadiffusion.images import Fit, ImageError, load_image
+
+VERSION = 1
+"""Part of the key: raised when the same inputs would give other latents."""
+
+_BATCH = 32
+_NAME, _DONE = "latents.f16", "cache.json"
+
+
+class Picture(Protocol):
+    """One image of a prepared data set: its file, and the parts of it that count."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def box(self) -> Any: ...
+    @property
+    def content(self) -> Any: ...
+
+
+class Pictures(Protocol):
+    """A prepared data set, as far as its images are concerned."""
+
+    @property
+    def content_hash(self) -> str: ...
+    def __len__(self) -> int: ...
+    def record(self, row: int) -> Picture: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An image that gave no latents; it is never replaced by another."""
+
+    row: int
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LatentKey:
+    """Everything the latents depend on; another key is another cache."""
+
+    dataset_hash: str
+    vae_hash: str
+    size_px: int
+    fit: Fit
+    num_variants: int
+    version: int = VERSION
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:20]
+
+
+class Latents:
+    """Memory-mapped float16 latents (N, V, C, H, W)."""
+
+    def __init__(self, folder: Path, key: LatentKey) -> None:
+        """Raises `CheckpointError` where the folder holds no finished cache of this key."""
+        document = read_json(folder / _DONE)
+        if document.get("key") != asdict(key):
+            raise CheckpointError(f"{folder} holds latents of something else; delete it and they are computed anew")
+        self.shape: tuple[int, ...] = tuple(document["shape"])
+        self.unreadable = tuple(Unreadable(**entry) for entry in document["unreadable"])
+        path = folder / _NAME
+        if not path.is_file() or path.stat().st_size != 2 * int(np.prod(self.shape)):
+            raise CheckpointError(f"{path} is cut short; delete {folder} and the latents are computed anew")
+        self._map: NDArray[np.float16] = np.memmap(path, np.float16, mode="r", shape=self.shape)
+        self._readable = np.ones(self.shape[0], np.bool_)
+        self._readable[[fault.row for fault in self.unreadable]] = False
+
+    @property
+    def num_variants(self) -> int:
+        return self.shape[1]
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        return self.shape[2], self.shape[3], self.shape[4]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(
+        self, rows: NDArray[np.int64], variants: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Latents (b, C, H, W) of image rows, and which of them could be read (b,); an unreadable one is zero."""
+        return self._map[rows, variants].astype(np.float32), self._readable[rows]
+
+
+def cached_latents(
+    cache_dir: Path,
+    pictures: Pictures,
+    backbone: Backbone,
+    *,
+    size_px: int | None = None,
+    fit: Fit = "crop",
+    mirror: bool = False,
+    num_threads: int = 4,
+    progress: Callable[[int, int], None] | None = None,
+) -> Latents:
+    """The latents of every image, from the cache or else computed into it.
+
+    An interrupted computation goes on where it stopped; a second process waits for the first. `progress(done, total)`
+    counts images. Raises `CheckpointError` when the disk is full, `NonFiniteError` when the VAE yields no numbers.
+    """
+    size_px = size_px or backbone.image_size_px
+    key = LatentKey(pictures.content_hash, backbone.vae_hash, size_px, fit, 2 if mirror else 1)
+    folder = cache_dir / f"latents-{key.digest}"
+    if not (folder / _DONE).is_file():
+        with sole_writer(folder):
+            if not (folder / _DONE).is_file():
+                _build(folder, key, pictures, backbone, num_threads, progress or (lambda _done, _total: None))
+    return Latents(folder, key)
+
+
+def _build(
+    folder: Path,
+    key: LatentKey,
+    pictures: Pictures,
+    backbone: Backbone,
+    num_threads: int,
+    progress: Callable[[int, int], None],
+) -> None:
+    total = len(pictures)
+    shape = (total, key.num_variants, *backbone.latent_shape_at(key.size_px))
+    reserve(folder / _NAME, 2 * int(np.prod(shape)))
+    done, unreadable = _resumed(folder / "progress.json")
+    target = np.memmap(folder / _NAME, np.float16, mode="r+", shape=shape)
+    with ThreadPoolExecutor(num_threads) as pool:
+        for start in range(done, total, _BATCH):
+            rows = range(start, min(start + _BATCH, total))
+            loaded = list(pool.map(lambda row: _load(pictures, row, key), rows))
+            unreadable += [fault for fault in loaded if isinstance(fault, Unreadable)]
+            target[rows.start : rows.stop] = _encode(backbone, loaded, shape[1:], rows.start)
+            target.flush()
+            write_document(
+                folder / "progress.json", {"done": rows.stop, "unreadable": [asdict(fault) for fault in unreadable]}
+            )
+            progress(rows.stop, total)
+    write_document(
+        folder / _DONE,
+        {"key": asdict(key), "shape": list(shape), "unreadable": [asdict(fault) for fault in unreadable]},
+    )
+    (folder / "progress.json").unlink(missing_ok=True)
+
+
+def _resumed(path: Path) -> tuple[int, list[Unreadable]]:
+    """Images done so far, a multiple of the batch: the same batches give the same bits as without the interruption."""
+    if not path.is_file():
+        return 0, []
+    document = read_json(path)
+    return int(document["done"]), [Unreadable(**entry) for entry in document["unreadable"]]
+
+
+def _load(pictures: Pictures, row: int, key: LatentKey) -> NDArray[np.uint8] | Unreadable:
+    picture = pictures.record(row)
+    try:
+        return load_image(picture.path, key.size_px, key.fit, box=picture.box, content=picture.content)
+    except ImageError as error:
+        return Unreadable(row, str(picture.path), error.reason)
+
+
+def _encode(
+    backbone: Backbone, loaded: list[NDArray[np.uint8] | Unreadable], shape: tuple[int, ...], start: int
+) -> NDArray[np.float16]:
+    """(batch, V, C, H, W); zero where an image could not be read."""
+    latents = np.zeros((len(loaded), *shape), np.float16)
+    good = [index for index, image in enumerate(loaded) if not isinstance(image, Unreadable)]
+    if not good:
+        return latents
+    images = torch.from_numpy(np.stack([image for image in loaded if not isinstance(image, Unreadable)]))
+    for variant in range(shape[0]):
+        pixels = images.flip(-1) if variant == 1 else images
+        latents[good, variant] = backbone.encode(pixels).cpu().numpy().astype(np.float16)
+    finite = np.isfinite(latents).all(axis=(1, 2, 3, 4))
+    if not finite.all():
+        rows = [start + int(index) for index in np.flatnonzero(~finite)]
+        raise NonFiniteError(f"the VAE of base {backbone.name!r} gives latents that float16 cannot hold, rows {rows}")
+    return latents

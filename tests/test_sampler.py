@@ -1,0 +1,195 @@
+"""Laws of sampling: diffusers' own pipeline is the reference, and a picture depends on its request alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor, nn
+
+from taxadiffusion.backbone import Backbone
+from taxadiffusion.condition import TaxonomyConditioner, TaxonomySettings
+from taxadiffusion.denoiser import Denoiser
+from taxadiffusion.errors import NonFiniteError, SettingsError
+from taxadiffusion.guidance import Guidance
+from taxadiffusion.lora import LoRASettings, lora_parameters
+from taxadiffusion.names import Lineage
+from taxadiffusion.sampler import Request, Sampler
+from taxadiffusion.stages import plan
+from tests.tiny_base import write_tiny_base
+
+RANKS = ("order", "family", "genus", "species")
+CLARKII = Lineage.of({"order": "Perciformes", "family": "Pomacentridae", "genus": "Amphiprion", "species": "clarkii"})
+CORNUTUS = Lineage.of({"order": "Perciformes", "family": "Zanclidae", "genus": "Zanclus", "species": "cornutus"})
+
+
+def make(base: Path) -> Denoiser:
+    backbone = Backbone.load(str(base))
+    backbone.add_lora(LoRASettings())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        for parameter in lora_parameters(backbone.unet).values():
+            parameter.data.normal_(std=0.1)
+    conditioner = TaxonomyConditioner(RANKS, backbone.text, TaxonomySettings(num_heads=2, feed_forward=32))
+    return Denoiser(backbone, conditioner).eval()
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_base(tmp_path_factory.mktemp("base"), "v_prediction")
+
+
+@pytest.fixture(scope="module")
+def denoiser(base: Path) -> Denoiser:
+    return make(base)
+
+
+def picture(denoiser: Denoiser, request: Request, num_steps: int = 3, scheduler: str | None = None) -> np.ndarray:
+    (sample,) = Sampler(denoiser, scheduler=scheduler)([request], num_steps=num_steps)  # type: ignore[arg-type]
+    return sample.image.astype(int)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "dpm"])
+def test_guided_sampling_equals_diffusers_pipeline(denoiser: Denoiser, base: Path, scheduler: str) -> None:
+    request = Request(CLARKII, 7, Guidance(4.0, "order"))
+    pipeline = StableDiffusionPipeline.from_pretrained(base)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = denoiser.backbone.schedule.scheduler(scheduler)  # type: ignore[arg-type]
+    pipeline.unet, vae = denoiser.backbone.unet, pipeline.vae
+    noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        conditions = denoiser.conditioner([CLARKII, CLARKII.truncated("order")])
+        latents = pipeline(
+            prompt_embeds=conditions[:1],
+            negative_prompt_embeds=conditions[1:],
+            guidance_scale=4.0,
+            num_inference_steps=4,
+            latents=noise,
+            output_type="latent",
+        ).images
+        pixels = vae.decode(latents / vae.config.scaling_factor + vae.config.shift_factor).sample[0]
+    expected = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().int().numpy()
+    assert np.abs(picture(denoiser, request, 4, scheduler) - expected).max() <= 1
+
+
+def test_training_and_sampling_share_one_noise_schedule(denoiser: Denoiser) -> None:
+    """METHOD, fault 1."""
+    schedule = denoiser.backbone.schedule
+    for name in ("dpm", "ddim", "unipc", "euler", "heun", "pndm"):
+        sampling = schedule.scheduler(name).alphas_cumprod  # type: ignore[arg-type]
+        torch.testing.assert_close(sampling.float(), schedule.alphas_cumprod)
+
+
+def test_a_picture_alone_is_the_picture_in_a_batch(denoiser: Denoiser) -> None:
+    requests = [
+        Request(CLARKII, 3, Guidance(3.0)),
+        Request(CORNUTUS, 5, Guidance(2.0, "order", interval=(0.2, 0.8))),
+        Request(CLARKII.truncated("family"), 3),
+        Request(Lineage(), 9),
+        Request(CORNUTUS, 5, Guidance(2.0, "order", rank_scales=(("genus", 5.0),))),
+    ]
+    together = list(Sampler(denoiser)(requests, num_steps=3, batch_size=5))
+    assert [sample.request for sample in together] == requests
+    pairs = list(Sampler(denoiser)(requests, num_steps=3, batch_size=2))
+    for sample, paired in zip(together, pairs, strict=True):
+        alone = picture(denoiser, sample.request)
+        assert np.abs(alone - sample.image).max() <= 2
+        assert np.abs(paired.image.astype(int) - sample.image).max() <= 2
+
+
+def test_seed_and_taxon_both_matter(denoiser: Denoiser) -> None:
+    first = picture(denoiser, Request(CLARKII, 1))
+    assert np.array_equal(first, picture(denoiser, Request(CLARKII, 1)))
+    assert not np.array_equal(first, picture(denoiser, Request(CLARKII, 2)))
+    assert not np.array_equal(first, picture(denoiser, Request(CORNUTUS, 1)))
+
+
+def test_scale_one_and_an_empty_interval_are_no_guidance(denoiser: Denoiser) -> None:
+    plain = picture(denoiser, Request(CLARKII, 1))
+    assert np.array_equal(plain, picture(denoiser, Request(CLARKII, 1, Guidance(1.0, "order"))))
+    never = Guidance(9.0, "order", interval=(0.0, 1e-6))
+    assert np.array_equal(plain, picture(denoiser, Request(CLARKII, 1, never)))
+
+
+def test_equal_rank_scales_are_one_scale(denoiser: Denoiser) -> None:
+    scales = tuple((rank, 3.0) for rank in RANKS[1:])
+    ranked = picture(denoiser, Request(CLARKII, 1, Guidance(1.0, "order", rank_scales=scales)))
+    assert np.abs(ranked - picture(denoiser, Request(CLARKII, 1, Guidance(3.0, "order")))).max() <= 2
+
+
+def test_a_mix_ends_at_its_two_lineages(denoiser: Denoiser) -> None:
+    guidance = Guidance(2.0, "order")
+    for fraction, lineage in ((0.0, CLARKII), (1.0, CORNUTUS)):
+        mixed = picture(denoiser, Request(CLARKII, 1, guidance, CORNUTUS, fraction))
+        assert np.abs(mixed - picture(denoiser, Request(lineage, 1, guidance))).max() <= 2
+    with pytest.raises(SettingsError, match="differ in depth"):
+        picture(denoiser, Request(CLARKII, 1, Guidance(2.0, "family"), CORNUTUS.truncated("family"), 0.5))
+
+
+def test_a_condition_is_computed_once_and_base_and_target_share_a_forward(
+    denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[Lineage] = []
+    sizes: list[int] = []
+    encode, predict = denoiser.conditioner.encode, denoiser.predict
+
+    def count_lineages(lineages: list[Lineage]) -> Tensor:
+        encoded.extend(lineages)
+        return encode(lineages)
+
+    def count_rows(noisy: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
+        sizes.append(len(noisy))
+        return predict(noisy, timesteps, condition)
+
+    monkeypatch.setattr(denoiser.conditioner, "encode", count_lineages)
+    monkeypatch.setattr(denoiser, "predict", count_rows)
+    requests = [Request(taxon, seed, Guidance(2.0, "order")) for taxon in (CLARKII, CORNUTUS) for seed in range(2)]
+    list(Sampler(denoiser)(requests, num_steps=3, batch_size=2))
+    assert sizes == [4] * 6
+    assert len(encoded) == len(set(encoded)) == 3
+
+
+def test_sampling_leaves_a_training_model_as_it_was(base: Path) -> None:
+    denoiser = make(base)
+    denoiser.prepare_stage(plan("progressive", RANKS, 1)[0])
+    before = {name: tensor.clone() for name, tensor in denoiser.state_dict().items()}
+    modes = [module.training for module in denoiser.modules()]
+    first = picture(denoiser, Request(CLARKII, 1))
+    assert np.array_equal(first, picture(denoiser, Request(CLARKII, 1)))  # no dropout: METHOD, fault 3
+    assert all(torch.equal(tensor, before[name]) for name, tensor in denoiser.state_dict().items())
+    assert [module.training for module in denoiser.modules()] == modes
+    assert all(p.requires_grad for p in denoiser.prepare_stage(plan("progressive", RANKS, 1)[0]).values())
+
+
+def test_blank_and_non_finite_pictures_are_errors(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser = make(base)
+    with pytest.raises(NonFiniteError, match=r"not finite: .*clarkii \(seed 4\)"), monkeypatch.context() as patch:
+        patch.setattr(denoiser, "predict", lambda noisy, *_: torch.full_like(noisy, float("nan")))
+        picture(denoiser, Request(CLARKII, 4))
+    last = denoiser.backbone.vae.decoder.conv_out
+    assert isinstance(last, nn.Conv2d)
+    last.weight.data.zero_()
+    with pytest.raises(NonFiniteError, match=r"blank: .*clarkii \(seed 4\)"):
+        picture(denoiser, Request(CLARKII, 4))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "flow_prediction"])
+def test_every_scheduler_ends_near_the_same_picture(tmp_path: Path, prediction: str) -> None:
+    """Many steps of any deterministic solver follow one ordinary differential equation."""
+    denoiser = make(write_tiny_base(tmp_path, prediction))  # type: ignore[arg-type]
+    names = ("flow_euler", "dpm", "unipc") if prediction == "flow_prediction" else ("ddim", "dpm", "unipc", "euler")
+    pictures = [picture(denoiser, Request(CLARKII, 1), 40, name) for name in names]
+    for name, other in zip(names[1:], pictures[1:], strict=True):
+        assert np.abs(other - pictures[0]).mean() < 4, name
+
+
+def test_impossible_numbers_and_schedulers_are_refused(denoiser: Denoiser) -> None:
+    with pytest.raises(SettingsError, match="num_steps"):
+        picture(denoiser, Request(CLARKII, 1), 0)
+    with pytest.raises(SettingsError, match="cannot follow v_prediction"):
+        picture(denoiser, Request(CLARKII, 1), 2, "flow_euler")
+    with pytest.raises(SettingsError, match="multiples of 4 px"):
+        Sampler(denoiser, size_px=18)
