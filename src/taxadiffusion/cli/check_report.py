@@ -52,7 +52,8 @@ def show(console: Console, report: CheckReport) -> None:
 
 
 def _ranks(console: Console, report: CheckReport) -> None:
-    table = Table(title="Taxa and images per rank", title_justify="left")
+    console.print("\n[bold]Taxa and images per rank[/]")
+    table = Table()
     for column in (
         "rank",
         "taxa",
@@ -111,7 +112,8 @@ def _rows(
 ) -> None:
     if not rows:
         return
-    table = Table(title=f"{title}: {len(rows)}", title_justify="left")
+    console.print(f"\n[bold]{title}:[/] {len(rows)}")
+    table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows[:limit]:
