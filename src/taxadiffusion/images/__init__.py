@@ -1,0 +1,22 @@
+"""Pictures: decode safely, orient, crop or pad with the aspect kept, draw contact sheets. uint8 (B, 3, H, W), numpy."""
+
+from taxadiffusion.images.decode import IMAGE_FORMATS, ImageError, decode_image, read_image_file
+from taxadiffusion.images.fit import FITS, Fit, fit_image, load_image
+from taxadiffusion.images.frame import content_box
+from taxadiffusion.images.grid import image_grid
+from taxadiffusion.images.similarity import hamming, perceptual_hash
+
+__all__ = [
+    "FITS",
+    "IMAGE_FORMATS",
+    "Fit",
+    "ImageError",
+    "content_box",
+    "decode_image",
+    "fit_image",
+    "hamming",
+    "image_grid",
+    "load_image",
+    "perceptual_hash",
+    "read_image_file",
+]

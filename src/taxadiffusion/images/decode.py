@@ -1,0 +1,139 @@
+"""From the bytes of an image file to an upright 8-bit RGB picture, by fixed rules, or a reason why not."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from taxadiffusion.errors import DataError
+
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")  # Pillow opens MPO as JPEG
+MAX_PIXELS = 64 * 1024 * 1024
+MAX_SIDE_PX = 32_768
+MIN_SIDE_PX = 8
+MAX_FILE_BYTES = 256 << 20
+
+# What Pillow's decoders raise on damaged bytes (found by mutating files of every format); nothing else is caught.
+_DECODE_ERRORS = (
+    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
+    MemoryError, AssertionError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError, Warning,
+)  # fmt: skip
+_SRGB = ImageCms.createProfile("sRGB")
+
+
+class ImageError(DataError):
+    """A file that is not a usable picture; `reason` says why without the path."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
+
+
+def read_image_file(path: Path) -> bytes:
+    """The file's bytes. Raises `ImageError` for a missing, empty, oversized or unreadable one."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise ImageError(path, f"the file has {size} bytes, more than {MAX_FILE_BYTES}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(path, "the file is missing") from None
+    except OSError as error:
+        raise ImageError(path, f"the file cannot be read: {error.strerror or error}") from None
+
+
+def decode_image(data: bytes, path: Path | str, *, at_least_px: int | None = None) -> tuple[Image.Image, float]:
+    """An upright RGB picture, and its scale: 1, or below 1 where a JPEG was decoded smaller.
+
+    Rules: the first frame of an animation; EXIF orientation applied; 16-bit grey divided by 257; alpha laid over white;
+    an embedded ICC profile converted to sRGB (an unusable one counts as none); CMYK without a profile inverted.
+    `at_least_px` lets JPEG decode to a size whose shorter side is at least that. Raises `ImageError` for bytes that are
+    not a complete picture in `IMAGE_FORMATS`, or one that is too large (64 Mpx, judged by the header) or too thin.
+    """
+    if not data:
+        raise ImageError(path, "the file is empty")
+    Image.init()  # registers every format; Pillow otherwise knows only some of the list
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+                fault = _size_fault(*image.size)
+                if fault:
+                    raise ImageError(path, fault)
+                full_side = max(image.size)
+                if at_least_px and image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+                    shrink = at_least_px / min(image.size)
+                    if shrink <= 0.5:
+                        image.draft(None, (round(image.width * shrink), round(image.height * shrink)))
+                image.load()
+                scale = max(image.size) / full_side
+                return _as_rgb(ImageOps.exif_transpose(image)), scale
+        except ImageError:
+            raise
+        except UnidentifiedImageError:
+            raise ImageError(path, _unidentified(data)) from None
+        except _DECODE_ERRORS as error:
+            raise ImageError(path, f"the picture does not decode: {type(error).__name__}: {str(error)[:120]}") from None
+
+
+def _size_fault(width: int, height: int) -> str | None:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
+        return (
+            f"the picture is {width}×{height} px; at most {MAX_PIXELS >> 20} Mpx and {MAX_SIDE_PX} px a side are read"
+        )
+    if min(width, height) < MIN_SIDE_PX:
+        return f"the picture is {width}×{height} px; a side must have at least {MIN_SIDE_PX}"
+    return None
+
+
+def _unidentified(data: bytes) -> str:
+    start = data[:512].lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<svg")):
+        return "the file is a web page or XML, not a picture: the download failed"
+    return f"the file is not a picture in an accepted format ({', '.join(IMAGE_FORMATS)})"
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
+        image = _from_16_bit(image)
+    elif image.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range; save 8 or 16 bits")
+    elif image.mode in ("RGB", "L", "CMYK") and image.info.get("icc_profile") and "transparency" not in image.info:
+        image = _to_srgb(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        colour = _to_srgb(image.convert("RGB")) if image.info.get("icc_profile") else image.convert("RGB")
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(colour, mask=image.getchannel("A"))
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65_535:
+        raise ValueError(f"grey values from {values.min()} to {values.max()} are not 16-bit")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    transform = _srgb_transform(image.info["icc_profile"], image.mode)
+    return image if transform is None else ImageCms.applyTransform(image, transform) or image
+
+
+@lru_cache(maxsize=64)
+def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(source):
+            return None
+        return ImageCms.buildTransform(source, _SRGB, mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
