@@ -91,8 +91,18 @@ def test_every_recipe_is_valid_and_only_known_keys_are_in_it() -> None:
 def test_only_what_touches_the_trajectory_is_compared() -> None:
     plain = flattened(parse({}), trajectory_only=True)
     free = parse(
-        {"output": "elsewhere", "num_workers": 2, "checkpoint": {"every_steps": 1}, "preview": {"num_taxa": 0}}
+        {
+            "output": {"path": "elsewhere"},
+            "num_workers": 2,
+            "checkpoint": {"every_steps": 1},
+            "preview": {"num_taxa": 0},
+        }
     )
     assert flattened(free, trajectory_only=True) == plain
     other = flattened(parse({"optimiser": {"learning_rate": 1}}), trajectory_only=True)
     assert {key for key in plain if plain[key] != other[key]} == {"optimiser.learning_rate"}
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_config_is_valid(path: Path) -> None:
+    assert load(path).recipe in config.RECIPES

@@ -45,22 +45,19 @@ class DataSettings(Section):
 
 class BaseSettings(Section):
     path: str = free("nano", "a diffusers pipeline: local path, hub id, or the shipped `nano`")
-    dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="of frozen weights; trained ones are float32"
-    )
+    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of frozen weights; trained: float32")
+    num_tokens: int | None = Field(default=None, ge=3, description="tokens of a name; none: all of the base's (paper)")
+    image_size_px: int | None = Field(default=None, ge=8, description="none: the base's own")
 
 
 class ConditionerSettings(Section):
     num_layers: int = Field(default=2, ge=1, description="of each rank's encoder (paper: 2)")
-    num_heads: int | None = Field(default=None, ge=1, description="none: 8 where the width allows it (paper: 8)")
-    feedforward: int | None = Field(
-        default=None, ge=1, description="none: 2048 at width 768, in proportion else (paper: 2048)"
-    )
+    num_heads: int = Field(default=8, ge=1, description="paper: 8")
+    feed_forward: int | None = Field(default=None, ge=1, description="none: 8/3 of the width, the paper's 2048 at 768")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="inside the encoder being trained (paper: 0.1)")
-    zero_init: bool = Field(default=False, description="a new E_r starts as zero: stage i starts where stage i−1 ended")
-    text_embedding: str | None = Field(
-        default=None, description="taxon_adapter: the embedding of a lineage; none: the base's"
-    )
+    zero_init: bool = Field(default=False, description="a new E_r starts as zero: stage i starts where i−1 ended")
+    warm_start: bool = Field(default=False, description="a new E_r starts as a copy of the one above it")
+    num_extra_tokens: int = Field(default=4, ge=1, description="strategy taxon_adapter: its tokens")
 
 
 class LoraSettings(Section):
@@ -81,6 +78,11 @@ class StageSettings(Section):
     )
 
 
+class OutputSettings(Section):
+    path: Path = free(Path("runs/run"), "the run directory")
+    tensorboard: bool = free(True, "write event files, where tensorboard is installed")
+
+
 class PreviewSettings(Section):
     every_steps: int = free(0, "optimizer steps between preview grids; 0: at the end of each stage alone", ge=0)
     num_taxa: int = free(8, "taxa in a grid; 0: no grids", ge=0)
@@ -94,10 +96,11 @@ class Settings(Section):
     recipe: Literal["paper", "best"] = Field(
         default="paper", description="a named set of defaults; every key overrides it"
     )
-    output: Path = free(Path("runs/run"), "the run directory")
+    output: OutputSettings = OutputSettings()
     seed: int = Field(default=0, ge=0, lt=2**63, description="of everything random")
     num_threads: int | None = free(None, "CPU threads; none: as the machine. Bits depend on it", ge=1)
     num_workers: int = free(0, "loader processes; 0: load in the training process", ge=0)
+    timeout_s: int = free(1800, "how long a process waits for the others before it gives up", ge=1)
     data: DataSettings = DataSettings()
     base: BaseSettings = BaseSettings()
     conditioner: ConditionerSettings = ConditionerSettings()

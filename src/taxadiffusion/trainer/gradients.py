@@ -128,7 +128,7 @@ class Gradients:
         return self.denoiser.loss(Batch(batch.latents.to(device), chosen, batch.noise.to(device), timesteps))
 
     def _seed(self, seed: int) -> None:
-        """For the dropout of what is trained. (`torch.manual_seed` would record a stack trace for CUDA at every call.)"""
+        """For the dropout of what is trained. (`torch.manual_seed` records a stack trace for CUDA at every call.)"""
         if self.world.device.type == "cuda":
             torch.cuda.manual_seed(seed)
         else:

@@ -23,7 +23,10 @@ from taxadiffusion.trainer.signals import ignore_in_worker
 class LatentSource(Protocol):
     """Latents of images by row."""
 
-    num_variants: int  # 2 where the mirror image is cached as well
+    @property
+    def num_variants(self) -> int:
+        """2 where the mirror image is cached as well."""
+        ...
 
     @property
     def latent_shape(self) -> tuple[int, int, int]: ...
