@@ -111,9 +111,7 @@ class Backbone(nn.Module):
         """(C, H, W) of square images of this size. Raises `SettingsError` where the base cannot make them."""
         step = self.downscale * 2 ** (len(self.unet.config.block_out_channels) - 1)
         if size_px < step or size_px % step:
-            raise SettingsError(
-                f"images of base {self.name!r} have sides that are multiples of {step} px, not {size_px}"
-            )
+            raise SettingsError(f"base {self.name!r} makes images whose side is a multiple of {step} px, not {size_px}")
         side = size_px // self.downscale
         return self.latent_shape[0], side, side
 

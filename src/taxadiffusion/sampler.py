@@ -20,6 +20,8 @@ from taxadiffusion.guidance import Guidance, combined
 from taxadiffusion.names import Lineage
 from taxadiffusion.schedule import SamplerName
 
+NO_GUIDANCE = Guidance()
+
 BLANK_LEVELS = 2
 """A picture whose channels each span at most this many of 256 levels is blank."""
 
@@ -30,7 +32,7 @@ class Request:
 
     lineage: Lineage
     seed: int
-    guidance: Guidance = Guidance()
+    guidance: Guidance = NO_GUIDANCE
     towards: Lineage | None = None
     fraction: float = 0.0
 

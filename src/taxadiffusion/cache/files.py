@@ -55,7 +55,7 @@ def _existing(path: Path) -> Path:
 
 
 def reserve(path: Path, num_bytes: int) -> None:
-    """Make the file `num_bytes` long with its blocks allocated, so that a full disk fails here and not in a mapped write.
+    """Make the file `num_bytes` long with its blocks allocated: a full disk fails here, not in a mapped write.
 
     What the file holds already is kept.
     """

@@ -192,7 +192,7 @@ def _encode(
     images = torch.from_numpy(np.stack([image for image in loaded if not isinstance(image, Unreadable)]))
     for variant in range(shape[0]):
         pixels = images.flip(-1) if variant == 1 else images
-        latents[good, variant] = backbone.encode(pixels).cpu().numpy().astype(np.float16)
+        latents[good, variant] = backbone.encode(pixels).half().cpu().numpy()
     finite = np.isfinite(latents).all(axis=(1, 2, 3, 4))
     if not finite.all():
         rows = [start + int(index) for index in np.flatnonzero(~finite)]

@@ -1,0 +1,204 @@
+"""Laws of the caches: cached is uncached, stale is never read, an interruption costs nothing."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from taxadiffusion.backbone import Backbone
+from taxadiffusion.cache import Latents, NameStates, cached_latents, cached_states
+from taxadiffusion.errors import CheckpointError, DataError, NonFiniteError
+from taxadiffusion.images import load_image
+from tests.tiny_base import write_tiny_base
+
+TEXTS = ["", "order: Perciformes", "species: clarkii", "line\u2028separator"]
+
+
+@dataclass(frozen=True)
+class Row:
+    path: Path
+    box: None = None
+    content: None = None
+
+
+class Folder:
+    """What the cache asks of a prepared data set."""
+
+    def __init__(self, paths: list[Path], content_hash: str) -> None:
+        self.paths, self.content_hash = paths, content_hash
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def record(self, row: int) -> Row:
+        return Row(self.paths[row])
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return Backbone.load(str(write_tiny_base(tmp_path_factory.mktemp("base"))))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    root = tmp_path_factory.mktemp("pictures")
+    pixels = np.random.default_rng(0)
+    paths = []
+    for number in range(70):
+        path = root / f"{number}.png"
+        Image.fromarray(pixels.integers(0, 256, (20, 24, 3), np.uint8)).save(path)
+        paths.append(path)
+    paths[40].write_bytes(b"no picture")
+    return Folder(paths, "pictures-1")
+
+
+def test_cached_latents_are_the_encoded_pictures(tmp_path: Path, backbone: Backbone, pictures: Folder) -> None:
+    latents = cached_latents(tmp_path, pictures, backbone, mirror=True)
+    assert (len(latents), latents.num_variants, latents.latent_shape) == (70, 2, (4, 8, 8))
+    rows = np.array([3, 69, 3])
+    cached, readable = latents.read(rows, np.array([0, 0, 1]))
+    images = np.stack([load_image(pictures.paths[row], 16) for row in rows])
+    images[2] = images[2][..., ::-1]
+    assert cached.dtype == np.float32
+    assert readable.all()
+    np.testing.assert_allclose(cached, backbone.encode(images).numpy(), rtol=2e-3, atol=2e-3)
+
+
+def test_an_unreadable_picture_is_reported_and_never_replaced(
+    tmp_path: Path, backbone: Backbone, pictures: Folder
+) -> None:
+    """METHOD, fault 8."""
+    latents = cached_latents(tmp_path, pictures, backbone)
+    (fault,) = latents.unreadable
+    assert (fault.row, fault.path) == (40, str(pictures.paths[40]))
+    values, readable = latents.read(np.array([40, 41]), np.array([0, 0]))
+    assert readable.tolist() == [False, True]
+    assert not values[0].any()
+
+
+def test_a_second_use_computes_nothing(
+    tmp_path: Path, backbone: Backbone, pictures: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """METHOD, fault 10."""
+    cached_latents(tmp_path, pictures, backbone)
+    cached_states(tmp_path, backbone.text_hash, 77, 16, TEXTS, lambda: backbone.text)
+    monkeypatch.setattr(Backbone, "encode", lambda *_: pytest.fail("encoded again"))
+    cached_latents(tmp_path, pictures, backbone)
+    cached_states(tmp_path, backbone.text_hash, 77, 16, TEXTS, lambda: pytest.fail("encoded again"))
+
+
+def test_other_content_is_another_cache(tmp_path: Path, backbone: Backbone, pictures: Folder) -> None:
+    cached_latents(tmp_path / "a", pictures, backbone)
+    changed = Folder(pictures.paths[:3], "pictures-2")
+    assert len(cached_latents(tmp_path / "a", changed, backbone)) == 3
+    assert len(cached_latents(tmp_path / "a", pictures, backbone, fit="pad")) == 70
+    assert len(list((tmp_path / "a").iterdir())) == 3
+    other = Backbone.load(str(write_tiny_base(tmp_path / "base", seed=1)))
+    assert other.vae_hash != backbone.vae_hash
+    first = cached_latents(tmp_path / "a", changed, backbone).read(np.arange(3), np.zeros(3, int))[0]
+    assert not np.array_equal(
+        first, cached_latents(tmp_path / "a", changed, other).read(np.arange(3), np.zeros(3, int))[0]
+    )
+
+
+def test_a_cache_that_was_swapped_or_cut_is_refused(tmp_path: Path, backbone: Backbone, pictures: Folder) -> None:
+    few = Folder(pictures.paths[:2], "few")
+    cached_latents(tmp_path, few, backbone)
+    (folder,) = tmp_path.iterdir()
+    other = Folder(pictures.paths[2:4], "other")
+    cached_latents(tmp_path / "b", other, backbone)
+    (swapped,) = (tmp_path / "b").iterdir()
+    shutil.rmtree(swapped)
+    shutil.copytree(folder, swapped)
+    with pytest.raises(CheckpointError, match="something else"):
+        cached_latents(tmp_path / "b", other, backbone)
+    with (folder / "latents.f16").open("r+b") as stream:
+        stream.truncate(100)
+    with pytest.raises(CheckpointError, match="cut short"):
+        cached_latents(tmp_path, few, backbone)
+
+
+def test_an_interrupted_build_goes_on_and_gives_the_same_bits(
+    tmp_path: Path, backbone: Backbone, pictures: Folder
+) -> None:
+    whole = cached_latents(tmp_path / "whole", pictures, backbone)
+    done: list[int] = []
+
+    def stop(count: int, _total: int) -> None:
+        done.append(count)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached_latents(tmp_path / "parts", pictures, backbone, progress=stop)
+    resumed = cached_latents(tmp_path / "parts", pictures, backbone, progress=lambda count, _: done.append(count))
+    assert done == [32, 64, 70]
+    rows = np.arange(70)
+    assert np.array_equal(resumed.read(rows, 0 * rows)[0], whole.read(rows, 0 * rows)[0])
+    assert resumed.unreadable == whole.unreadable
+
+
+def test_latents_that_are_no_numbers_are_refused(
+    tmp_path: Path, backbone: Backbone, pictures: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backbone, "encode", lambda _, images: torch.full((len(images), 4, 8, 8), 1e6))
+    with pytest.raises(NonFiniteError, match=r"rows \[0, 1\]"):
+        cached_latents(tmp_path, Folder(pictures.paths[:2], "x"), backbone)
+    assert not list(tmp_path.glob("*/cache.json"))
+
+
+def states(folder: Path, backbone: Backbone, texts: list[str]) -> NameStates:
+    return cached_states(folder, backbone.text_hash, 77, 16, texts, lambda: backbone.text)
+
+
+def test_cached_states_are_the_text_encoders(tmp_path: Path, backbone: Backbone) -> None:
+    cached = states(tmp_path, backbone, TEXTS)
+    asked = [TEXTS[2], TEXTS[0], TEXTS[2], TEXTS[3]]
+    torch.testing.assert_close(cached(asked), backbone.text(asked), rtol=2e-3, atol=2e-3)
+    assert (cached.num_tokens, cached.width, cached.content_hash) == (77, 16, backbone.text.content_hash)
+
+
+def test_names_are_added_and_old_states_keep_their_bits(tmp_path: Path, backbone: Backbone) -> None:
+    first = states(tmp_path, backbone, TEXTS[:2])(TEXTS[:2])
+    grown = states(tmp_path, backbone, [*TEXTS[2:], *TEXTS[:2]])
+    assert len(grown) == 4
+    assert torch.equal(grown(TEXTS[:2]), first)
+
+
+def test_a_torn_last_line_is_written_again(tmp_path: Path, backbone: Backbone) -> None:
+    whole = states(tmp_path, backbone, TEXTS)(TEXTS)
+    (folder,) = tmp_path.iterdir()
+    lines = (folder / "texts.jsonl").read_bytes()
+    (folder / "texts.jsonl").write_bytes(lines[:-4])
+    again = states(tmp_path, backbone, TEXTS)
+    torch.testing.assert_close(again(TEXTS), whole, rtol=2e-3, atol=2e-3)
+    assert (folder / "texts.jsonl").read_bytes() == lines
+
+
+def test_an_unknown_name_and_a_cut_file_are_errors(tmp_path: Path, backbone: Backbone) -> None:
+    with pytest.raises(DataError, match="'genus: Nemo'"):
+        states(tmp_path, backbone, TEXTS)(["genus: Nemo"])
+    (folder,) = tmp_path.iterdir()
+    (folder / "states.f16").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="cut short"):
+        states(tmp_path, backbone, TEXTS)
+
+
+def test_another_text_encoder_is_another_cache(tmp_path: Path, backbone: Backbone) -> None:
+    states(tmp_path / "names", backbone, TEXTS)
+    other = Backbone.load(str(write_tiny_base(tmp_path / "base", seed=1)))
+    assert not torch.equal(
+        states(tmp_path / "names", other, TEXTS)(TEXTS), states(tmp_path / "names", backbone, TEXTS)(TEXTS)
+    )
+
+
+def test_opening_never_builds(tmp_path: Path, backbone: Backbone, pictures: Folder) -> None:
+    from taxadiffusion.cache import LatentKey
+
+    with pytest.raises(CheckpointError, match="missing"):
+        Latents(tmp_path, LatentKey(pictures.content_hash, backbone.vae_hash, 16, "crop", 1))
