@@ -67,9 +67,8 @@ def find_pictures(source: Path, images: Path | None, release: str, first_folder:
         return _in_folder(images, release) or Pictures(images, "", _no_package)
     if layout := _in_folder(base, release) or _in_folder(base.parent, release):
         return layout
-    packages = [
-        p for name in PACKAGES for p in sorted(base.glob(f"*{name}*.hdf5")) + sorted(base.glob(f"*{name}*.zip"))
-    ]
+    found = (p for name in PACKAGES for kind in ("hdf5", "zip") for p in sorted(base.glob(f"*{name}*.{kind}")))
+    packages = list(dict.fromkeys(found))
     return _in_packages(packages, base, first_folder) if packages else Pictures(base, "", _no_package)
 
 

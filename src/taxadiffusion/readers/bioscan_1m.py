@@ -75,9 +75,9 @@ class Bioscan1M:
 
     def _record(self, row: Row) -> Record | Rejected:
         file_name, chunk = row.get("image_file"), row.get("chunk_number")
-        fault = path_fault(file_name) or (None if chunk.isdigit() else f"chunk_number {chunk!r} is no number")
+        fault = path_fault(file_name) or (None if chunk.isdecimal() else "chunk_number is no number")
         if fault:
-            return Rejected(self._table.name, row.number, file_name, fault)
+            return Rejected(self._table.name, row.number, f"{file_name} (chunk_number {chunk!r})", fault)
         taxon = read_specimen(row, self.ranks, "uri")
         if taxon.fault or not taxon.lineage:
             return Rejected(self._table.name, row.number, row.get("species"), taxon.fault or "the row names no taxon")

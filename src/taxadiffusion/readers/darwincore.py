@@ -51,8 +51,8 @@ def detect(source: Path) -> bool:
 def open_source(source: Path, *, media: Path | None = None, ranks: Sequence[Rank] | str | None = None) -> DarwinCore:
     """An archive (zip, tar.gz, folder) or one occurrence table; `media` is the folder of downloaded pictures.
 
-    A picture is looked for under the identifier itself when it is a relative path, `<id>_<file name of the URL>`,
-    `<id>/<file name>`, the file name alone, the URL's md5 or sha1, and `<id>.jpg`; the first that exists is taken.
+    A picture is looked for under the identifier itself when it is a relative path, else the md5 or sha1 of its URL,
+    `<id>_<file name of the URL>`, `<id>/<file name>` and `<id>.jpg`; the first that exists is taken (`picture_names`).
     Default: `media` beside the tables. Default ranks: the seven Linnaean ones.
     """
     base = source if source.is_dir() else source.parent
@@ -121,7 +121,7 @@ class DarwinCore:
         key = row.get("id", "gbifID")
         cells = index.get(key)
         if cells is None:
-            return Rejected(media.name, row.number, key, f"no occurrence {key!r} in the archive")
+            return Rejected(media.name, row.number, key, "its occurrence is not in the archive")
         address = row.get("accessURI", "identifier", "references")
         holder = row.get("rightsHolder", "Owner", "creator")
         return self._record(
@@ -167,7 +167,10 @@ class DarwinCore:
 
 
 def picture_names(key: str, address: str, format_: str) -> list[str]:
-    """File names under which a downloaded picture is looked for, the recommended one first."""
+    """File names under which a downloaded picture is looked for, the recommended one first.
+
+    All but the URL's hashes may be shared by several pictures of one occurrence, never by pictures of two.
+    """
     safe_key = re.sub(r"[^\w.-]", "_", key)
     suffix = _SUFFIXES.get(format_.lower(), ".jpg")
     if not address:
@@ -178,7 +181,7 @@ def picture_names(key: str, address: str, format_: str) -> list[str]:
     if "." not in base:
         base += suffix
     digests = [hashlib.new(kind, address.encode(), usedforsecurity=False).hexdigest() for kind in ("md5", "sha1")]
-    return [f"{safe_key}_{base}", f"{safe_key}/{base}", base, *(f"{d}{suffix}" for d in digests), f"{safe_key}{suffix}"]
+    return [*(f"{d}{suffix}" for d in digests), f"{safe_key}_{base}", f"{safe_key}/{base}", f"{safe_key}{suffix}"]
 
 
 def taxon_of(values: dict[str, str]) -> Taxon:

@@ -46,7 +46,8 @@ def open_source(
     """A competition JSON, a folder with one or more, the class folders of 2021 alone, or the Open Data dumps.
 
     `images`: folder below which `file_name` is looked up (default: the JSON's). `categories`: the real names that
-    replace the obfuscated ones of 2018 and 2019. `size`: which picture of Open Data was downloaded ("original", "medium" …).
+    replace the obfuscated ones of 2018 and 2019. `size`: which picture of Open Data lies on
+    disk ("original", "medium" …).
     """
     wanted = chosen_ranks(ranks, AVAILABLE, LINNAEAN)
     if source.is_dir() and (tables := dump_tables(source)) is not None:
@@ -114,11 +115,11 @@ class Competition:
         category = category_of.get(_id(image.get("id")))
         taxon = taxa.get(category) if category is not None else None
         if taxon is None:
-            reason = "no annotation names this image" if category is None else f"category {category} is not defined"
-            return Rejected(path.name, number, file_name, reason)
+            reason = "no annotation names this image" if category is None else "its category is not defined"
+            return Rejected(path.name, number, f"{file_name} (category {category})", reason)
         lineage = taxon.lineage.only(self.ranks)
         if taxon.fault or not lineage:
-            return Rejected(path.name, number, file_name, taxon.fault or f"category {category} names no taxon")
+            return Rejected(path.name, number, file_name, taxon.fault or "its category names no taxon")
         self.counts.update(taxon.notes)
         license_id = image.get("license")
         return Record(

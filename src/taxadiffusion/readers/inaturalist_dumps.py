@@ -64,13 +64,13 @@ class OpenData:
             return Rejected(source, row.number, photo_id, fault)
         found = index.get(uuid)
         if found is None:
-            return Rejected(source, row.number, uuid, f"no observation {uuid} in {self._tables.observations.name}")
+            return Rejected(source, row.number, uuid, f"its observation is not in {self._tables.observations.name}")
         taxon_id, grade = found
         lineage = taxa.lineage(taxon_id)
         if lineage is None:
-            return Rejected(source, row.number, taxon_id, f"no taxon {taxon_id!r} in {self._tables.taxa.name}")
+            return Rejected(source, row.number, taxon_id, f"its taxon is not in {self._tables.taxa.name}")
         if not (lineage := lineage.only(self.ranks)):
-            return Rejected(source, row.number, taxon_id, f"taxon {taxon_id} lies above every rank of the data set")
+            return Rejected(source, row.number, taxon_id, "its taxon lies above every rank of the data set")
         self.counts[f"grade_{grade or 'missing'}"] += 1
         return Record(
             image=image,
@@ -127,7 +127,7 @@ def _named(rank: str, name: str) -> dict[Rank, str]:
 
 
 def _rows(path: Path, counts: Counter[str]) -> Iterator[Row]:
-    """The readable rows of a table that is joined to the photos; the others are counted (their photos find no match)."""
+    """The readable rows of a table joined to the photos; the others are counted (their photos find no match)."""
     for row in Table(path, delimiter="\t", quoted=False):
         if isinstance(row, Rejected):
             counts[f"{path.name}_rows_unreadable"] += 1

@@ -53,7 +53,7 @@ def read_taxon(names: tuple[tuple[Rank, str], ...], species: str, convention: Co
         if convention == "binomial":
             notes.append("species_as_epithet")
         if genus is None:
-            return Taxon(Lineage.of(ranks), qualifier=text, fault=f"species {text!r} stands without a genus")
+            return Taxon(Lineage.of(ranks), qualifier=text, fault="an epithet stands without a genus")
         text = f"{genus} {text}"
     return _from_binomial(ranks, text, genus, notes)
 
@@ -66,8 +66,7 @@ def _from_binomial(ranks: dict[Rank, str], text: str, genus: str | None, notes: 
         qualifier = parsed.qualifier or (None if parsed.genus in ranks.values() else text)
         return Taxon(Lineage.of(ranks), qualifier=qualifier, notes=tuple(notes))
     if genus is not None and parsed.genus != genus:
-        fault = f"the species column says {text!r}, the genus column {genus!r}; correct one of them"
-        return Taxon(Lineage.of(ranks), fault=fault)
+        return Taxon(Lineage.of(ranks), fault="the species is of another genus than the genus column says; correct one")
     if genus is None:
         notes.append("genus_filled")
     names: dict[Rank, str] = {**ranks, "genus": parsed.genus, "species": parsed.epithet}
