@@ -210,7 +210,7 @@ class Backbone(nn.Module):
     def forward(self, noisy_latents: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
         """The U-Net's prediction, float32 (B, C, H, W), at timesteps (B,) under a condition (B, T, D)."""
         prediction: Tensor = self.unet(
-            noisy_latents.to(self.dtype), timesteps, encoder_hidden_states=condition.to(self.dtype)
+            noisy_latents.to(self.dtype), timesteps, encoder_hidden_states=condition.to(self.device, self.dtype)
         ).sample
         return prediction.float()
 

@@ -26,9 +26,9 @@ class LoRASettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rank: int = Field(default=4, ge=1)
+    rank: int = Field(default=4, ge=1, le=1024)
     alpha: float = Field(default=4, gt=0)
-    targets: tuple[str, ...] = Field(default=ATTENTION, min_length=1)
+    targets: tuple[str, ...] = Field(default=ATTENTION, min_length=1, max_length=64)
 
 
 def add_lora(unet: Any, settings: LoRASettings, *, seed: int = 0) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated
 
-from pydantic import Field
-
-from taxadiffusion.condition.classes import ClassEmbeddingConditioner, ClassEmbeddingSettings
+from taxadiffusion.condition.classes import ClassEmbeddingConditioner
 from taxadiffusion.condition.conditioner import Conditioner
-from taxadiffusion.condition.prompt import PromptConditioner, PromptSettings, prompt
-from taxadiffusion.condition.taxon_adapter import TaxonAdapterConditioner, TaxonAdapterSettings
-from taxadiffusion.condition.taxonomy import TaxonomyConditioner, TaxonomySettings
+from taxadiffusion.condition.prompt import PromptConditioner, prompt
+from taxadiffusion.condition.settings import (
+    ClassEmbeddingSettings,
+    ConditionerSettings,
+    PromptSettings,
+    TaxonAdapterSettings,
+    TaxonomySettings,
+)
+from taxadiffusion.condition.taxon_adapter import TaxonAdapterConditioner
+from taxadiffusion.condition.taxonomy import TaxonomyConditioner
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.text import TokenStates
 
@@ -30,10 +34,6 @@ __all__ = [
     "prompt",
 ]
 
-ConditionerSettings = Annotated[
-    TaxonomySettings | PromptSettings | ClassEmbeddingSettings | TaxonAdapterSettings, Field(discriminator="kind")
-]
-
 
 def build_conditioner(
     settings: ConditionerSettings,
@@ -50,7 +50,7 @@ def build_conditioner(
     if isinstance(settings, TaxonomySettings):
         return TaxonomyConditioner(ranks, states, settings, seed=seed)
     if isinstance(settings, PromptSettings):
-        return PromptConditioner(ranks, states)
+        return PromptConditioner(ranks, states, settings)
     if isinstance(settings, ClassEmbeddingSettings):
-        return ClassEmbeddingConditioner(ranks, states, taxa, seed=seed)
+        return ClassEmbeddingConditioner(ranks, states, settings, taxa, seed=seed)
     return TaxonAdapterConditioner(ranks, states, settings, seed=seed)

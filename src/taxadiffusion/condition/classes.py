@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from taxadiffusion.condition.conditioner import Conditioner, single_holes
+from taxadiffusion.condition.settings import ClassEmbeddingSettings
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.text import TokenStates
@@ -18,19 +17,19 @@ from taxadiffusion.text import TokenStates
 _INIT_STD = 0.02  # DiT's class embedding
 
 
-class ClassEmbeddingSettings(BaseModel):
-    """A vector per taxon and rank; guidance from an ancestor is then superclass guidance."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["class_embedding"] = "class_embedding"
-
-
 class ClassEmbeddingConditioner(Conditioner):
     """Token r is the vector of the taxon at rank r; a missing rank, and each rank of the null, has a learned one."""
 
-    def __init__(self, ranks: Sequence[Rank], states: TokenStates, taxa: Iterable[Lineage], *, seed: int = 0) -> None:
-        super().__init__(ranks, states)
+    def __init__(
+        self,
+        ranks: Sequence[Rank],
+        states: TokenStates,
+        settings: ClassEmbeddingSettings,
+        taxa: Iterable[Lineage],
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(ranks, states, settings)
         known = sorted({part for lineage in taxa for part in _truncations(lineage.only(ranks))}, key=lambda x: x.names)
         self._index: dict[Lineage, int] = {}
         for number, lineage in enumerate(known):

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from taxadiffusion.condition.settings import ConditionerSettings
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.text import TokenStates
 
@@ -16,19 +17,14 @@ from taxadiffusion.text import TokenStates
 class Conditioner(nn.Module, ABC):
     """Lineages → (B, T, D). Ranks that the model does not know are ignored; the empty lineage is the null condition."""
 
-    def __init__(self, ranks: Sequence[Rank], states: TokenStates) -> None:
+    def __init__(self, ranks: Sequence[Rank], states: TokenStates, settings: ConditionerSettings) -> None:
         super().__init__()
         self.ranks = tuple(ranks)
+        self.settings = settings
         # Token states are an input (a text encoder, or a file): no part of this module's state.
         self.__dict__["states"] = states
 
     states: TokenStates
-
-    @property
-    def device(self) -> torch.device:
-        """Where conditions are computed: where the parameters are, else where the token states are."""
-        parameter = next(self.parameters(), None)
-        return self.states([""]).device if parameter is None else parameter.device
 
     def forward(self, lineages: Sequence[Lineage]) -> Tensor:
         """(B, T, D) float32; every distinct lineage is encoded once."""

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from taxadiffusion.condition.conditioner import Conditioner, single_holes
 from taxadiffusion.names import Lineage
 from taxadiffusion.text import rank_text
-
-
-class PromptSettings(BaseModel):
-    """The base's own text encoder over "order: Perciformes, family: Pomacentridae, …"."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["prompt"] = "prompt"
 
 
 def prompt(lineage: Lineage) -> str:

@@ -4,25 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from taxadiffusion.condition.conditioner import Conditioner, single_holes
 from taxadiffusion.condition.prompt import prompt
+from taxadiffusion.condition.settings import TaxonAdapterSettings
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.text import TokenStates
-
-
-class TaxonAdapterSettings(BaseModel):
-    """Number of extra tokens; they have a cross-attention of their own (`decoupled`)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["taxon_adapter"] = "taxon_adapter"
-    num_tokens: int = Field(default=4, ge=1)
 
 
 class TaxonAdapterConditioner(Conditioner):
@@ -32,11 +22,12 @@ class TaxonAdapterConditioner(Conditioner):
     its tokens are learned as well.
     """
 
+    settings: TaxonAdapterSettings
+
     def __init__(
         self, ranks: Sequence[Rank], states: TokenStates, settings: TaxonAdapterSettings, *, seed: int = 0
     ) -> None:
-        super().__init__(ranks, states)
-        self.settings = settings
+        super().__init__(ranks, states, settings)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.projection = nn.Linear(states.width, settings.num_tokens * states.width)

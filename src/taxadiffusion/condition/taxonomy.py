@@ -5,35 +5,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from taxadiffusion.condition.conditioner import Conditioner
+from taxadiffusion.condition.settings import TaxonomySettings
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Lineage, Rank, rank_index
 from taxadiffusion.stages import encoder_group
 from taxadiffusion.text import TokenStates, rank_text
-
-
-class TaxonomySettings(BaseModel):
-    """The rank encoders; the defaults are the paper's.
-
-    zero_init: the last normalisation of every encoder but the coarsest starts at zero, so that stage i starts exactly
-    where stage i−1 ended. warm_start: a stage's encoder starts as a copy of the encoder before it.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["taxonomy"] = "taxonomy"
-    num_layers: int = Field(default=2, ge=1)
-    num_heads: int = Field(default=8, ge=1)
-    feed_forward: int = Field(default=2048, ge=1)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    zero_init: bool = False
-    warm_start: bool = False
 
 
 class TaxonomyConditioner(Conditioner):
@@ -47,6 +29,8 @@ class TaxonomyConditioner(Conditioner):
     computed alone: what is kept depends on no batch. `cache_bytes` bounds them; the least recently used leave first.
     """
 
+    settings: TaxonomySettings
+
     def __init__(
         self,
         ranks: Sequence[Rank],
@@ -56,10 +40,9 @@ class TaxonomyConditioner(Conditioner):
         seed: int = 0,
         cache_bytes: int = 1 << 30,
     ) -> None:
-        super().__init__(ranks, states)
+        super().__init__(ranks, states, settings)
         if states.width % settings.num_heads:
             raise SettingsError(f"num_heads {settings.num_heads} does not divide the text width {states.width}")
-        self.settings = settings
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.encoders = nn.ModuleDict({rank: _rank_encoder(states.width, settings) for rank in ranks})

@@ -1,0 +1,263 @@
+"""A trained adapter as a directory: written whole, and read strictly, from strangers too."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import safetensors.torch
+import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from safetensors import SafetensorError
+from torch import Tensor
+
+from taxadiffusion.backbone import Backbone
+from taxadiffusion.base import NANO, check_tensors
+from taxadiffusion.condition import ConditionerSettings, TaxonAdapterSettings, build_conditioner
+from taxadiffusion.denoiser import Denoiser
+from taxadiffusion.errors import CheckpointError, DataError
+from taxadiffusion.lora import LoRASettings, lora_metadata
+from taxadiffusion.names import Rank, ordered_ranks
+from taxadiffusion.taxonomy import Taxonomy
+
+CARD, TAXONOMY, READ_ME = "adapter.json", "taxonomy.json", "README.md"
+SECTION_FILES = {
+    "conditioner": "encoders.safetensors",
+    "lora": "pytorch_lora_weights.safetensors",  # the name diffusers' `load_lora_weights` looks for
+    "taxon_attention": "taxon_attention.safetensors",
+    "unet": "unet.safetensors",
+}
+PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".msgpack")
+"""Endings of files that may hold code; an adapter has none, and none is opened."""
+
+_LOCAL = "local"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _known_ranks(ranks: tuple[Rank, ...]) -> tuple[Rank, ...]:
+    try:
+        in_order = ordered_ranks(ranks)
+    except DataError as error:
+        raise ValueError(str(error)) from error
+    if in_order != ranks or not ranks:
+        raise ValueError("ranks must run coarse to fine, without repeats")
+    return ranks
+
+
+class AdapterCard(BaseModel):
+    """`adapter.json`: what the weights are of and what they belong to.
+
+    base: "nano", a hub id, or "local" (then the reader must name the base). base_hash: of the base's weights. files:
+    sha256 of every weight file. recipe: how it was trained, for people; nothing reads it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["taxadiffusion-adapter"] = "taxadiffusion-adapter"
+    schema_version: Literal[1] = 1
+    base: str
+    base_hash: _SHA256
+    taxonomy_hash: _SHA256
+    ranks: Annotated[tuple[Rank, ...], AfterValidator(_known_ranks)]
+    conditioner: ConditionerSettings
+    lora: LoRASettings | None
+    full_unet: bool
+    num_text_tokens: int = Field(ge=3, le=4096)
+    image_size_px: int = Field(ge=1, le=4096)
+    files: dict[str, _SHA256]
+    recipe: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A model that is ready to make pictures."""
+
+    denoiser: Denoiser
+    taxonomy: Taxonomy
+    card: AdapterCard
+    path: Path
+
+
+def base_name(base: str) -> str:
+    """What a card says of a base: its public name, or "local" for a directory of this machine."""
+    is_public = base == NANO or (_HUB_ID.fullmatch(base) and not Path(base).is_dir())
+    return base if is_public else _LOCAL
+
+
+def save_adapter(
+    path: Path,
+    denoiser: Denoiser,
+    taxonomy: Taxonomy,
+    *,
+    recipe: Mapping[str, JsonValue],
+    read_me: str,
+    image_size_px: int | None = None,
+    state: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> AdapterCard:
+    """Write the adapter directory: aside, flushed, then renamed over an older one.
+
+    image_size_px: of the training images; None = the base's own. state: weights other than the denoiser's present ones
+    (EMA), sections as `Denoiser.state`. Raises `CheckpointError` when it cannot be written.
+    """
+    backbone = denoiser.backbone
+    files = {}
+    for section, tensors in (state or denoiser.state()).items():
+        settings = backbone.lora_settings
+        metadata = lora_metadata(settings) if section == "lora" and settings else {"format": "pt"}
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        files[SECTION_FILES[section]] = safetensors.torch.save(contiguous, metadata)
+    card = AdapterCard(
+        base=base_name(backbone.name),
+        base_hash=backbone.content_hash,
+        taxonomy_hash=taxonomy.content_hash,
+        ranks=denoiser.conditioner.ranks,
+        conditioner=denoiser.conditioner.settings,
+        lora=backbone.lora_settings,
+        full_unet=denoiser.full_unet,
+        num_text_tokens=denoiser.conditioner.states.num_tokens,
+        image_size_px=image_size_px or backbone.image_size_px,
+        files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        recipe=dict(recipe),
+    )
+    files[CARD] = (card.model_dump_json(indent=1) + "\n").encode()
+    files[TAXONOMY] = json.dumps(taxonomy.to_json()).encode()
+    files[READ_ME] = read_me.encode()
+    _write_folder(path, files)
+    return card
+
+
+def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    aside = path.with_name(f".tmp-{uuid.uuid4().hex}")
+    try:
+        aside.mkdir(parents=True)
+        for name, data in files.items():
+            with (aside / name).open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+        if path.exists():
+            old = path.with_name(f".tmp-{uuid.uuid4().hex}")
+            path.rename(old)
+            aside.rename(path)
+            shutil.rmtree(old)
+        else:
+            aside.rename(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        num_bytes = sum(map(len, files.values()))
+        raise CheckpointError(f"{path}: the adapter ({num_bytes / 1e6:.1f} MB) cannot be written: {error}") from error
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def load_adapter(
+    path: Path,
+    *,
+    base: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Adapter:
+    """Read an adapter directory, trusting nothing in it: safetensors and JSON only, every name, shape, rank and hash
+    must match, or all is refused with a `CheckpointError` (a base file is never written).
+
+    base: where the base is, when the card's own name for it is not where it lies; its weights must still be those.
+    """
+    card, taxonomy, state = read_adapter(path)
+    if base is None and card.base == _LOCAL:
+        raise CheckpointError(f"{path}: was trained on a base in a local directory: say where it is (base)")
+    backbone = Backbone.load(base or card.base, dtype=dtype, device=device, num_text_tokens=card.num_text_tokens)
+    if backbone.content_hash != card.base_hash:
+        raise CheckpointError(
+            f"{path}: belongs to base {card.base!r} with content {card.base_hash[:12]}…, but {backbone.name!r} has "
+            f"{backbone.content_hash[:12]}…: use the base it was trained on"
+        )
+    if card.lora is not None:
+        backbone.add_lora(card.lora)
+    if isinstance(card.conditioner, TaxonAdapterSettings):
+        backbone.add_decoupled_attention(card.conditioner.num_tokens)
+    taxa = [taxonomy.lineage(number) for number in range(len(taxonomy))]
+    states = backbone.text
+    with torch.device("meta"):  # names and shapes before any memory is asked for
+        planned = build_conditioner(card.conditioner, card.ranks, states, taxa)
+    check_tensors(dict(planned.named_parameters()), state.get("conditioner", {}), f"{path} (conditioner)")
+    conditioner = build_conditioner(card.conditioner, card.ranks, states, taxa).to(device)
+    denoiser = Denoiser(backbone, conditioner, full_unet=card.full_unet).eval().requires_grad_(False)
+    denoiser.load_state(state, str(path))
+    denoiser.conditioner.train_only(())
+    return Adapter(denoiser, taxonomy, card, path)
+
+
+def read_adapter(path: Path) -> tuple[AdapterCard, Taxonomy, dict[str, dict[str, Tensor]]]:
+    """The verified contents of an adapter directory, before any base is read. Raises `CheckpointError`."""
+    _refuse_foreign_files(path)
+    try:
+        card = AdapterCard.model_validate_json(_bytes(path / CARD))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or "the file"
+        raise CheckpointError(f"{path / CARD}: {where}: {fault['msg']}") from error
+    if card.base not in (NANO, _LOCAL) and not _HUB_ID.fullmatch(card.base):
+        raise CheckpointError(f"{path / CARD}: base {card.base!r} is neither nano, local nor a hub id")
+    try:
+        taxonomy = Taxonomy.from_json(json.loads(_bytes(path / TAXONOMY)))
+    except (ValueError, RecursionError, OverflowError, DataError) as error:
+        raise CheckpointError(f"{path / TAXONOMY}: {error}") from error
+    if taxonomy.content_hash != card.taxonomy_hash:
+        raise CheckpointError(f"{path / TAXONOMY}: is not the taxonomy that the adapter was trained on")
+    if not set(card.ranks) <= set(taxonomy.ranks):
+        raise CheckpointError(f"{path / CARD}: ranks {list(card.ranks)}, but the taxonomy has {list(taxonomy.ranks)}")
+    sections = {name: section for section, name in SECTION_FILES.items()}
+    if unknown := sorted(set(card.files) - set(sections)):
+        raise CheckpointError(f"{path / CARD}: lists {unknown[0]!r}, which is no file of an adapter")
+    return card, taxonomy, {sections[name]: _tensors(path / name, digest) for name, digest in card.files.items()}
+
+
+def _refuse_foreign_files(path: Path) -> None:
+    """No file that may hold code, and no link that leads outside (but for the hub's cache, which is made of links)."""
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not an adapter: no such directory")
+    allowed = {path.resolve(), path.resolve().parent.parent / "blobs"}
+    for entry in sorted(path.iterdir()):
+        if entry.suffix.lower() in PICKLED:
+            raise CheckpointError(f"{entry}: may hold code and is refused; an adapter is safetensors and JSON alone")
+        if entry.is_symlink() and entry.resolve().parent not in allowed:
+            raise CheckpointError(f"{entry}: is a link that leads out of the adapter")
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _tensors(path: Path, digest: str) -> dict[str, Tensor]:
+    data = _bytes(path)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise CheckpointError(f"{path}: its content is not what {CARD} says; it is damaged or was exchanged")
+    return parsed_tensors(data, str(path))
+
+
+def parsed_tensors(data: bytes, source: str) -> dict[str, Tensor]:
+    """Tensors of safetensors bytes. Raises `CheckpointError` for anything else; nothing is unpickled."""
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
+        raise CheckpointError(f"{source}: is not a safetensors file: {error}") from error
+    return tensors

@@ -1,0 +1,55 @@
+"""The settings of every conditioner, told apart by `kind`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TaxonomySettings(BaseModel):
+    """The rank encoders; the defaults are the paper's.
+
+    zero_init: the last normalisation of every encoder but the coarsest starts at zero, so that stage i starts exactly
+    where stage i−1 ended. warm_start: a stage's encoder starts as a copy of the encoder before it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["taxonomy"] = "taxonomy"
+    num_layers: int = Field(default=2, ge=1, le=64)
+    num_heads: int = Field(default=8, ge=1, le=256)
+    feed_forward: int = Field(default=2048, ge=1, le=65536)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    zero_init: bool = False
+    warm_start: bool = False
+
+
+class PromptSettings(BaseModel):
+    """The base's own text encoder over "order: Perciformes, family: Pomacentridae, …"."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["prompt"] = "prompt"
+
+
+class ClassEmbeddingSettings(BaseModel):
+    """A vector per taxon and rank; guidance from an ancestor is then superclass guidance."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["class_embedding"] = "class_embedding"
+
+
+class TaxonAdapterSettings(BaseModel):
+    """Number of extra tokens; they have a cross-attention of their own (`decoupled`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["taxon_adapter"] = "taxon_adapter"
+    num_tokens: int = Field(default=4, ge=1, le=256)
+
+
+ConditionerSettings = Annotated[
+    TaxonomySettings | PromptSettings | ClassEmbeddingSettings | TaxonAdapterSettings, Field(discriminator="kind")
+]
