@@ -157,7 +157,7 @@ def commit(
             shutil.rmtree(replaced)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
-        raise _write_error(error, final, num_bytes) from error
+        raise write_error(error, final, num_bytes) from error
     return final
 
 
@@ -221,22 +221,6 @@ def remove_leftovers(run_dir: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def replace_directory(aside: Path, final: Path) -> None:
-    """Put the complete directory `aside` in the place of `final`, on the same file system, and make it durable."""
-    for path in sorted(aside.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                _fsync(file.fileno())
-    if final.exists():
-        doomed = final.parent / f".tmp-{uuid.uuid4().hex}"
-        _rename(final, doomed)
-        _rename(aside, final)
-        shutil.rmtree(doomed)
-    else:
-        _rename(aside, final)
-    _sync_dir(final.parent)
-
-
 def _require_finite(tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
     for stem, group in tensors.items():
         for name, tensor in group.items():
@@ -252,7 +236,8 @@ def _require_space(run_dir: Path, final: Path, num_bytes: int) -> None:
         )
 
 
-def _write_error(error: OSError | SafetensorError, final: Path, num_bytes: int) -> CheckpointError:
+def write_error(error: OSError | SafetensorError, final: Path, num_bytes: int) -> CheckpointError:
+    """What to tell of a file that cannot be written: its path, the space it needs and the space there is."""
     # safetensors reports the system's error only as text: "… (os error 28)"
     text = re.search(r"os error (\d+)", str(error))
     number = error.errno if isinstance(error, OSError) else int(text[1]) if text else None

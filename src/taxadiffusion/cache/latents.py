@@ -36,7 +36,7 @@ class Picture(Protocol):
     @property
     def box(self) -> Any: ...
     @property
-    def content(self) -> Any: ...
+    def content_box(self) -> Any: ...
 
 
 class Pictures(Protocol):
@@ -176,7 +176,7 @@ def _resumed(path: Path) -> tuple[int, list[Unreadable]]:
 def _load(pictures: Pictures, row: int, key: LatentKey) -> NDArray[np.uint8] | Unreadable:
     picture = pictures.record(row)
     try:
-        return load_image(picture.path, key.size_px, key.fit, box=picture.box, content=picture.content)
+        return load_image(picture.path, key.size_px, key.fit, box=picture.box, content=picture.content_box)
     except ImageError as error:
         return Unreadable(row, str(picture.path), error.reason)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -69,7 +68,7 @@ class RunHistory:
         plan: Sequence[Stage],
         settings: LoopSettings,
         world: World,
-        export: Callable[[Path], None],
+        export: Callable[[Path], object],
         allow_change: Sequence[str] = (),
     ) -> None:
         self.run_dir = run_dir
@@ -153,15 +152,13 @@ class RunHistory:
         path = self.world.first_does(write)
         return events.Committed(progress.step, path, time.perf_counter() - started)
 
-    def export(self) -> None:
-        """Write the adapter beside the commits, aside first, unless it is there."""
+    def export(self, *, again: bool) -> None:
+        """Write the adapter beside the commits; where there is one already, only if `again`."""
+        final = self.run_dir / ADAPTER_DIR
 
         def write() -> None:
-            final = self.run_dir / ADAPTER_DIR
-            if not final.exists():
-                aside = self.run_dir / f".tmp-{uuid.uuid4().hex}"
-                self.export_to(aside)
-                checkpoint.replace_directory(aside, final)
+            if again or not final.exists():
+                self.export_to(final)
 
         self.world.first_does(write)
 

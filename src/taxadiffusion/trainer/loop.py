@@ -28,9 +28,9 @@ Events = events.EventStream
 class Trainer:
     """Trains `denoiser` through `plan`, resuming from the newest good commit in `run_dir`.
 
-    The caller holds the run's lock. `export` writes the finished adapter into a directory that it makes. Iterating
-    `run` raises `CheckpointError`, `DataError`, `NonFiniteError`, `SettingsError`, `PreemptedError` or
-    `InterruptedByUserError`; after the last two, and after a kill, the same command goes on exactly.
+    The caller holds the run's lock. `export` writes the finished adapter to the path it is given, whole or not
+    at all. Iterating `run` raises `CheckpointError`, `DataError`, `NonFiniteError`, `SettingsError`, `PreemptedError`
+    or `InterruptedByUserError`; after the last two, and after a kill, the same command goes on exactly.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Trainer:
         run_dir: Path,
         identity: Identity,
         *,
-        export: Callable[[Path], None],
+        export: Callable[[Path], object],
         world: World | None = None,
         stop: StopSignal | None = None,
         in_worker: Callable[[], None] | None = None,
@@ -83,7 +83,7 @@ class Trainer:
             batches = micro_batches(self.dataset, start, stop, self.settings.num_workers, self.in_worker)
             for index in range(self.progress.stage, len(self.plan)):
                 yield from self._run_stage(index, batches, trained)
-        self.history.export()
+        self.history.export(again=not already)
         yield events.Finished(self.progress.step, already)
 
     def _run_stage(self, index: int, batches: Iterator[MicroBatch], trained: dict[str, nn.Parameter]) -> Events:

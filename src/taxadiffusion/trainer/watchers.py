@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from taxadiffusion.errors import CheckpointError
+from taxadiffusion.checkpoint import write_error
 from taxadiffusion.names import Rank
 from taxadiffusion.trainer import events
 from taxadiffusion.trainer.curve import draw_curve
@@ -37,7 +37,7 @@ class MetricsLog:
         elif isinstance(event, events.StepDone | events.Validated | events.StepRefused | events.SamplesSkipped):
             self._begin(0)
             line = json.dumps({"event": type(event).__name__, **asdict(event)})
-            with _guarded(self.path), self.path.open("a", encoding="utf-8") as file:
+            with _guarded(self.path, len(line)), self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
 
     def _begin(self, step: int) -> None:
@@ -48,7 +48,7 @@ class MetricsLog:
         kept = [line for line in read_metrics(self.path) if line["step"] <= step]
         aside = self.path.with_name(".tmp-" + self.path.name)
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        with _guarded(self.path):
+        with _guarded(self.path, len(text)):
             aside.write_text(text, encoding="utf-8")
             aside.replace(self.path)
 
@@ -72,7 +72,7 @@ class Curve:
             lines = read_metrics(self.run_dir / METRICS_FILE)
             aside = self.run_dir / ".tmp-losses.png"
             picture = draw_curve(lines)
-            with _guarded(aside):
+            with _guarded(aside, picture.width * picture.height):
                 picture.save(aside)
                 aside.replace(self.run_dir / "losses.png")
 
@@ -124,7 +124,7 @@ class Previews:
         if picture is None:
             return
         path = self.directory / f"step-{event.step}-{event.rank}.png"
-        with _guarded(path):
+        with _guarded(path, picture.width * picture.height):
             self.directory.mkdir(exist_ok=True)
             picture.save(path)
 
@@ -138,11 +138,8 @@ def watched(run: events.EventStream, watchers: Sequence[Watcher]) -> events.Even
 
 
 @contextmanager
-def _guarded(path: Path) -> Iterator[None]:
+def _guarded(path: Path, num_bytes: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be written ({error.strerror}); make room or make it writable and run the same command "
-            "again; commits are untouched"
-        ) from error
+        raise write_error(error, path, num_bytes) from error

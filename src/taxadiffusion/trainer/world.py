@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
@@ -10,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from taxadiffusion.errors import TaxaDiffusionError
+from taxadiffusion.errors import PreemptedError, TaxaDiffusionError
 
 T = TypeVar("T")
 
@@ -39,14 +40,16 @@ class World:
     def sum_(self, tensor: Tensor) -> None:
         """Replace `tensor` by its sum over the processes: the same bits on each."""
         if self.num_processes > 1:
-            torch.distributed.all_reduce(tensor)
+            with _together():
+                torch.distributed.all_reduce(tensor)
 
     def gathered(self, values: Sequence[T]) -> list[T]:
         """The values of all processes, in order of process."""
         if self.num_processes == 1:
             return list(values)
         parts: list[list[T]] = [[] for _ in range(self.num_processes)]
-        torch.distributed.all_gather_object(parts, list(values))
+        with _together():
+            torch.distributed.all_gather_object(parts, list(values))
         return [value for part in parts for value in part]
 
     def first_does(self, work: Callable[[], T]) -> T:
@@ -59,8 +62,21 @@ class World:
                 outcome[0] = work()
             except TaxaDiffusionError as error:
                 outcome[0] = error
-        torch.distributed.broadcast_object_list(outcome, src=0)
+        with _together():
+            torch.distributed.broadcast_object_list(outcome, src=0)
         result = outcome[0]
         if isinstance(result, TaxaDiffusionError):
             raise result
         return result  # type: ignore[return-value]
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """A process that dies or hangs ends the others: with the code that says "run the same command again"."""
+    try:
+        yield
+    except RuntimeError as error:  # what torch.distributed raises for a lost or late peer, whatever the backend
+        raise PreemptedError(
+            f"another process of this run is gone or did not answer in time ({str(error).splitlines()[0]}); every "
+            "process stops, run the same command again"
+        ) from error
