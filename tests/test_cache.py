@@ -24,7 +24,7 @@ TEXTS = ["", "order: Perciformes", "species: clarkii", "line\u2028separator"]
 class Row:
     path: Path
     box: None = None
-    content: None = None
+    content_box: None = None
 
 
 class Folder:
