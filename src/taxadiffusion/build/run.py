@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -60,20 +60,41 @@ class Trial:
         return max((cost.peak_bytes for cost in self.costs), default=0)
 
 
-def build_run(
+@contextmanager
+def open_run(
     settings: Settings,
     *,
     stop: StopSignal,
     world: World,
     allow_change: Sequence[str] = (),
     progress: CachesProgress | None = None,
-) -> Run:
-    """Everything of a run, in the order in which it can fail cheaply: directory and lock, data, base, caches.
+) -> Iterator[Run]:
+    """A run with its directory locked (by the first process) for as long as the context lasts.
 
-    Raises `SettingsError`, `DataError`, `CheckpointError`; a stop signal between the parts leaves with its exit code.
+    Everything is made in the order in which it can fail cheaply: directory and lock, data, base, caches. Raises
+    `SettingsError`, `DataError`, `CheckpointError`; a stop signal between the parts leaves with its exit code.
     """
-    run_dir = settings.output.path
-    lock = _lock(run_dir, world)
+    locks: list[RunLock] = []
+    world.first_does(lambda: locks.append(RunLock(settings.output.path)))
+
+    def release() -> None:
+        for lock in locks:
+            lock.release()
+
+    try:
+        yield _build_run(settings, stop, world, allow_change, progress, release)
+    finally:
+        release()
+
+
+def _build_run(
+    settings: Settings,
+    stop: StopSignal,
+    world: World,
+    allow_change: Sequence[str],
+    progress: CachesProgress | None,
+    release_lock: Callable[[], None],
+) -> Run:
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
     dataset = PreparedDataset.open(settings.data.path)
@@ -100,7 +121,7 @@ def build_run(
         stages,
         data,
         settings.loop(),
-        run_dir,
+        settings.output.path,
         identity_of(settings, dataset, backbone),
         export=lambda path: save_adapter(
             path,
@@ -112,7 +133,7 @@ def build_run(
         ),
         world=world,
         stop=stop,
-        in_worker=lock.release if lock else None,
+        in_worker=release_lock,
         allow_change=allow_change,
     )
     return Run(settings, trainer, dataset, stages, taxa)
@@ -140,13 +161,6 @@ def trial(settings: Settings, world: World) -> Trial:
         num_taxa=len(taxa),
         num_frozen=sum(p.numel() for name, p in backbone.unet.named_parameters() if "lora_" not in name),
     )
-
-
-def _lock(run_dir: Path, world: World) -> RunLock | None:
-    """The first process holds the lock; all fail together where it cannot."""
-    held: list[RunLock] = []
-    world.first_does(lambda: held.append(RunLock(run_dir)))
-    return held[0] if held else None
 
 
 def _watched(progress: CachesProgress | None, stop: StopSignal) -> CachesProgress:

@@ -36,7 +36,8 @@ def train(
 ) -> None:
     """Train every stage, coarse to fine. Run the same command again to go on after any interruption.
 
-    Several processes or machines: accelerate launch --num_processes N -m taxadiffusion train CONFIG (docs/cluster.md).
+    Several processes or machines: accelerate launch --num_processes N $(command -v taxadiffusion) train CONFIG
+    (docs/cluster.md).
     """
     from taxadiffusion.trainer.signals import StopSignal
 
@@ -57,15 +58,16 @@ def train(
 
     world = World.join(settings.timeout_s)
     with Screen(settings) if world.is_first else Silence() as screen:
-        from taxadiffusion.build import build_run
+        from taxadiffusion.build import open_run
         from taxadiffusion.trainer.watchers import watched
 
         stop.raise_if_set("starting")
-        run = build_run(settings, stop=stop, world=world, allow_change=allow_change or (), progress=screen.caching)
-        screen.begin(run)
-        watchers = _watchers(settings, run) if world.is_first else []
-        for event in watched(run.trainer.run(), watchers):
-            screen.show(event)
+        with open_run(
+            settings, stop=stop, world=world, allow_change=allow_change or (), progress=screen.caching
+        ) as run:
+            screen.begin(run)
+            for event in watched(run.trainer.run(), _watchers(settings, run) if world.is_first else []):
+                screen.show(event)
 
 
 def _watchers(settings: Settings, run: Run) -> list[Watcher]:

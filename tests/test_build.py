@@ -1,0 +1,182 @@
+"""Laws of the whole command: a folder of pictures becomes a model, once, whatever interrupts it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from taxadiffusion.build import open_run, trial
+from taxadiffusion.cli import train as command
+from taxadiffusion.config import Settings, parse
+from taxadiffusion.dataset import PreparedDataset, prepare
+from taxadiffusion.errors import CheckpointError, PreemptedError, SettingsError, TaxaDiffusionError
+from taxadiffusion.trainer import events
+from taxadiffusion.trainer.lock import RunLock
+from taxadiffusion.trainer.signals import StopSignal
+from taxadiffusion.trainer.watchers import read_metrics
+from taxadiffusion.trainer.world import World
+from tests.tiny_run import tiny_base
+
+SPECIES = [("Pomacentridae", "Amphiprion", "clarkii"), ("Pomacentridae", "Abudefduf", "vaigiensis")]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two species in noise, eight pictures each."""
+    root = tmp_path_factory.mktemp("fish")
+    rng = np.random.default_rng(0)
+    lines = ["file_name,order,family,genus,species"]
+    for family, genus, epithet in SPECIES:
+        for number in range(8):
+            name = f"{genus}-{number}.png"
+            Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(root / name)
+            lines.append(f"{name},Perciformes,{family},{genus},{epithet}")
+    (root / "metadata.csv").write_text("\n".join(lines) + "\n")
+    out = tmp_path_factory.mktemp("prepared") / "fish"
+    prepare(root, out)
+    return out
+
+
+def values(prepared: Path, out: Path) -> dict[str, object]:
+    return {
+        "data": {"path": str(prepared), "ranks": ["family", "species"], "mirror": True},
+        "base": {"path": str(tiny_base()), "image_size_px": 16},
+        "conditioner": {"num_heads": 2, "num_layers": 1},
+        "stages": {"steps": 3},
+        "training": {"batch_size": 4},
+        "checkpoint": {"every_steps": 2},
+        "preview": {"num_taxa": 2, "num_steps": 2},
+        "output": {"path": str(out), "tensorboard": False},
+        "num_threads": 1,
+    }
+
+
+def run_all(settings: Settings, **options: object) -> list[events.Event]:
+    with open_run(settings, stop=StopSignal(), world=World(), **options) as run:  # type: ignore[arg-type]
+        return list(run.trainer.run())
+
+
+def invoke(config: Path, *arguments: str) -> tuple[int, str]:
+    """The command as `main` runs it: exit code and what it printed."""
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.callback()(lambda: None)
+    command.register(app)
+    result = CliRunner().invoke(app, ["train", str(config), *arguments])
+    if isinstance(result.exception, TaxaDiffusionError):
+        return result.exception.exit_code, result.output + str(result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+def test_pictures_become_a_model_and_the_same_command_does_it_once(prepared: Path, tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(json.dumps(values(prepared, tmp_path / "run")))
+    code, output = invoke(config)
+    assert code == 0, output
+    assert "stage family" in output
+    assert "stage species" in output
+    run_dir = tmp_path / "run"
+    card = json.loads((run_dir / "adapter" / "adapter.json").read_text())
+    assert card["ranks"] == ["family", "species"]
+    assert str(tmp_path) not in (run_dir / "adapter" / "README.md").read_text() + json.dumps(card["recipe"])
+    assert [line["step"] for line in read_metrics(run_dir / "metrics.jsonl") if line["event"] == "StepDone"] == [
+        *range(1, 7)
+    ]
+    assert Image.open(run_dir / "losses.png").size[0] > 100
+    code, output = invoke(config)
+    assert code == 0
+    assert "had finished at step 6; nothing to do" in output
+
+
+def test_a_stop_between_parts_leaves_at_once_and_the_run_ends_as_if_undisturbed(prepared: Path, tmp_path: Path) -> None:
+    undisturbed = parse(values(prepared, tmp_path / "a"))
+    run_all(undisturbed)
+    disturbed = parse(values(prepared, tmp_path / "b"))
+    stop = StopSignal()
+    stop.number = 15
+    with pytest.raises(PreemptedError, match="while"), open_run(disturbed, stop=stop, world=World()):
+        pass
+    stop.number = 0
+    with open_run(disturbed, stop=stop, world=World()) as run:
+        stream = run.trainer.run()
+        while run.trainer.progress.step < 3:
+            next(stream)
+        stop.number = 15
+        with pytest.raises(PreemptedError, match="after committing step 4"):
+            list(stream)
+    run_all(disturbed)
+    for name in ("conditioner", "lora"):
+        files = [next((tmp_path / run / "adapter").glob(f"*{name}*.safetensors"), None) for run in ("a", "b")]
+        if files[0] is not None and files[1] is not None:
+            assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize("strategy", ["all", "random", "lora", "full", "class_embedding", "taxon_adapter", "zero_shot"])
+def test_every_strategy_trains_and_its_adapter_loads(prepared: Path, tmp_path: Path, strategy: str) -> None:
+    from taxadiffusion.adapter import load_adapter
+
+    settings = parse(values(prepared, tmp_path / "run"), [f"stages.strategy={strategy}", "stages.steps=1"])
+    done = run_all(settings)
+    assert isinstance(done[-1], events.Finished)
+    adapter = load_adapter(tmp_path / "run" / "adapter", base=str(tiny_base()))
+    dataset = PreparedDataset.open(prepared)
+    assert adapter.taxonomy.content_hash == dataset.taxonomy.content_hash
+
+
+def test_a_dry_run_tells_costs_and_writes_nothing(prepared: Path, tmp_path: Path) -> None:
+    settings = parse(values(prepared, tmp_path / "run"))
+    result = trial(settings, World())
+    assert [cost.num_steps for cost in result.costs] == [3, 3]
+    assert all(cost.seconds_per_step > 0 and cost.num_trained > 0 for cost in result.costs)
+    assert result.num_images == len(PreparedDataset.open(prepared).rows("train"))
+    config = tmp_path / "run.yaml"
+    config.write_text(json.dumps(values(prepared, tmp_path / "run")))
+    code, output = invoke(config, "--dry-run")
+    assert code == 0, output
+    assert all(word in output for word in ("seed: 0", "memory:", "time:", "training images"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_faults_are_named_with_their_exit_code(prepared: Path, tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(json.dumps(values(prepared, tmp_path / "run")))
+    assert invoke(config, "--set", "lora.rnak=1")[0] == 2
+    code, message = invoke(config, "--set", "data.ranks=[kingdom]")
+    assert (code, "kingdom" in message) == (2, True)
+    assert invoke(config, "--set", f"data.path={tmp_path}/nowhere")[0] == 3
+    assert invoke(config, "--set", f"base.path={tmp_path}/nowhere")[0] == 4
+    lock = RunLock(tmp_path / "run")
+    code, message = invoke(config)
+    lock.release()
+    assert (code, "another run holds it" in message) == (4, True)
+
+
+def test_other_settings_are_refused_with_a_diff(prepared: Path, tmp_path: Path) -> None:
+    settings = parse(values(prepared, tmp_path / "run"))
+    run_all(settings)
+    changed = parse(values(prepared, tmp_path / "run"), ["optimiser.learning_rate=0.5", "preview.num_taxa=0"])
+    with pytest.raises(SettingsError, match=r"optimiser\.learning_rate: 0\.0001 → 0\.5") as caught:
+        run_all(changed)
+    assert "preview" not in str(caught.value)
+    assert run_all(changed, allow_change=["optimiser.learning_rate"])
+
+
+def test_an_output_that_cannot_be_written_fails_before_anything_is_loaded(prepared: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    settings = parse(values(prepared, tmp_path / "file" / "run"), ["base.path=nowhere"])
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        run_all(settings)
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before() -> object:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
