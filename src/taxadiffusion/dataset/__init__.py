@@ -1,0 +1,7 @@
+"""The prepared data set on disk: made by `prepare`, opened memory-mapped by `PreparedDataset`."""
+
+from taxadiffusion.dataset.prepare import prepare
+from taxadiffusion.dataset.prepared import ImageRow, PreparedDataset
+from taxadiffusion.dataset.report import PrepareReport, Progress
+
+__all__ = ["ImageRow", "PrepareReport", "PreparedDataset", "Progress", "prepare"]

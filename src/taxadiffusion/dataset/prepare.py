@@ -1,0 +1,263 @@
+"""From a source as published to a prepared data set: list, judge, verify, write; resumable, and whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taxadiffusion.dataset.columns import IMAGES, QUARANTINE, SPLITS, TAXONOMY, UNPACKED
+from taxadiffusion.dataset.duplicates import find_repeats, near_duplicates
+from taxadiffusion.dataset.fixes import FixedReader, Fixes
+from taxadiffusion.dataset.judge import TWO_LABELS, judge_fraction, judge_listing, place, refuse, same_key
+from taxadiffusion.dataset.listing import Listing, Quarantine
+from taxadiffusion.dataset.report import PrepareReport, PrepareSettings, Progress
+from taxadiffusion.dataset.split import assign_splits, groups_across_splits
+from taxadiffusion.dataset.verify import Part, part_name
+from taxadiffusion.dataset.workers import num_cores, verify_parts
+from taxadiffusion.dataset.workspace import check_out, locked, publish
+from taxadiffusion.dataset.write import gather_facts, write_images
+from taxadiffusion.errors import DataError
+from taxadiffusion.names import RANKS, Rank
+from taxadiffusion.readers import Reader, open_reader
+
+OnProgress = Callable[[Progress], None]
+_MAX_EXAMPLES = 100
+
+
+def prepare(
+    source: Path | str,
+    out: Path | str,
+    *,
+    format: str | None = None,  # noqa: A002
+    options: Mapping[str, Any] | None = None,
+    ranks: str | Sequence[Rank] | None = None,
+    val_fraction: float = 0.0,
+    max_bad_fraction: float = 0.01,
+    limit: int | None = None,
+    fix: Path | None = None,
+    allow_contradictions: bool = False,
+    verify: bool = True,
+    num_workers: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> PrepareReport:
+    """Makes the prepared data set `out` from `source`, and returns its report.
+
+    `format` (detected without) and its `options` choose the reader; `ranks` the ranks to keep; `val_fraction` of the
+    training groups of each taxon become validation; `limit` takes the first rows only; `fix` is a file of repairs;
+    `verify=False` looks at no picture. Every picture is checked, hashed and measured in `num_workers` processes (all
+    cores). Bad rows and files are left out and listed in `quarantine.csv`.
+
+    Nothing appears at `out` until it is whole. A run that was stopped goes on when called again; a data set that is
+    there already, made from the same rows and settings, is left alone. Raises `SettingsError`, and `DataError` for a
+    source that cannot be read, contradictions (all listed), more bad rows than `max_bad_fraction`, or an `out` that
+    holds something else.
+    """
+    settings = PrepareSettings(
+        format, options, ranks, val_fraction, max_bad_fraction, limit, fix, allow_contradictions, verify
+    )
+    source, out = Path(source).absolute(), Path(out).absolute()
+    reader = _open(source, settings)
+    check_out(out)
+    work = out.parent / f".{out.name}.partial"
+    try:
+        with locked(work):
+            job = _Job(reader, source, out, work, settings, num_workers or num_cores(), on_progress or (lambda _: None))
+            report = job.run()
+            shutil.rmtree(work)
+            return report
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(
+            f"{error.filename or work}: {reason}; what is done is kept, run the same command again"
+        ) from error
+
+
+def _open(source: Path, settings: PrepareSettings) -> Reader:
+    options = dict(settings.options or {})
+    if settings.ranks is not None:
+        options["ranks"] = settings.ranks
+    reader = open_reader(source, settings.format, **options)
+    if settings.verify and not reader.root.is_dir():
+        raise DataError(f"{reader.root}: the image folder is missing")
+    return FixedReader(reader, Fixes.load(settings.fix)) if settings.fix else reader
+
+
+@dataclass
+class _Job:
+    """One run of `prepare`, its steps in order."""
+
+    reader: Reader
+    source: Path
+    out: Path
+    work: Path
+    settings: PrepareSettings
+    num_workers: int
+    on_progress: OnProgress
+
+    def run(self) -> PrepareReport:
+        with Quarantine(self.work / QUARANTINE) as quarantine:
+            listing = self._list(quarantine)
+            report = self._empty_report(listing)
+            if (self.out / IMAGES).is_file():
+                return self._existing(report)
+            if not len(listing):
+                judge_fraction(listing.num_rows, quarantine, self.settings.max_bad_fraction)
+            repeated, two_labels, contradictions = judge_listing(listing, allow=self.settings.allow_contradictions)
+            self._quarantine(listing, two_labels, quarantine)
+            report.contradictions_allowed = contradictions
+            report.repeated_rows = int(repeated.sum())
+            results = self._verify(listing) if self.settings.verify else None
+            facts = gather_facts(listing, results, repeated | two_labels, quarantine)
+            kept = self._without_duplicates(listing, facts.content_keys, facts.usable, quarantine, report)
+            judge_fraction(listing.num_rows, quarantine, self.settings.max_bad_fraction)
+            splits = np.zeros(len(listing), np.int8)
+            splits[kept] = assign_splits(
+                listing.splits[kept], listing.taxon_ids[kept], listing.groups[kept], self.settings.val_fraction
+            )
+            self._near_duplicates(listing, np.flatnonzero(kept & facts.has_hash), facts.hashes, splits, report)
+            grouped = kept & listing.has_group
+            report.groups_across_splits = groups_across_splits(listing.groups[grouped], splits[grouped])
+            report.quarantined, report.reasons = len(quarantine), dict(quarantine.reasons.most_common())
+        self._write(listing, results, kept, splits, report)
+        return report
+
+    def _list(self, quarantine: Quarantine) -> Listing:
+        listing = Listing(self.reader.ranks, self.work / "listing.arrow")
+        listing.read(
+            self.reader, quarantine, self.settings.limit, lambda n: self.on_progress(Progress("list", n, None))
+        )
+        return listing
+
+    def _empty_report(self, listing: Listing) -> PrepareReport:
+        asked = {
+            "options": {key: str(value) for key, value in (self.settings.options or {}).items()},
+            "val_fraction": self.settings.val_fraction,
+            "limit": self.settings.limit,
+            "fix": self.settings.fix.read_text(encoding="utf-8") if self.settings.fix else None,
+            "allow_contradictions": self.settings.allow_contradictions,
+            "verify": self.settings.verify,
+        }
+        report = PrepareReport(
+            source=str(self.source),
+            root=str(self.reader.root.absolute()),
+            format=self.reader.name,
+            ranks=list(self.reader.ranks),
+            settings=asked,
+            listing_hash=listing.content_hash,
+            rows=listing.num_rows,
+            reader_counts=dict(getattr(self.reader, "counts", {})),
+        )
+        if isinstance(self.reader, FixedReader):
+            report.fixes_applied = {str(rule): count for rule, count in self.reader.fixes.applied.items()}
+        return report
+
+    def _existing(self, asked: PrepareReport) -> PrepareReport:
+        """The data set that is there already, if it is the one asked for."""
+        found = PrepareReport.read(self.out)
+        for name in ("format", "ranks", "settings", "root", "listing_hash"):
+            if getattr(found, name) != getattr(asked, name):
+                what = "the rows" if name == "listing_hash" else name
+                raise DataError(
+                    f"{self.out}: holds a data set prepared from something else ({what} differ); "
+                    "give another folder, or remove this one first"
+                )
+        return found
+
+    def _quarantine(self, listing: Listing, rows: npt.NDArray[np.bool_], quarantine: Quarantine) -> None:
+        for row in np.flatnonzero(rows).tolist():
+            where, image = place(listing, row)
+            table, _, number = where.rpartition(":")
+            quarantine.add(table, int(number), image, TWO_LABELS)
+
+    def _verify(self, listing: Listing) -> list[Path]:
+        parts = list(self._parts(listing))
+        done = 0
+        self.on_progress(Progress("verify", 0, len(listing)))
+        for num_rows in verify_parts(parts, min(self.num_workers, len(parts))):
+            done += num_rows
+            self.on_progress(Progress("verify", done, len(listing)))
+        return [Path(part.result) for part in parts]
+
+    def _parts(self, listing: Listing) -> Iterator[Part]:
+        folder = self.work / "verified"
+        folder.mkdir(exist_ok=True)
+        root = os.path.realpath(self.reader.root)
+        file = listing.batches()
+        for number in range(file.num_record_batches):
+            batch = file.get_batch(number)
+            images, members = batch.column("image").to_pylist(), batch.column("member").to_pylist()
+            result = str(folder / part_name(number, images, members))
+            yield Part(root, tuple(images), tuple(members), str(self.work), result)
+
+    def _without_duplicates(
+        self,
+        listing: Listing,
+        content_keys: npt.NDArray[np.uint64],
+        usable: npt.NDArray[np.bool_],
+        quarantine: Quarantine,
+        report: PrepareReport,
+    ) -> npt.NDArray[np.bool_]:
+        """The usable rows that are the first of their picture. Equal files with two labels are a contradiction."""
+        repeats = find_repeats(content_keys, listing.taxon_ids, usable)
+        if not self.settings.allow_contradictions:
+            refuse(listing, [], repeats.contradicting)
+        two_labels = same_key(content_keys, repeats.contradicting) & usable
+        self._quarantine(listing, two_labels, quarantine)
+        report.contradictions_allowed += len(repeats.contradicting)
+        duplicates = repeats.repeated & ~two_labels
+        report.duplicate_images = int(duplicates.sum())
+        return usable & ~two_labels & ~duplicates
+
+    def _near_duplicates(
+        self,
+        listing: Listing,
+        rows: npt.NDArray[np.int64],
+        hashes: npt.NDArray[np.uint64],
+        splits: npt.NDArray[np.int8],
+        report: PrepareReport,
+    ) -> None:
+        pairs = rows[near_duplicates(hashes[rows], splits[rows])]
+        report.near_duplicates_across_splits = len(pairs)
+        for a, b in pairs[:_MAX_EXAMPLES].tolist():
+            report.near_duplicate_examples.append([place(listing, a)[1], place(listing, b)[1]])
+
+    def _write(
+        self,
+        listing: Listing,
+        results: list[Path] | None,
+        kept: npt.NDArray[np.bool_],
+        splits: npt.NDArray[np.int8],
+        report: PrepareReport,
+    ) -> None:
+        done = self.work / "done"
+        if done.is_dir():  # of a run that was stopped before it could publish
+            if (done / UNPACKED).is_dir():
+                (done / UNPACKED).replace(self.work / UNPACKED)
+            shutil.rmtree(done)
+        done.mkdir()
+        images_hash, report.images_with_content_box = write_images(
+            done, listing, results, kept, splits, lambda n: self.on_progress(Progress("write", n, len(listing)))
+        )
+        taxonomy = listing.taxonomy
+        taxonomy.write(done / TAXONOMY)
+        report.images = int(kept.sum())
+        report.images_per_split = {split: int((splits[kept] == code).sum()) for code, split in enumerate(SPLITS)}
+        report.taxa_per_rank = {rank: len(taxonomy.at_rank(rank)) for rank in taxonomy.ranks}
+        at_rank = Counter(taxonomy.rank_codes[listing.taxon_ids[kept]].tolist())
+        report.images_at_rank = {RANKS[code]: count for code, count in sorted(at_rank.items())}
+        report.taxonomy_hash = taxonomy.content_hash
+        report.content_hash = hashlib.sha256(f"{taxonomy.content_hash}\n{images_hash}".encode()).hexdigest()
+        (self.work / QUARANTINE).replace(done / QUARANTINE)
+        if (self.work / UNPACKED).is_dir():
+            (self.work / UNPACKED).replace(done / UNPACKED)
+        report.write(done)
+        publish(done, self.out)
