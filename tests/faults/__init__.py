@@ -1,0 +1,1 @@
+"""Faults injected into real runs, goal by goal: `python -m tests.faults --report out.json`."""
