@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from diffusers import StableDiffusionPipeline
 
-from taxadiffusion.adapter import AdapterCard, base_name, load_adapter, read_adapter, save_adapter
+from taxadiffusion.adapter import AdapterCard, base_name, load_adapter, open_model, read_adapter, save_adapter
 from taxadiffusion.backbone import Backbone
 from taxadiffusion.condition import (
     ClassEmbeddingSettings,
@@ -116,7 +116,7 @@ def test_stock_diffusers_loads_the_lora_with_none_missing_and_none_unexpected(
     pipeline = StableDiffusionPipeline.from_pretrained(base)
     with caplog.at_level("WARNING"):
         pipeline.load_lora_weights(tmp_path / "adapter")
-    assert not any(word in caplog.text.lower() for word in ("missing", "unexpected", "unused", "mismatch"))
+    assert [record.message for record in caplog.records if record.name == "diffusers.loaders.peft"] == []
     loaded = {name: p for name, p in pipeline.unet.named_parameters() if "lora_" in name}
     assert len(loaded) == len(denoiser.state()["lora"])
     assert all(
@@ -271,3 +271,21 @@ def test_a_card_names_public_bases_and_no_path_of_this_machine(saved: Path, base
     card = AdapterCard.model_validate_json((saved / "adapter.json").read_text())
     assert card.base == "local"
     assert str(base) not in (saved / "adapter.json").read_text()
+
+
+def test_a_model_is_an_adapter_a_run_or_an_adapter_beside_its_base(saved: Path, base: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "run" / "adapter")
+    for model, named_base in ((saved, str(base)), (tmp_path / "run", str(base))):
+        assert open_model(str(model), base=named_base).card.ranks == RANKS
+    shutil.copytree(base, tmp_path / "whole")
+    shutil.copytree(saved, tmp_path / "whole" / "adapter")
+    assert open_model(str(tmp_path / "whole")).denoiser.backbone.path == tmp_path / "whole"
+    with pytest.raises(CheckpointError, match=r"holds no adapter\.json"):
+        open_model(str(base))
+
+
+def test_a_model_nobody_can_find_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for model in ("no/such-model-anywhere", "not a model"):
+        with pytest.raises(CheckpointError, match=r"neither a directory nor|cannot be had from the hub"):
+            open_model(model)

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from taxadiffusion.backbone import Backbone
-from taxadiffusion.base import NANO, check_tensors
+from taxadiffusion.base import BASE_FILES, NANO, check_tensors, from_hub, shipped
 from taxadiffusion.condition import ConditionerSettings, TaxonAdapterSettings, build_conditioner
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import CheckpointError, DataError
@@ -38,6 +38,8 @@ SECTION_FILES = {
 PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".msgpack")
 """Endings of files that may hold code; an adapter has none, and none is opened."""
 
+_FILES = (CARD, TAXONOMY, READ_ME, *SECTION_FILES.values())
+_SHIPPED = re.compile(r"[a-z0-9-]+")
 _LOCAL = "local"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -164,6 +166,32 @@ def _sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def open_model(
+    model: str,
+    *,
+    base: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Adapter:
+    """The adapter that a user names: a directory, the name of a shipped one ("reef-fish"), or a hub id.
+
+    The directory may be the adapter, a run that has written one, or an adapter beside the base it belongs to (as the
+    pipeline saves it). Raises `CheckpointError`.
+    """
+    if Path(model).is_dir():
+        path = Path(model)
+    elif _SHIPPED.fullmatch(model) and shipped(model).is_dir():
+        path = shipped(model)
+    else:
+        path = from_hub(model, [*_FILES, *(f"adapter/{name}" for name in _FILES), *BASE_FILES], "model")
+    if (path / CARD).is_file():
+        return load_adapter(path, base=base, dtype=dtype, device=device)
+    if not (path / "adapter" / CARD).is_file():
+        raise CheckpointError(f"{path} holds no {CARD}: it is neither an adapter nor a run that has written one")
+    beside = str(path) if (path / "unet").is_dir() else None
+    return load_adapter(path / "adapter", base=base or beside, dtype=dtype, device=device)
 
 
 def load_adapter(

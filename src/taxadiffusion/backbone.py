@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from taxadiffusion.base import component_hash, joined_hash, read_json, resolve_base
-from taxadiffusion.decoupled import add_decoupled_attention, decoupled_parameters
+from taxadiffusion.decoupled import add_decoupled_attention
 from taxadiffusion.errors import CheckpointError, NonFiniteError, SettingsError
-from taxadiffusion.lora import LoRASettings, add_lora, lora_parameters, merge_lora, unmerge_lora
+from taxadiffusion.lora import LoRASettings, add_lora, merge_lora, unmerge_lora
 from taxadiffusion.schedule import NoiseSchedule
 from taxadiffusion.text import TextEncoder
 
@@ -183,14 +184,12 @@ class Backbone(nn.Module):
         assert self.lora_settings is None, "the backbone has a LoRA already"
         add_lora(self.unet, settings)
         self.lora_settings = settings
-        for parameter in lora_parameters(self.unet).values():
-            parameter.requires_grad_(False)
+        self.unet.eval().requires_grad_(False)
 
     def add_decoupled_attention(self, num_extra: int) -> None:
         """Give a condition's last tokens their own cross-attention; nothing changes until it is trained or loaded."""
         add_decoupled_attention(self.unet, num_extra)
-        for parameter in decoupled_parameters(self.unet).values():
-            parameter.requires_grad_(False)
+        self.unet.eval().requires_grad_(False)
 
     @property
     def lora_is_merged(self) -> bool:
@@ -222,7 +221,7 @@ def _load_model(model_class: Any, base: Path, component: str, dtype: torch.dtype
             base, subfolder=component, use_safetensors=True, local_files_only=True, torch_dtype=dtype,
             output_loading_info=True,
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{base / component} cannot be loaded as {model_class.__name__}: {error}") from error
     wrong = [*loading["missing_keys"], *loading["unexpected_keys"], *(k[0] for k in loading["mismatched_keys"])]
     if wrong:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -24,7 +24,7 @@ _WEIGHTS = {
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
 }
-_DOWNLOAD = [
+BASE_FILES: Sequence[str] = [
     "model_index.json",
     "scheduler/scheduler_config.json",
     "tokenizer/*",
@@ -33,6 +33,8 @@ _DOWNLOAD = [
     *(f"{component}/{stem}.safetensors.index.json" for component, stem in _WEIGHTS.items()),
     *(f"{component}/{stem}-*-of-*.safetensors" for component, stem in _WEIGHTS.items()),
 ]
+"""Patterns of the files that make a base."""
+
 _READ_BYTES = 1 << 22
 
 
@@ -42,31 +44,38 @@ def resolve_base(base: str) -> Path:
     Raises `CheckpointError` where there is no such base, or where a component has no safetensors weights.
     """
     if base == NANO:
-        path = Path(str(files("taxadiffusion") / "weights" / "nano"))
+        path = shipped(NANO)
     elif Path(base).is_dir():
         path = Path(base)
     else:
-        path = _from_hub(base)
+        path = from_hub(base, BASE_FILES, "base")
     for component in _WEIGHTS:
         component_files(path, component)
     return path
 
 
-def _from_hub(base: str) -> Path:
+def from_hub(repository: str, patterns: Sequence[str], what: str) -> Path:
+    """A repository's matching files, from the hub or its cache (`HF_HUB_OFFLINE` is respected).
+
+    what: "base" or "model", for messages. Raises `CheckpointError`.
+    """
     from httpx import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    remedy = (
-        "give the path of a directory in diffusers' layout, "
-        f'"{NANO}", or a hub id that is in the cache or can be reached (HF_HUB_OFFLINE unset)'
-    )
+    remedy = "give an existing directory, a shipped name, or a hub id that is in the cache or can be reached"
     try:
-        return Path(snapshot_download(base, allow_patterns=_DOWNLOAD))
+        return Path(snapshot_download(repository, allow_patterns=list(patterns)))
     except HFValidationError as error:
-        raise CheckpointError(f"base {base!r} is neither a directory nor a hub id: {remedy}") from error
+        raise CheckpointError(f"{what} {repository!r} is neither a directory nor a hub id: {remedy}") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, HTTPError, OSError) as error:
-        raise CheckpointError(f"base {base!r} cannot be had from the hub ({type(error).__name__}): {remedy}") from error
+        name = type(error).__name__
+        raise CheckpointError(f"{what} {repository!r} cannot be had from the hub ({name}): {remedy}") from error
+
+
+def shipped(name: str) -> Path:
+    """Where the package keeps weights of this name, whether or not there are any."""
+    return Path(str(files("taxadiffusion"))) / "weights" / name
 
 
 def component_files(base: Path, component: str) -> tuple[Path, ...]:

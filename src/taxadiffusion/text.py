@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -74,7 +75,7 @@ class TextEncoder(nn.Module):
                 output_loading_info=True,
             )
             tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (SafetensorError, OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"the text encoder of base {base} cannot be loaded: {error}") from error
         if loading["missing_keys"] or loading["mismatched_keys"]:
             wrong = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))

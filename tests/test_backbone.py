@@ -1,0 +1,230 @@
+"""Laws of the base: read strictly, never written, the VAE's own numbers, LoRA that comes and goes without a trace."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+
+from taxadiffusion.backbone import Backbone
+from taxadiffusion.base import resolve_base
+from taxadiffusion.errors import CheckpointError, NonFiniteError, SettingsError
+from taxadiffusion.lora import LoRASettings, lora_parameters, lora_state
+from tests.tiny_base import write_tiny_base
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_base(tmp_path_factory.mktemp("base"))
+
+
+def inputs(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        torch.randn(2, 4, 8, 8, generator=generator),
+        torch.tensor([10, 800]),
+        torch.randn(2, 77, 16, generator=generator),
+    )
+
+
+def with_lora(base: Path, dtype: torch.dtype = torch.float32, **settings: object) -> Backbone:
+    backbone = Backbone.load(str(base), dtype=dtype)
+    backbone.add_lora(LoRASettings(**settings))  # type: ignore[arg-type]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        for parameter in lora_parameters(backbone.unet).values():
+            parameter.data.normal_(std=0.2)
+    return backbone
+
+
+def test_the_prediction_is_the_unets(base: Path) -> None:
+    unet = UNet2DConditionModel.from_pretrained(base, subfolder="unet")
+    noisy, timesteps, condition = inputs()
+    with torch.no_grad():
+        expected = unet(noisy, timesteps, encoder_hidden_states=condition).sample
+        torch.testing.assert_close(Backbone.load(str(base))(noisy, timesteps, condition), expected)
+
+
+def test_latents_carry_the_vaes_own_shift_and_scale(base: Path) -> None:
+    vae = AutoencoderKL.from_pretrained(base, subfolder="vae")
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16), np.uint8)
+    backbone = Backbone.load(str(base))
+    with torch.no_grad():
+        mode = vae.encode(torch.from_numpy(images).float() / 127.5 - 1).latent_dist.mode()
+        torch.testing.assert_close(backbone.encode(images), (mode - 0.1) * 0.7)
+        pixels = (vae.decode(mode).sample / 2 + 0.5).clamp(0, 1) * 255
+    decoded = backbone.decode(backbone.encode(images))
+    assert decoded.dtype == np.uint8
+    assert np.abs(decoded.astype(float) - pixels.numpy()).max() <= 0.5 + 1e-3
+
+
+def test_sizes_follow_from_the_bases_settings(base: Path) -> None:
+    backbone = Backbone.load(str(base))
+    assert (backbone.latent_shape, backbone.image_size_px, backbone.downscale) == ((4, 8, 8), 16, 2)
+    assert backbone.latent_shape_at(32) == (4, 16, 16)
+    assert (backbone.width, backbone.text_width, backbone.num_text_tokens) == (16, 16, 77)
+    with pytest.raises(SettingsError, match="multiple of 4 px, not 30"):
+        backbone.latent_shape_at(30)
+
+
+def test_only_the_unet_is_read_until_more_is_used(base: Path) -> None:
+    backbone = Backbone.load(str(base))
+    assert not {"_vae", "_text"} & set(vars(backbone))
+    first = backbone.text(["a"])
+    backbone.release()
+    assert not {"_vae", "_text"} & set(vars(backbone))
+    assert torch.equal(backbone.text(["a"]), first)
+
+
+def test_everything_is_frozen_and_in_evaluation_mode(base: Path) -> None:
+    backbone = with_lora(base)
+    assert not any(p.requires_grad for p in [*backbone.parameters(), *backbone.vae.parameters()])
+    assert not any(module.training for module in [*backbone.unet.modules(), *backbone.vae.modules()])
+
+
+def test_latents_that_are_no_numbers_are_named(base: Path) -> None:
+    latents = torch.zeros(3, 4, 8, 8)
+    latents[1, 0, 0, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"positions \[1\]"):
+        Backbone.load(str(base)).decode(latents)
+
+
+def test_hashes_follow_content_not_place(base: Path, tmp_path: Path) -> None:
+    one, same = Backbone.load(str(base)), Backbone.load(str(write_tiny_base(tmp_path / "same")))
+    other = Backbone.load(str(write_tiny_base(tmp_path / "other", seed=1)))
+    assert one.content_hash == same.content_hash != other.content_hash
+    config = tmp_path / "same" / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"scaling_factor": 0.5}))
+    assert Backbone.load(str(tmp_path / "same")).vae_hash != one.vae_hash
+
+
+def test_new_lora_changes_nothing_and_trained_lora_does(base: Path) -> None:
+    plain = Backbone.load(str(base))
+    fresh = Backbone.load(str(base))
+    fresh.add_lora(LoRASettings())
+    assert torch.equal(fresh(*inputs()), plain(*inputs()))
+    assert not torch.allclose(with_lora(base)(*inputs()), plain(*inputs()), atol=1e-3)
+
+
+def test_lora_is_the_papers(base: Path) -> None:
+    """METHOD: `to_q, to_k, to_v, to_out.0`, rank 4, alpha 4, gaussian A, zero B."""
+    backbone = Backbone.load(str(base))
+    backbone.add_lora(LoRASettings())
+    state = lora_state(backbone.unet)
+    assert {name.rsplit(".lora_", 1)[0].rsplit(".attn", 1)[1][2:] for name in state} == {
+        "to_q",
+        "to_k",
+        "to_v",
+        "to_out.0",
+    }
+    for name, tensor in state.items():
+        assert 4 in tensor.shape
+        assert bool(tensor.any()) == (".lora_A." in name)
+    spread = torch.cat([tensor.flatten() for name, tensor in state.items() if ".lora_A." in name]).std()
+    assert float(spread) == pytest.approx(1 / 4, rel=0.05)
+
+
+def test_lora_reaches_other_layers_when_told(base: Path) -> None:
+    backbone = with_lora(base, targets=("to_q", "ff.net.2", "conv1"))
+    names = " ".join(lora_state(backbone.unet))
+    assert ".ff.net.2." in names
+    assert ".conv1." in names
+    backbone.merge_lora()
+    merged = backbone(*inputs())
+    backbone.unmerge_lora()
+    torch.testing.assert_close(merged, backbone(*inputs()), rtol=1e-4, atol=1e-4)
+    with pytest.raises(SettingsError, match="'to_z' names no"):
+        with_lora(base, targets=("to_z",))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_merged_lora_predicts_the_same_and_leaves_no_trace(base: Path, dtype: torch.dtype, tolerance: float) -> None:
+    backbone = with_lora(base, dtype, rank=3, alpha=6)
+    before = {name: tensor.clone() for name, tensor in backbone.unet.state_dict().items()}
+    plain = backbone(*inputs())
+    backbone.merge_lora()
+    torch.testing.assert_close(backbone(*inputs()), plain, rtol=tolerance, atol=tolerance)
+    backbone.merge_lora()  # a second time adds nothing
+    backbone.unmerge_lora()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.unet.state_dict().items())
+    assert torch.equal(backbone(*inputs()), plain)
+
+
+def test_bfloat16_holds_the_frozen_part_and_float32_the_trained(base: Path) -> None:
+    exact, rounded = with_lora(base), with_lora(base, torch.bfloat16)
+    assert {p.dtype for p in lora_parameters(rounded.unet).values()} == {torch.float32}
+    assert rounded.unet.conv_in.weight.dtype == torch.bfloat16
+    prediction = rounded(*inputs())
+    assert prediction.dtype == torch.float32
+    torch.testing.assert_close(prediction, exact(*inputs()), rtol=0.1, atol=0.1)
+
+
+def test_decoupled_attention_starts_as_the_plain_and_adds_a_second_one(base: Path) -> None:
+    plain, decoupled = Backbone.load(str(base)), Backbone.load(str(base))
+    decoupled.add_decoupled_attention(3)
+    noisy, timesteps, condition = inputs()
+    extra = torch.cat([condition, torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(5))], dim=1)
+    torch.testing.assert_close(decoupled(noisy, timesteps, extra), plain(noisy, timesteps, condition))
+    for module in decoupled.unet.modules():
+        if type(module).__name__ == "DecoupledAttention":
+            module.to_v_extra.weight.data.fill_(0.1)  # type: ignore[union-attr, operator]
+    assert not torch.allclose(decoupled(noisy, timesteps, extra), plain(noisy, timesteps, condition), atol=1e-3)
+
+
+class Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return (open, (str(self.path), "w"))  # type: ignore[return-value]
+
+
+def test_pickled_weights_are_never_read(tmp_path: Path) -> None:
+    base = write_tiny_base(tmp_path / "base")
+    weights = base / "unet" / "diffusion_pytorch_model.safetensors"
+    bomb = pickle.dumps(Bomb(tmp_path / "executed"))
+    weights.write_bytes(bomb)
+    with pytest.raises(CheckpointError, match="unet"):
+        Backbone.load(str(base))
+    weights.unlink()
+    (base / "unet" / "diffusion_pytorch_model.bin").write_bytes(bomb)
+    with pytest.raises(CheckpointError, match="pickled weights are never read"):
+        Backbone.load(str(base))
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("fault", ["missing", "unexpected", "shape"])
+@pytest.mark.parametrize("component", ["unet", "vae"])
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path, component: str, fault: str) -> None:
+    """METHOD, fault 5: strict, whatever diffusers would make of it."""
+    base = write_tiny_base(tmp_path)
+    path = base / component / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    name = sorted(tensors)[0]
+    if fault == "missing":
+        del tensors[name]
+    elif fault == "unexpected":
+        tensors["surprise"] = torch.zeros(1)
+    else:
+        tensors[name] = torch.zeros(1)
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=component):
+        Backbone.load(str(base)).encode(np.zeros((1, 3, 16, 16), np.uint8))
+
+
+def test_a_base_nobody_can_find_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"no/such-base-anywhere.*give an existing directory"):
+        resolve_base("no/such-base-anywhere")
+    with pytest.raises(CheckpointError, match="is not a base in diffusers' layout"):
+        resolve_base(str(tmp_path))
+    base = write_tiny_base(tmp_path / "base")
+    (base / "scheduler" / "scheduler_config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"scheduler_config\.json is not readable JSON"):
+        Backbone.load(str(base))

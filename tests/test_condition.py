@@ -1,0 +1,236 @@
+"""Laws of conditions: the sum over ranks, holes and truncations, frozen prefixes, and the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from taxadiffusion.condition import (
+    ClassEmbeddingConditioner,
+    ClassEmbeddingSettings,
+    PromptConditioner,
+    PromptSettings,
+    TaxonAdapterConditioner,
+    TaxonAdapterSettings,
+    TaxonomyConditioner,
+    TaxonomySettings,
+    prompt,
+)
+from taxadiffusion.errors import DataError, SettingsError
+from taxadiffusion.names import Lineage
+
+RANKS = ("order", "family", "genus", "species")
+CLARKII = Lineage.of({"order": "Perciformes", "family": "Pomacentridae", "genus": "Amphiprion", "species": "clarkii"})
+CORNUTUS = Lineage.of({"order": "Perciformes", "family": "Zanclidae", "genus": "Zanclus", "species": "cornutus"})
+SETTINGS = TaxonomySettings(num_heads=2, feed_forward=32)
+
+
+class States:
+    """Token states that follow from the text alone; counts what it is asked for."""
+
+    width, num_tokens, content_hash = 16, 5, "states"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        self.asked += texts
+        rows = [
+            torch.randn(5, 16, generator=torch.Generator().manual_seed(sum(text.encode()) + 1000 * len(text)))
+            for text in texts
+        ]
+        return torch.stack(rows)
+
+
+def make(settings: TaxonomySettings = SETTINGS, **kwargs: int) -> TaxonomyConditioner:
+    return TaxonomyConditioner(RANKS, States(), settings, **kwargs)
+
+
+def encoded(conditioner: TaxonomyConditioner, rank: str, text: str) -> Tensor:
+    encoder: Tensor = conditioner.encoders[rank](conditioner.states([text]))
+    return encoder
+
+
+def test_the_condition_is_the_sum_over_ranks() -> None:
+    """METHOD: c^(i) = Σ_{r ≤ i} E_r(T(s_r))."""
+    conditioner = make().eval()
+    for depth in range(1, 5):
+        expected = sum(encoded(conditioner, r, f"{r}: {CLARKII.get(r)}") for r in RANKS[:depth])
+        torch.testing.assert_close(conditioner([CLARKII.truncated(RANKS[depth - 1])]), expected)
+
+
+def test_a_hole_is_none_and_a_truncation_is_nothing() -> None:
+    conditioner = make().eval()
+    whole, holed = conditioner([CLARKII, CLARKII.without("family")])
+    difference = encoded(conditioner, "family", "family: none") - encoded(
+        conditioner, "family", "family: Pomacentridae"
+    )
+    torch.testing.assert_close(holed - whole, difference[0])
+    assert torch.equal(conditioner([CLARKII.without("species")]), conditioner([CLARKII.truncated("genus")]))
+
+
+def test_the_empty_lineage_is_the_bases_own_null() -> None:
+    conditioner = make().eval()
+    assert torch.equal(conditioner([Lineage()]), conditioner.states([""]))
+
+
+def test_ranks_the_model_does_not_know_change_nothing() -> None:
+    conditioner = make().eval()
+    more = Lineage.of([("kingdom", "Animalia"), *CLARKII.names])
+    assert torch.equal(conditioner([more]), conditioner([CLARKII]))
+
+
+def test_a_lineage_alone_is_the_lineage_in_a_batch_and_is_encoded_once() -> None:
+    conditioner = make().eval()
+    batch = [CLARKII, Lineage(), CORNUTUS, CLARKII.truncated("order"), CLARKII]
+    together = conditioner(batch)
+    for row, lineage in enumerate(batch):
+        torch.testing.assert_close(conditioner([lineage])[0], together[row], rtol=1e-5, atol=1e-5)
+    states = conditioner.states
+    assert isinstance(states, States)
+    states.asked.clear()
+    conditioner(batch)
+    assert len(states.asked) == len(set(states.asked)) == 8
+
+
+def test_a_frozen_prefix_is_computed_once_and_equals_the_plain_path() -> None:
+    conditioner = make().eval()
+    plain = conditioner([CLARKII, CORNUTUS])
+    conditioner.train_only(["encoder.species"])
+    conditioner.eval()
+    states = conditioner.states
+    assert isinstance(states, States)
+    states.asked.clear()
+    first = conditioner([CLARKII, CORNUTUS])
+    torch.testing.assert_close(first, plain, rtol=1e-5, atol=1e-5)
+    assert len(states.asked) == 7  # order, two families, two genera, two species
+    states.asked.clear()
+    assert torch.equal(conditioner([CLARKII, CORNUTUS]), first)
+    assert states.asked == ["species: clarkii", "species: cornutus"]
+
+
+def test_what_is_kept_does_not_depend_on_the_batch_it_was_first_seen_in() -> None:
+    """A resumed run meets names in other company; its conditions must have the same bits."""
+    one, other = make(), make()
+    for conditioner in (one, other):
+        conditioner.train_only(["encoder.species"])
+        conditioner.eval()
+    one([CLARKII])
+    assert torch.equal(one([CORNUTUS, CLARKII]), other([CORNUTUS, CLARKII]))
+
+
+def test_kept_states_are_bounded_and_forgotten_when_weights_change() -> None:
+    small = make(cache_bytes=3 * 5 * 16 * 4)
+    small.train_only([])
+    plain = make().eval()([CLARKII, CORNUTUS])
+    for _ in range(2):
+        torch.testing.assert_close(small([CLARKII, CORNUTUS]), plain, rtol=1e-5, atol=1e-5)
+    assert len(small._kept) == 3
+    with torch.no_grad():
+        for parameter in small.parameters():
+            parameter.add_(0.1)
+    small.loaded()
+    assert not torch.allclose(small([CLARKII, CORNUTUS]), plain, atol=1e-2)
+
+
+def test_zero_init_starts_a_stage_where_the_one_before_ended() -> None:
+    conditioner = make(TaxonomySettings(num_heads=2, feed_forward=32, zero_init=True)).eval()
+    assert torch.equal(conditioner([CLARKII]), conditioner([CLARKII.truncated("order")]))
+    conditioner.train_only(["encoder.family"])
+    conditioner([CLARKII.truncated("family")]).square().sum().backward()
+    norm = conditioner.encoders["family"].layers[-1].norm2
+    assert bool(norm.weight.grad.any())  # and still it learns
+
+
+@pytest.mark.parametrize("zero_init", [False, True])
+def test_warm_start_copies_the_encoder_before(zero_init: bool) -> None:
+    conditioner = make(TaxonomySettings(num_heads=2, feed_forward=32, zero_init=zero_init, warm_start=True)).eval()
+    conditioner.begin("order")
+    conditioner.begin("genus")
+    family, genus = (conditioner.encoders[rank].state_dict() for rank in ("family", "genus"))
+    different = {name for name in genus if not torch.equal(genus[name], family[name])}
+    assert not different
+    assert (
+        torch.equal(conditioner([CLARKII.truncated("genus")]), conditioner([CLARKII.truncated("family")])) == zero_init
+    )
+
+
+def test_texts_are_all_that_any_condition_asks_for() -> None:
+    for conditioner in (make(), PromptConditioner(RANKS, States(), PromptSettings())):
+        texts = conditioner.texts([CLARKII, CORNUTUS])
+        assert len(texts) == len(set(texts))
+        states = conditioner.states
+        assert isinstance(states, States)
+        holes = [lin.truncated(r).without(hole) for lin in (CLARKII, CORNUTUS) for r in RANKS for hole in RANKS]
+        conditioner([CLARKII, CORNUTUS, Lineage(), *holes])
+        assert set(states.asked) <= set(texts)
+
+
+def test_encoders_start_from_a_seed_and_leave_the_global_state_alone() -> None:
+    before = torch.random.get_rng_state()
+    one, same, other = make(seed=1), make(seed=1), make(seed=2)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_the_papers_encoder_has_its_eleven_million_parameters_halved() -> None:
+    """METHOD: 2 layers, 8 heads, width 768, feed-forward 2048: 2·(4·768² + 2·768·2048 + biases and norms)."""
+    layer = 4 * 768 * 768 + 4 * 768 + 2 * 768 * 2048 + 2048 + 768 + 4 * 768
+
+    class Wide(States):
+        width = 768
+
+    conditioner = TaxonomyConditioner(("order",), Wide(), TaxonomySettings())
+    assert sum(parameter.numel() for parameter in conditioner.parameters()) == 2 * layer
+    assert 10.9e6 < 2 * layer < 11.1e6
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(SettingsError, match="does not divide the text width 16"):
+        make(TaxonomySettings(num_heads=3))
+
+
+def test_prompts_name_what_is_known() -> None:
+    assert prompt(CLARKII.truncated("family")) == "order: Perciformes, family: Pomacentridae"
+    assert prompt(CLARKII.without("family").truncated("genus")) == "order: Perciformes, genus: Amphiprion"
+    assert prompt(Lineage()) == ""
+    conditioner = PromptConditioner(RANKS, States(), PromptSettings())
+    assert torch.equal(conditioner([CLARKII]), conditioner.states([prompt(CLARKII)]))
+
+
+def test_a_class_embedding_is_one_vector_per_taxon_and_rank() -> None:
+    conditioner = ClassEmbeddingConditioner(RANKS, States(), ClassEmbeddingSettings(), [CLARKII, CORNUTUS]).eval()
+    assert len(conditioner.taxa) == 7  # one order, two families, genera and species
+    clarkii, cornutus, family, holed, null = conditioner(
+        [CLARKII, CORNUTUS, CLARKII.truncated("family"), CLARKII.without("family"), Lineage()]
+    )
+    assert torch.equal(clarkii[0], cornutus[0])
+    assert not torch.equal(clarkii[1], cornutus[1])
+    assert torch.equal(family[:2], clarkii[:2])
+    assert torch.equal(family[2:], null[2:])
+    assert torch.equal(holed[1], null[1])
+    assert torch.equal(holed[[0, 2, 3]], clarkii[[0, 2, 3]])
+    with pytest.raises(DataError, match="no vector for"):
+        conditioner([Lineage.of({"order": "Gadiformes"})])
+
+
+def test_homonyms_have_vectors_of_their_own() -> None:
+    """METHOD, fault 6."""
+    one = Lineage.of({"genus": "Amphiprion", "species": "maculatus"})
+    two = Lineage.of({"genus": "Zanclus", "species": "maculatus"})
+    conditioner = ClassEmbeddingConditioner(("genus", "species"), States(), ClassEmbeddingSettings(), [one, two]).eval()
+    first, second = conditioner([one, two])
+    assert not torch.equal(first[1], second[1])
+
+
+def test_the_taxon_adapter_adds_tokens_to_the_null() -> None:
+    conditioner = TaxonAdapterConditioner(RANKS, States(), TaxonAdapterSettings(num_tokens=3)).eval()
+    clarkii, cornutus, null = conditioner([CLARKII, CORNUTUS, Lineage()])
+    assert clarkii.shape == (5 + 3, 16)
+    assert torch.equal(clarkii[:5], conditioner.states([""])[0])
+    assert not torch.allclose(clarkii[5:], cornutus[5:])
+    assert not torch.allclose(clarkii[5:], null[5:])

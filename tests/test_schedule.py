@@ -1,0 +1,106 @@
+"""Laws of the noise schedule: diffusers' own numbers, for all three kinds of prediction."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
+
+from taxadiffusion.errors import CheckpointError, SettingsError
+from taxadiffusion.schedule import NoiseSchedule
+
+SCALED = {"_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0, "num_train_timesteps": 1000}
+
+
+def draw() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shape = (4, 3, 2, 2)
+    return (
+        torch.randn(shape, generator=generator),
+        torch.randn(shape, generator=generator),
+        torch.tensor([0, 250, 700, 999]),
+    )
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_noise_and_target_are_diffusers(prediction: str) -> None:
+    config = SCALED | {"prediction_type": prediction}
+    schedule = NoiseSchedule(config)
+    reference = DDPMScheduler.from_config({k: v for k, v in config.items() if k != "_class_name"})
+    latents, noise, timesteps = draw()
+    torch.testing.assert_close(
+        schedule.add_noise(latents, noise, timesteps), reference.add_noise(latents, noise, timesteps)
+    )
+    expected = noise if prediction == "epsilon" else reference.get_velocity(latents, noise, timesteps)
+    torch.testing.assert_close(schedule.target(latents, noise, timesteps), expected)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_a_ddim_step_to_the_end_with_the_true_target_gives_the_latents_back(prediction: str) -> None:
+    schedule = NoiseSchedule(SCALED | {"prediction_type": prediction})
+    latents, noise, _ = draw()
+    timesteps = torch.full((4,), 500)
+    scheduler = schedule.scheduler("ddim")
+    assert isinstance(scheduler, DDIMScheduler)
+    scheduler.set_timesteps(2)
+    noisy = schedule.add_noise(latents, noise, timesteps)
+    step = scheduler.step(schedule.target(latents, noise, timesteps), 500, noisy)
+    torch.testing.assert_close(step.pred_original_sample, latents, rtol=1e-4, atol=1e-4)
+
+
+def test_flow_noise_is_the_schedulers_and_the_target_points_from_picture_to_noise() -> None:
+    schedule = NoiseSchedule(FLOW)
+    reference = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    latents, noise, _ = draw()
+    timesteps = reference.timesteps[[0, 300, 700, 999]]
+    torch.testing.assert_close(
+        schedule.add_noise(latents, noise, timesteps), reference.scale_noise(latents, timesteps, noise)
+    )
+    sigma = (timesteps / 1000)[:, None, None, None]
+    noisy = schedule.add_noise(latents, noise, timesteps)
+    torch.testing.assert_close(noisy - sigma * schedule.target(latents, noise, timesteps), latents)
+
+
+def test_every_noise_level_is_drawn_alike_and_none_outside() -> None:
+    schedule = NoiseSchedule(SCALED)
+    levels = schedule.timesteps_of((torch.arange(1000) + 0.5) / 1000)
+    assert levels.tolist() == list(range(1000))
+    assert schedule.timesteps_of(torch.tensor([0.0, 1.0 - 2**-24])).tolist() == [0, 999]
+
+
+def test_flow_levels_are_those_the_scheduler_was_made_with() -> None:
+    reference = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    levels = NoiseSchedule(FLOW).timesteps_of(torch.arange(1000) / 1000)
+    torch.testing.assert_close(levels, reference.timesteps, rtol=1e-4, atol=1e-2)
+    assert float(levels.min()) > 0
+
+
+def test_min_snr_weights_are_one_where_noise_dominates_epsilon() -> None:
+    """Hang et al. 2023: min(SNR, γ)/SNR is 1 for SNR ≤ γ and γ/SNR above."""
+    schedule = NoiseSchedule(SCALED)
+    timesteps = torch.arange(1000)
+    alpha = schedule.alphas_cumprod
+    snr = alpha / (1 - alpha)
+    weights = schedule.min_snr_weight(timesteps, 5.0)
+    torch.testing.assert_close(weights[snr <= 5], torch.ones(int((snr <= 5).sum())))
+    torch.testing.assert_close(weights[snr > 5], 5.0 / snr[snr > 5])
+    velocity = NoiseSchedule(SCALED | {"prediction_type": "v_prediction"})
+    torch.testing.assert_close(velocity.min_snr_weight(timesteps, 5.0), weights * snr / (snr + 1))
+    with pytest.raises(SettingsError, match="flow"):
+        NoiseSchedule(FLOW).min_snr_weight(timesteps, 5.0)
+
+
+def test_zero_terminal_snr_bases_are_read_as_they_are() -> None:
+    schedule = NoiseSchedule(SCALED | {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True})
+    assert float(schedule.alphas_cumprod[-1]) == 0.0
+    latents, noise, timesteps = draw()
+    assert bool(torch.isfinite(schedule.min_snr_weight(timesteps, 5.0)).all())
+    torch.testing.assert_close(schedule.add_noise(latents, noise, timesteps)[3], noise[3])
+
+
+def test_unknown_predictions_and_samplers_are_refused() -> None:
+    with pytest.raises(CheckpointError, match="'sample'"):
+        NoiseSchedule(SCALED | {"prediction_type": "sample"})
+    with pytest.raises(SettingsError, match="choose one of"):
+        NoiseSchedule(FLOW).scheduler("ddim")
