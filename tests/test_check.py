@@ -183,8 +183,8 @@ def _rules(text: str) -> Path:
 @pytest.mark.parametrize(
     "text",
     ["", "- a", "rename: 3", "rename: [{rank: class}]", "rename: [{rank: klass, from: a, to: b}]", "fill: [colour]",
-     "rename: [{rank: species, from: bus, to: Aus cus}]", "move: [{rank: family, name: F, under: {genus: A}}]", "merge: []",
-     "a: [b", "remove: [{rank: class, name: ''}]"],
+     "rename: [{rank: species, from: bus, to: Aus cus}]", "move: [{rank: family, name: F, under: {genus: A}}]",
+     "merge: []", "a: [b", "remove: [{rank: class, name: ''}]"],
 )  # fmt: skip
 def test_rules_that_cannot_be_understood_are_settings_errors_naming_the_file(text: str) -> None:
     with pytest.raises(SettingsError, match=r"rules\.yaml"):

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 
+from taxadiffusion.dataset.columns import IMAGES
+from taxadiffusion.dataset.prepared import PreparedDataset
 from taxadiffusion.names import Rank
 from taxadiffusion.readers import Reader, Rejected
 from taxadiffusion.taxonomy import Taxonomy, TaxonomyBuilder
@@ -75,6 +78,32 @@ def take_census(reader: Reader, source: Path, *, look_at_pictures: bool = False)
     census.images = np.array(images, dtype=np.int64)[order] if images else np.zeros(0, np.int64)
     census.first_row = [first[i] for i in order]
     census.reader_counts = dict(getattr(reader, "counts", {}))
+    return census
+
+
+def prepared_census(dataset: PreparedDataset) -> Census:
+    """The same counts of a prepared data set, from its columns; rows are its images and what it quarantined."""
+    report = dataset.report
+    census = Census(
+        source=str(dataset.path),
+        format=report.format,
+        ranks=dataset.ranks,
+        taxonomy=dataset.taxonomy,
+        images=np.bincount(dataset.taxon_ids(), minlength=len(dataset.taxonomy)).astype(np.int64),
+        first_row=[""] * len(dataset.taxonomy),
+        rows=report.rows,
+        num_rejected=report.quarantined,
+        reasons=Counter(report.reasons),
+        reader_counts={"repeated_rows": report.repeated_rows, "duplicate_images": report.duplicate_images},
+    )
+    for taxon_id, row in zip(*np.unique(dataset.taxon_ids(), return_index=True), strict=True):
+        record = dataset.record(int(row))
+        census.first_row[taxon_id] = f"{record.source}:{record.row}"
+    columns = pq.ParquetFile(dataset.path / IMAGES)
+    for batch in columns.iter_batches(columns=["license", "split", "qualifier"], batch_size=65_536):
+        census.licenses.update(text or "(none stated)" for text in batch.column("license").to_pylist())
+        census.splits.update(batch.column("split").to_pylist())
+        census.qualifiers.update(qualifier_kind(text) for text in batch.column("qualifier").to_pylist() if text)
     return census
 
 

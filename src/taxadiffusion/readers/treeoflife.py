@@ -11,6 +11,7 @@ from pathlib import Path
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Rank
 from taxadiffusion.readers.disk_index import DiskIndex
+from taxadiffusion.readers.exported import exported_ranks, exported_record
 from taxadiffusion.readers.record import Record, Rejected, path_fault
 from taxadiffusion.readers.table import Row, Table
 from taxadiffusion.readers.taxon import Taxon, chosen_ranks, read_taxon
@@ -22,7 +23,7 @@ KINGDOMS = {"metazoa": "Animalia", "archaeplastida": "Plantae", "chloroplastida"
 
 _IMAGE_COLUMNS = ("filepath", "file_name", "treeoflife_id", "uuid")
 _CATALOGS = ("catalog.csv", "catalog.parquet", "dataset/catalog.parquet", "metadata.csv")
-_IMAGE_SUFFIXES = ("jpg", "jpeg", "png")
+_IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "tif", "tiff", "bmp")
 
 
 def detect(source: Path) -> bool:
@@ -40,13 +41,14 @@ def open_source(
     With shards beside a catalogue each picture is found in its shard by id; otherwise under `images` (default: the
     table's folder) by `filepath`, or as `<id>.jpg`. Default ranks: the seven Linnaean ones.
     """
-    wanted = chosen_ranks(ranks, LINNAEAN, LINNAEAN)
     table, shards = _catalog(source), _shards(source)
     if table is not None and _is_catalog(table):
         root = source if source.is_dir() else source.parent
+        wanted = chosen_ranks(ranks, LINNAEAN, LINNAEAN)
         return Catalog(table, Path(images) if images else root, shards if images is None else [], wanted)
     if shards:
-        return Shards(source, shards, wanted)
+        available = exported_ranks(shards[0]) or LINNAEAN
+        return Shards(source, shards, chosen_ranks(ranks, available, available))
     raise DataError(f"{source}: no catalogue ({', '.join(_CATALOGS)}), no TaxonoPy table and no shard-*.tar")
 
 
@@ -131,11 +133,14 @@ class Shards:
         member = next((members[suffix] for suffix in _IMAGE_SUFFIXES if suffix in members), None)
         if member is None:
             return Rejected(path.name, number, key, "the sample holds no picture")
+        image = path.relative_to(self.root).as_posix()
+        if "json" in members:
+            return exported_record(path.name, number, key, image, member, members["json"], self.ranks)
         taxon = _text_taxon(members)
         if taxon.fault or not taxon.lineage:
             return Rejected(path.name, number, key, taxon.fault or "the sample names no taxon")
         return Record(
-            image=path.relative_to(self.root).as_posix(),
+            image=image,
             member=member,
             lineage=taxon.lineage.only(self.ranks),
             source=path.name,
@@ -191,7 +196,7 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                     yield key, members
                     members = {}
                 key, suffix = entry_key, suffix.rsplit("/", 1)[-1].lower()
-                file = archive.extractfile(entry) if suffix.endswith("txt") and entry.size < 1 << 16 else None
+                file = archive.extractfile(entry) if suffix.endswith(("txt", "json")) and entry.size < 1 << 16 else None
                 members[suffix] = file.read().decode("utf-8", "replace").strip() if file else entry.name
     except (tarfile.TarError, EOFError) as error:
         raise DataError(f"{path}: damaged shard after sample {key!r}: {error}") from error

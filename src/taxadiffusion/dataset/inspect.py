@@ -1,0 +1,46 @@
+"""`check` end to end: open a source or a prepared data set, count it, judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from taxadiffusion.dataset.census import prepared_census, take_census
+from taxadiffusion.dataset.check import CheckReport, check
+from taxadiffusion.dataset.fixes import FixedReader, Fixes
+from taxadiffusion.dataset.prepared import PreparedDataset
+from taxadiffusion.errors import SettingsError
+from taxadiffusion.readers import Reader, open_reader
+
+
+def inspect_source(
+    source: Path,
+    *,
+    format: str | None = None,  # noqa: A002
+    options: Mapping[str, Any] | None = None,
+    tables_only: bool = False,
+    synonyms: Path | None = None,
+    fix: Path | None = None,
+) -> CheckReport:
+    """The report on a source (`format` and its `options`) or a prepared data set; `fix` is applied before judging.
+
+    Unless `tables_only`, a picture file that does not exist is counted. Raises `DataError` for a source that cannot be
+    read, `SettingsError` for wrong options and for `fix` or options with a prepared data set.
+    """
+    if (source / "images.parquet").is_file():
+        if format or options or fix:
+            raise SettingsError(
+                f"{source}: a prepared data set takes no format, options or --fix; give them to prepare"
+            )
+        return check(prepared_census(PreparedDataset.open(source)), synonyms=synonyms)
+    reader: Reader = open_reader(source, format, **(options or {}))
+    fixes = Fixes.load(fix) if fix else None
+    if fixes is not None:
+        reader = FixedReader(reader, fixes)
+    report = check(take_census(reader, source, look_at_pictures=not tables_only), synonyms=synonyms)
+    if fixes is None:
+        return report
+    applied = {str(rule): number for rule, number in fixes.applied.items()}
+    return replace(report, fixes_applied=applied, fixes_unused=tuple(str(rule) for rule in fixes.unused()))
