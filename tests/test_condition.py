@@ -17,6 +17,7 @@ from taxadiffusion.condition import (
     TaxonAdapterSettings,
     TaxonomyConditioner,
     TaxonomySettings,
+    num_parts_needed,
     prompt,
 )
 from taxadiffusion.errors import DataError, SettingsError
@@ -159,7 +160,12 @@ def test_warm_start_copies_the_encoder_before(zero_init: bool) -> None:
 
 
 def test_texts_are_all_that_any_condition_asks_for() -> None:
-    for conditioner in (make(), PromptConditioner(RANKS, States(), PromptSettings())):
+    for conditioner in (
+        make(),
+        PromptConditioner(RANKS, States(), PromptSettings()),
+        PromptConditioner(RANKS, States(), PromptSettings(num_parts=3)),
+        TaxonAdapterConditioner(RANKS, States(), TaxonAdapterSettings(num_parts=2)),
+    ):
         texts = conditioner.texts([CLARKII, CORNUTUS])
         assert len(texts) == len(set(texts))
         states = conditioner.states
@@ -200,6 +206,21 @@ def test_prompts_name_what_is_known() -> None:
     assert prompt(Lineage()) == ""
     conditioner = PromptConditioner(RANKS, States(), PromptSettings())
     assert torch.equal(conditioner([CLARKII]), conditioner.states([prompt(CLARKII)]))
+
+
+def test_a_long_prompt_is_cut_between_ranks_and_loses_nothing() -> None:
+    assert num_parts_needed([CLARKII, CORNUTUS], RANKS, len, 200) == 1
+    assert num_parts_needed([CLARKII, CORNUTUS], RANKS, len, 45) == 2
+    with pytest.raises(SettingsError, match="'family: Pomacentridae' alone has 21 tokens"):
+        num_parts_needed([CLARKII], RANKS, len, 20)
+    conditioner = PromptConditioner(RANKS, States(), PromptSettings(num_parts=2))
+    whole, cut, null = conditioner([CLARKII, CLARKII.truncated("family"), Lineage()])
+    first, second, empty = conditioner.states(
+        ["order: Perciformes, family: Pomacentridae", "genus: Amphiprion, species: clarkii", ""]
+    )
+    assert torch.equal(whole, torch.cat([first, second]))
+    assert torch.equal(cut, torch.cat([first, empty]))
+    assert torch.equal(null, torch.cat([empty, empty]))
 
 
 def test_a_class_embedding_is_one_vector_per_taxon_and_rank() -> None:

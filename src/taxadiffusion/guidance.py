@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ def rank_guided(predictions: Sequence[Tensor], scales: Sequence[float]) -> Tenso
     if len(scales) != len(predictions) - 1:
         raise ValueError(f"{len(predictions)} predictions need {len(predictions) - 1} scales, got {len(scales)}")
     total = predictions[0]
-    for coarse, fine, scale in zip(predictions, predictions[1:], scales, strict=False):
+    for (coarse, fine), scale in zip(pairwise(predictions), scales, strict=True):
         total = total + scale * (fine - coarse)
     return total
 

@@ -85,14 +85,16 @@ class TextEncoder(nn.Module):
             raise SettingsError(f"num_tokens must lie between 3 and the base's {longest}, got {num_tokens}")
         return cls(model.to(device), tokenizer, component_hash(base, "text_encoder"), num_tokens or longest)
 
+    def length(self, text: str) -> int:
+        """Tokens of a text, start and end included, before padding."""
+        return len(self.tokenizer(text, truncation=False, verbose=False)["input_ids"])
+
     def tokens(self, texts: Sequence[str]) -> Tensor:
         """Token ids (N, T), padded as the base pads. Raises `SettingsError` for a text that does not fit."""
-        lengths = [len(ids) for ids in self.tokenizer(list(texts), truncation=False)["input_ids"]]
-        for text, length in zip(texts, lengths, strict=True):
+        for text in texts:
+            length = self.length(text)
             if length > self.num_tokens:
-                raise SettingsError(
-                    f"{text!r} has {length} tokens, {self.num_tokens} are allowed: raise num_tokens or name fewer ranks"
-                )
+                raise SettingsError(f"{text!r} has {length} tokens, {self.num_tokens} are allowed: raise num_tokens")
         encoded = self.tokenizer(list(texts), padding="max_length", max_length=self.num_tokens, return_tensors="pt")
         ids: Tensor = encoded["input_ids"]
         return ids.to(self.model.device)

@@ -22,6 +22,7 @@ from taxadiffusion.condition import (
     TaxonAdapterSettings,
     TaxonomySettings,
     build_conditioner,
+    num_parts_needed,
 )
 from taxadiffusion.config import Settings, flattened
 from taxadiffusion.dataset import PreparedDataset
@@ -59,20 +60,23 @@ def taxa_of(dataset: PreparedDataset, ranks: Sequence[Rank]) -> tuple[Lineage, .
     return tuple(dataset.taxonomy.lineage(taxon_id).only(ranks) for taxon_id in range(len(dataset.taxonomy)))
 
 
-def conditioner_settings(settings: Settings, width: int) -> ConditionerSettings:
-    """The conditioner that the strategy needs, at the base's text width."""
+def conditioner_settings(
+    settings: Settings, backbone: Backbone, ranks: Sequence[Rank], taxa: Sequence[Lineage]
+) -> ConditionerSettings:
+    """The conditioner that the strategy needs; prompts in as many parts as their length asks."""
     strategy = settings.stages.strategy
     own = settings.conditioner
-    if strategy in ("zero_shot", "lora", "full"):
-        return PromptSettings()
     if strategy == "class_embedding":
         return ClassEmbeddingSettings()
-    if strategy == "taxon_adapter":
-        return TaxonAdapterSettings(num_tokens=own.num_extra_tokens)
+    if strategy in ("zero_shot", "lora", "full", "taxon_adapter"):
+        num_parts = num_parts_needed(taxa, ranks, backbone.text.length, backbone.num_text_tokens)
+        if strategy == "taxon_adapter":
+            return TaxonAdapterSettings(num_tokens=own.num_extra_tokens, num_parts=num_parts)
+        return PromptSettings(num_parts=num_parts)
     return TaxonomySettings(
         num_layers=own.num_layers,
         num_heads=own.num_heads,
-        feed_forward=own.feed_forward or width * 8 // 3,
+        feed_forward=own.feed_forward or backbone.width * 8 // 3,
         dropout=own.dropout,
         zero_init=own.zero_init,
         warm_start=own.warm_start,
@@ -120,7 +124,7 @@ def build_denoiser(
     """
     shape = _Width(backbone.width, backbone.num_text_tokens)
     conditioner = build_conditioner(
-        conditioner_settings(settings, backbone.width), ranks, shape, taxa, seed=settings.seed
+        conditioner_settings(settings, backbone, ranks, taxa), ranks, shape, taxa, seed=settings.seed
     )
     conditioner = conditioner.to(backbone.device)
     if cache_dir is not None:

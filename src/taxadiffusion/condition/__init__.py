@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from taxadiffusion.condition.classes import ClassEmbeddingConditioner
 from taxadiffusion.condition.conditioner import Conditioner
-from taxadiffusion.condition.prompt import PromptConditioner, prompt
+from taxadiffusion.condition.prompt import PromptConditioner, num_parts_needed, prompt
 from taxadiffusion.condition.settings import (
     ClassEmbeddingSettings,
     ConditionerSettings,
@@ -31,6 +31,7 @@ __all__ = [
     "TaxonomyConditioner",
     "TaxonomySettings",
     "build_conditioner",
+    "num_parts_needed",
     "prompt",
 ]
 

@@ -26,11 +26,15 @@ class TaxonomySettings(BaseModel):
 
 
 class PromptSettings(BaseModel):
-    """The base's own text encoder over "order: Perciformes, family: Pomacentridae, …"."""
+    """The base's own text encoder over "order: Perciformes, family: Pomacentridae, …".
+
+    num_parts: into how many prompts a lineage is cut where one would be too long for the text encoder.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["prompt"] = "prompt"
+    num_parts: int = Field(default=1, ge=1, le=32)
 
 
 class ClassEmbeddingSettings(BaseModel):
@@ -42,12 +46,13 @@ class ClassEmbeddingSettings(BaseModel):
 
 
 class TaxonAdapterSettings(BaseModel):
-    """Number of extra tokens; they have a cross-attention of their own (`decoupled`)."""
+    """Number of extra tokens, which have a cross-attention of their own (`decoupled`); `num_parts` as for prompts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["taxon_adapter"] = "taxon_adapter"
     num_tokens: int = Field(default=4, ge=1, le=256)
+    num_parts: int = Field(default=1, ge=1, le=32)
 
 
 ConditionerSettings = Annotated[

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from taxadiffusion.condition.conditioner import Conditioner, single_holes
-from taxadiffusion.condition.prompt import prompt
+from taxadiffusion.condition.conditioner import Conditioner
+from taxadiffusion.condition.prompt import prompt_parts, prompt_texts
 from taxadiffusion.condition.settings import TaxonAdapterSettings
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.text import TokenStates
@@ -37,16 +37,19 @@ class TaxonAdapterConditioner(Conditioner):
         """(U, T + K, D)."""
         device = self.projection.weight.device
         null = self.states([""]).to(device)  # (1, T, D)
-        states = self.states([prompt(lineage) for lineage in lineages]).to(device)
         named = torch.tensor([bool(lineage) for lineage in lineages], device=device)
-        embedding = states.mean(1) * named[:, None]  # (U, E)
+        embedding = self._embedding(lineages).to(device) * named[:, None]  # (U, E)
         extra = self.projection(embedding).reshape(len(lineages), self.settings.num_tokens, -1)
         return torch.cat([null.expand(len(lineages), -1, -1), self.norm(extra)], dim=1)
 
+    def _embedding(self, lineages: Sequence[Lineage]) -> Tensor:
+        """Mean state of the prompt's tokens, (U, E)."""
+        parts = [prompt_parts(lineage, self.ranks, self.settings.num_parts) for lineage in lineages]
+        return torch.stack([self.states(column).mean(1) for column in zip(*parts, strict=True)]).mean(0)
+
     def texts(self, lineages: Iterable[Lineage]) -> list[str]:
         """The prompts of every truncation and single hole."""
-        known = (lineage.only(self.ranks) for lineage in lineages)
-        return list(dict.fromkeys(["", *(prompt(part) for lineage in known for part in single_holes(lineage))]))
+        return prompt_texts(lineages, self.ranks, self.settings.num_parts)
 
     def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
         """One group: "taxon_tokens"."""
