@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from tests.faults import crash, disk
+from tests.faults import crash, disk, network, processes, resume, signals
 from tests.faults.harness import Plan, Recorder
 from tests.faults.training import pristine
 
@@ -20,6 +20,13 @@ GOALS: Mapping[int, Callable[[Plan], Recorder]] = {
     1: crash.run,
     2: disk.full_disk,
     3: disk.bit_rot,
+    4: resume.resume,
+    5: resume.environments,
+    6: processes.as_one,
+    7: processes.faults_of_one,
+    8: signals.all_signals,
+    9: signals.pairs,
+    15: network.no_network,
 }
 
 
@@ -34,6 +41,7 @@ def main() -> int:
     parser.add_argument("--soak-minutes", type=float, default=30.0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    network.watch_network()
     plan = Plan(arguments.subset, arguments.soak_minutes, arguments.seed)
     pristine()  # import and build once; every case forks from here
     started = time.monotonic()

@@ -120,7 +120,7 @@ def full_disk(plan: Plan) -> Recorder:
         whole = sum(file.stat().st_size for file in newest.iterdir())
     rng = random.Random(plan.seed)
     for index in range(half):
-        limit = int(largest * index / half)  # every step must grow the log, so that even the least limit is felt
+        limit = 2000 + int((largest - 2500) * index / half)  # below 2,000 the child could not write its own message
         file_size_limit(recorder, index, limit, reference)
     for index in range(half):
         small_disk(recorder, index, int(whole * rng.uniform(1.5, 6.0)), reference)

@@ -47,11 +47,11 @@ class Job:
     before: Callable[[], None] | None = None  # the same, before anything is opened
     world: Callable[[], World] | None = None
     takes_notes: bool = True
+    stop: StopSignal = field(default_factory=StopSignal)
 
     def run(self) -> None:
         """In a child: the whole run under its lock, as the command does it."""
-        stop = StopSignal()
-        stop.install()
+        self.stop.install()
         if self.before:
             self.before()
         world = self.world() if self.world else World()
@@ -60,7 +60,7 @@ class Job:
         settings = loop_settings(**self.settings)
         trainer = tiny_trainer(
             self.run_dir, steps=self.steps, strategy=self.strategy, source=self.source, settings=settings,
-            denoiser=pristine(), world=world, stop=stop, in_worker=lock[0].release if lock else None,
+            denoiser=pristine(), world=world, stop=self.stop, in_worker=lock[0].release if lock else None,
         )  # fmt: skip
         if self.prepare:
             self.prepare(trainer)

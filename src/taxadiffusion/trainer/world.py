@@ -28,8 +28,10 @@ class World:
     def join(cls, timeout_s: int) -> World:
         """This process's place, read from what the launcher set; one process when started without a launcher."""
         from accelerate import PartialState
+        from accelerate.utils import parse_flag_from_env
 
-        state = PartialState(timeout=timedelta(seconds=timeout_s))
+        cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+        state = PartialState(cpu=cpu, timeout=timedelta(seconds=timeout_s))
         return cls(state.process_index, state.num_processes, torch.device(state.device))
 
     @property
