@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,12 @@ HEADER = (
 )
 
 
-def write_shard(path: Path, samples: dict[str, dict[str, str]]) -> None:
+def write_shard(path: Path, samples: Mapping[str, Mapping[str, str | bytes]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as archive:
         for key, entries in samples.items():
-            for suffix, text in entries.items():
-                data = text.encode()
+            for suffix, content in entries.items():
+                data = content.encode() if isinstance(content, str) else content
                 entry = tarfile.TarInfo(f"{key}.{suffix}")
                 entry.size = len(data)
                 archive.addfile(entry, io.BytesIO(data))
