@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from taxadiffusion.dataset import PreparedDataset
-
 from taxadiffusion.evaluate.naming import Namer, balanced_accuracy
 from taxadiffusion.evaluate.pictures import generated_folder, photographs
 from taxadiffusion.features.cache import CachedExtractor

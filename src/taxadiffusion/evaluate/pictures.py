@@ -1,9 +1,9 @@
-"""The two sides of a comparison: photographs of a prepared data set, and a folder of generated images."""
+"""The two sides of a comparison: photographs of a prepared data set, and folders of generated images."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,43 +12,42 @@ from numpy.typing import NDArray
 
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import DataError
-from taxadiffusion.features.cache import Extractor
+from taxadiffusion.features import Extractor
 from taxadiffusion.images import load_image
 from taxadiffusion.names import Lineage, Rank
-from taxadiffusion.readers.record import Box
 
 # N images, D feature width
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """N images on disk with what each shows; `seeds` is None for photographs."""
+    """N images on disk with what each shows."""
 
     name: str
-    paths: tuple[Path, ...]
+    files: tuple[str, ...]
+    """For messages and tables: where each image lies."""
     lineages: tuple[Lineage, ...]
-    boxes: tuple[Box | None, ...]
-    seeds: tuple[int, ...] | None = None
+    load: Callable[[int, int], NDArray[np.uint8]]
+    """(position, size_px) → uint8 (3, size_px, size_px), a square crop with the aspect kept."""
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.files)
 
-    def select(self, indices: Sequence[int] | NDArray[np.integer]) -> Pictures:
-        """Only the images at `indices`, in their order."""
+    def select(self, positions: Sequence[int] | NDArray[np.integer]) -> Pictures:
+        """Only the images at `positions`, in their order."""
+        kept = [int(i) for i in positions]
         return Pictures(
             self.name,
-            tuple(self.paths[i] for i in indices),
-            tuple(self.lineages[i] for i in indices),
-            tuple(self.boxes[i] for i in indices),
-            None if self.seeds is None else tuple(self.seeds[i] for i in indices),
+            tuple(self.files[i] for i in kept),
+            tuple(self.lineages[i] for i in kept),
+            lambda i, size_px: self.load(kept[i], size_px),
         )
 
     def images(self, size_px: int, batch_size: int = 64) -> Iterator[NDArray[np.uint8]]:
-        """uint8 batches (B, 3, `size_px`, `size_px`), square crops with the aspect kept."""
+        """uint8 batches (B, 3, `size_px`, `size_px`)."""
         for start in range(0, len(self), batch_size):
-            stop = start + batch_size
-            pairs = zip(self.paths[start:stop], self.boxes[start:stop], strict=True)
-            yield np.stack([load_image(path, size_px, "crop", box) for path, box in pairs])
+            positions = range(start, min(start + batch_size, len(self)))
+            yield np.stack([self.load(i, size_px) for i in positions])
 
     def features(self, extractor: Extractor, size_px: int) -> NDArray[np.float32]:
         """(N, D) features of the images at `size_px`."""
@@ -59,46 +58,55 @@ class Pictures:
 
 def photographs(dataset: PreparedDataset, split: str, ranks: Sequence[Rank]) -> Pictures:
     """The images of one split that name a taxon at any of `ranks`, with lineages reduced to `ranks`."""
-    records = [dataset.record(int(row)) for row in dataset.rows(split)]
-    lineages = [dataset.taxonomy.lineage(record.taxon_id).only(ranks) for record in records]
+    rows = [int(row) for row in dataset.rows(split)]
+    lineages = [dataset.lineage(row).only(ranks) for row in rows]
     kept = [i for i, lineage in enumerate(lineages) if lineage]
     if not kept:
         raise DataError(f"{dataset.path}: split {split!r} has no image that names a taxon at {', '.join(ranks)}")
     return Pictures(
         f"{dataset.path.name} {split}",
-        tuple(records[i].path for i in kept),
+        tuple(str(dataset.record(rows[i]).path) for i in kept),
         tuple(lineages[i] for i in kept),
-        tuple(records[i].box for i in kept),
+        lambda i, size_px: dataset.image(rows[kept[i]], size_px),
     )
 
 
 def generated_folder(folder: Path, ranks: Sequence[Rank]) -> Pictures:
-    """A folder that `taxadiffusion generate` wrote: images beside a `metadata.csv` with rank columns and `seed`.
+    """A folder that `taxadiffusion generate` wrote: images beside a `metadata.csv` with a column for each rank.
 
-    A `species` or `specific_epithet` column holds the epithet. Lineages are reduced to `ranks`. Raises `DataError` for
-    a missing table, column, file or name.
+    A `species` or `specific_epithet` column holds the epithet. Lineages are reduced to `ranks`; an image's finest name
+    is what it was asked to show. Raises `DataError` for a missing table, column, file or name.
     """
     table = folder / "metadata.csv"
     if not table.is_file():
         raise DataError(f"{folder}: no metadata.csv; give a folder that `taxadiffusion generate` wrote")
     with table.open(newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
-    if not rows:
-        raise DataError(f"{table}: no rows; generate at least one image")
-    if "file_name" not in rows[0]:
-        raise DataError(f"{table}: no column file_name; columns are {', '.join(rows[0])}")
-    paths, lineages, seeds = [], [], []
-    for number, row in enumerate(rows, 1):
-        path = folder / row["file_name"]
-        if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
-            raise DataError(f"{table} row {number}: file_name {row['file_name']!r} is not a file in {folder}")
-        names = {rank: row.get(rank) for rank in ranks}
-        if "species" in names and not names["species"]:
-            names["species"] = row.get("specific_epithet")
-        lineage = Lineage.of(names)
-        if not lineage:
-            raise DataError(f"{table} row {number}: no name in any of the columns {', '.join(ranks)}")
-        paths.append(path)
-        lineages.append(lineage)
-        seeds.append(int(row.get("seed") or 0))
-    return Pictures(str(folder), tuple(paths), tuple(lineages), (None,) * len(paths), tuple(seeds))
+    if not rows or "file_name" not in rows[0]:
+        raise DataError(f"{table}: needs a column file_name and one or more rows; generate images first")
+    files = [_file(table, number, row["file_name"]) for number, row in enumerate(rows, 2)]
+    lineages = [_lineage(table, number, row, ranks) for number, row in enumerate(rows, 2)]
+    return Pictures(
+        str(folder),
+        tuple(map(str, files)),
+        tuple(lineages),
+        lambda i, size_px: load_image(files[i], size_px),
+    )
+
+
+def _file(table: Path, number: int, name: str) -> Path:
+    folder = table.parent.resolve()
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder) or not path.is_file():
+        raise DataError(f"{table} row {number}: file_name {name!r} is no file below {table.parent}")
+    return path
+
+
+def _lineage(table: Path, number: int, row: dict[str, str], ranks: Sequence[Rank]) -> Lineage:
+    names = {rank: row.get(rank) for rank in ranks}
+    if "species" in names and not names["species"]:
+        names["species"] = row.get("specific_epithet")
+    lineage = Lineage.of(names)
+    if not lineage:
+        raise DataError(f"{table} row {number}: no name in any of the columns {', '.join(ranks)}")
+    return lineage

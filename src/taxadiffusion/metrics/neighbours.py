@@ -98,13 +98,18 @@ class Memorisation:
     """Nearer than all but `expected` of the unseen photographs."""
     expected: float
     """Share of unseen photographs nearer than `threshold`: what a model that copies nothing would show."""
-    nearer_than_real: float
-    """P(a generated image is nearer to training than an unseen photograph); 0.5 is par (Meehan et al. 2020's U)."""
+    nearer: Floats
+    """(N,) share of unseen photographs that lie farther from training than each image."""
 
     @property
     def copies(self) -> NDArray[np.bool_]:
         """(N,) whether each image is flagged as a copy."""
         return np.asarray(self.distances < self.threshold)
+
+    @property
+    def nearer_than_real(self) -> float:
+        """P(a generated image is nearer to training than an unseen photograph); 0.5 is par (Meehan et al. 2020)."""
+        return float(self.nearer.mean())
 
     @property
     def share(self) -> float:
@@ -127,7 +132,7 @@ def memorisation(generated: Floats, train: Floats, unseen: Floats, expected: flo
     ties = np.searchsorted(np.sort(real_distances), distances, side="right") - below
     nearer = 1 - (below + ties / 2) / len(real_distances)  # (N,) share of unseen photographs farther than this image
     threshold = float(np.quantile(real_distances, expected))
-    return Memorisation(positions, distances, threshold, expected, float(nearer.mean()))
+    return Memorisation(positions, distances, threshold, expected, nearer)
 
 
 def _unit(features: Floats) -> Floats:

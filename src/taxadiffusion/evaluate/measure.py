@@ -1,0 +1,244 @@
+"""Features and names of two sides → the scores of a method at one rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taxadiffusion.errors import DataError
+from taxadiffusion.evaluate.naming import Namer
+from taxadiffusion.evaluate.scores import BUCKETS, ConfusionPair, CopyPair, RankScores, TaxonScores, bucket_of
+from taxadiffusion.metrics.distribution import Reference
+from taxadiffusion.metrics.intervals import Interval, mean_over_taxa, statistic_within_taxa
+from taxadiffusion.metrics.naming import confusions, correct_at, error_height
+from taxadiffusion.metrics.neighbours import Memorisation, memorisation, overlap
+from taxadiffusion.names import Lineage, Rank
+
+# N images, D feature width
+Floats = NDArray[np.float32]
+
+NUM_NEIGHBOURS = 5  # Naeem et al. 2020
+NUM_WORST_PAIRS = 24
+NUM_DISTANCE_DRAWS = 20  # bootstrap draws of a distance; its standard error needs no more
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """N images: their features (N, D), what each shows or was asked to show, where it lies, and which run made it."""
+
+    features: Floats
+    lineages: tuple[Lineage, ...]
+    files: tuple[str, ...]
+    runs: tuple[int, ...]
+    """0 … R-1: models trained with their own seeds; all 0 for photographs."""
+    scores: dict[str, NDArray[np.floating]]
+    """Further scores of each image (N,), by name: LPIPS, alignment."""
+
+    def select(self, positions: Sequence[int] | NDArray[np.integer]) -> Side:
+        """Only the images at `positions`."""
+        kept = [int(i) for i in positions]
+        return Side(
+            self.features[kept],
+            tuple(self.lineages[i] for i in kept),
+            tuple(self.files[i] for i in kept),
+            tuple(self.runs[i] for i in kept),
+            {name: values[kept] for name, values in self.scores.items()},
+        )
+
+
+class RankJudge:
+    """Photographs seen as taxa of one rank, ready to judge the images of any method at that rank."""
+
+    def __init__(
+        self,
+        rank: Rank,
+        ranks: Sequence[Rank],
+        namer: Namer,
+        train: Side,
+        unseen: Side,
+        *,
+        max_reference_per_taxon: int,
+        copy_quantile: float,
+        seed: int,
+    ) -> None:
+        self._rank = rank
+        self._ranks = tuple(ranks)
+        self._namer = namer
+        self._train = train
+        self._unseen = unseen
+        self._copy_quantile = copy_quantile
+        self._seed = seed
+        taxa = [lineage.truncated(rank) for lineage in train.lineages]
+        self._counts = {taxon: taxa.count(taxon) for taxon in dict.fromkeys(taxa)}
+        rng = np.random.default_rng(seed)
+        drawn = [_draw(rows, max_reference_per_taxon, rng) for rows in _groups(taxa).values()]
+        self._reference = train.select(np.concatenate(drawn))
+        self._distances = Reference(self._reference.features)
+
+    def __call__(self, side: Side, name: str) -> RankScores:
+        """Scores of the images that were asked to show a taxon of this rank.
+
+        A taxon known to no finer rank than another one (a group that training holds by its family alone) belongs to the
+        finest rank too. Raises `DataError` where there are too few images for a metric, or a taxon that training lacks.
+        """
+        strange = sorted({str(taxon) for taxon in side.lineages if taxon not in self._counts})
+        if strange:
+            raise DataError(f"{name}: no training photograph shows {strange[0]} at rank {self._rank}; leave it out")
+        predicted = [lineage.truncated(self._rank) for lineage in self._namer(side.features)]
+        copied = memorisation(side.features, self._train.features, self._unseen.features, self._copy_quantile)
+        per_image = self._per_image(side, predicted, copied)
+        rng = np.random.default_rng(self._seed)
+        metrics = {metric: _interval(values, side, rng) for metric, values in per_image.items()}
+        metrics |= self._of_sets(side, name, rng)
+        return RankScores(
+            rank=self._rank,
+            num_images=len(side.lineages),
+            metrics=metrics,
+            buckets=self._by_bucket(side, per_image, rng),
+            taxa=self._by_taxon(side, per_image),
+            confusions=tuple(
+                ConfusionPair(c.true, c.predicted, c.count, c.of) for c in confusions(predicted, side.lineages)
+            ),
+            nearest=self._nearest(side, copied),
+        )
+
+    def _per_image(self, side: Side, predicted: Sequence[Lineage], copied: Memorisation) -> dict[str, Floats]:
+        """Metrics that are means over images: their values (N,)."""
+        heights = [error_height(p, t, self._ranks) for p, t in zip(predicted, side.lineages, strict=True)]
+        values: dict[str, NDArray[np.floating]] = {
+            "rank_accuracy": correct_at(self._rank, predicted, side.lineages).astype(np.float64),
+            "error_height": np.array(heights, dtype=np.float64),
+            "distance_to_real": _distance_to_taxon(side, self._train, self._rank),
+            "diversity": _distance_within_taxon(side),
+            "copies": copied.copies.astype(np.float64),
+            "nearer_than_real": copied.nearer,
+            **side.scores,
+        }
+        return {name: np.asarray(v, dtype=np.float32) for name, v in values.items()}
+
+    def _of_sets(self, side: Side, name: str, rng: np.random.Generator) -> dict[str, Interval]:
+        """Metrics of all images together: distances of each run's images to the reference, and overlap."""
+        runs = [np.flatnonzero(np.array(side.runs) == run) for run in sorted(set(side.runs))]
+        groups = [[rows[taxon] for taxon in _groups([side.lineages[i] for i in rows]).values()] for rows in runs]
+        found: dict[str, Interval] = {}
+        distances: dict[str, Callable[[Floats], float]] = {
+            "frechet_distance": self._distances.frechet,
+            "kernel_distance": self._distances.kernel,
+        }
+        for metric, distance in distances.items():
+            found[metric] = statistic_within_taxa(
+                lambda _, rows, distance=distance: distance(side.features[rows]),  # type: ignore[misc]
+                groups,
+                rng,
+                num_draws=NUM_DISTANCE_DRAWS,
+            )
+        if min(map(len, runs)) <= NUM_NEIGHBOURS:
+            raise DataError(
+                f"{name}: {min(map(len, runs))} images at rank {self._rank} are too few for coverage with "
+                f"{NUM_NEIGHBOURS} neighbours; generate {NUM_NEIGHBOURS + 1} or more, or leave the rank out of --ranks"
+            )
+        overlaps = [overlap(self._reference.features, side.features[rows], NUM_NEIGHBOURS) for rows in runs]
+        density = np.empty(len(side.lineages))
+        for rows, found_overlap in zip(runs, overlaps, strict=True):
+            density[rows] = found_overlap.densities
+        found["precision"] = _interval(density > 0, side, rng)
+        found["density"] = _interval(density, side, rng)
+        taxa = _groups([lineage.truncated(self._rank) for lineage in self._reference.lineages])
+        found["recall"] = mean_over_taxa([[o.recalled[rows] for o in overlaps] for rows in taxa.values()], rng)
+        found["coverage"] = mean_over_taxa([[o.covered[rows] for o in overlaps] for rows in taxa.values()], rng)
+        return found
+
+    def _by_bucket(
+        self, side: Side, per_image: dict[str, Floats], rng: np.random.Generator
+    ) -> dict[str, dict[str, Interval]]:
+        buckets = np.array([bucket_of(self._counts[taxon]) for taxon in side.lineages])
+        found = {}
+        for bucket, _, _ in BUCKETS:
+            rows = np.flatnonzero(buckets == bucket)
+            if len(rows):
+                part = side.select(rows)
+                found[bucket] = {name: _interval(values[rows], part, rng) for name, values in per_image.items()}
+        return found
+
+    def _by_taxon(self, side: Side, per_image: dict[str, Floats]) -> tuple[TaxonScores, ...]:
+        groups = _groups(side.lineages)
+        scores = [
+            TaxonScores(
+                taxon=taxon,
+                num_photographs=self._counts[taxon],
+                num_images=len(rows),
+                named_right=float(per_image["rank_accuracy"][rows].mean()),
+                error_height=float(per_image["error_height"][rows].mean()),
+                copies=float(per_image["copies"][rows].mean()),
+            )
+            for taxon, rows in groups.items()
+        ]
+        return tuple(sorted(scores, key=lambda s: (s.num_photographs, s.taxon.names)))
+
+    def _nearest(self, side: Side, copied: Memorisation) -> tuple[CopyPair, ...]:
+        order = np.argsort(copied.distances, kind="stable")[:NUM_WORST_PAIRS]
+        return tuple(
+            CopyPair(
+                generated=side.files[i],
+                photograph=self._train.files[copied.positions[i]],
+                taxon=side.lineages[i],
+                distance=float(copied.distances[i]),
+                flagged=bool(copied.copies[i]),
+            )
+            for i in order
+        )
+
+
+def _groups(taxa: Sequence[Lineage]) -> dict[Lineage, NDArray[np.intp]]:
+    """The positions of each taxon's images."""
+    found: dict[Lineage, list[int]] = {}
+    for i, taxon in enumerate(taxa):
+        found.setdefault(taxon, []).append(i)
+    return {taxon: np.array(rows) for taxon, rows in found.items()}
+
+
+def _draw(rows: NDArray[np.intp], number: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    return rows if len(rows) <= number else np.sort(rng.choice(rows, number, replace=False))
+
+
+def _interval(values: NDArray[np.generic], side: Side, rng: np.random.Generator) -> Interval:
+    """The mean over taxa and runs of (N,) values. A taxon that a run lacks makes it a `DataError`."""
+    runs = np.array(side.runs)
+    numbers = np.asarray(values, dtype=np.float64)
+    return mean_over_taxa(
+        [
+            [numbers[rows[runs[rows] == run]] for run in sorted(set(side.runs))]
+            for rows in _groups(side.lineages).values()
+        ],
+        rng,
+    )
+
+
+def _unit(features: Floats) -> NDArray[np.floating]:
+    return features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
+
+
+def _distance_to_taxon(side: Side, train: Side, rank: Rank) -> NDArray[np.floating]:
+    """(N,) mean cosine distance of each image to all training photographs of its taxon."""
+    centres = {
+        taxon: _unit(train.features[rows]).mean(0)
+        for taxon, rows in _groups([lineage.truncated(rank) for lineage in train.lineages]).items()
+    }
+    means = np.stack([centres[taxon] for taxon in side.lineages])
+    return np.asarray(1 - (_unit(side.features) * means).sum(1))
+
+
+def _distance_within_taxon(side: Side) -> NDArray[np.floating]:
+    """(N,) mean cosine distance of each image to the other images of its taxon and run; 0 for a single one."""
+    unit, found = _unit(side.features), np.zeros(len(side.lineages))
+    runs = np.array(side.runs)
+    for taxon in _groups(side.lineages).values():
+        for run in set(side.runs):
+            rows = taxon[runs[taxon] == run]
+            if len(rows) > 1:
+                similarity = unit[rows] @ unit[rows].sum(0) - (unit[rows] ** 2).sum(1)
+                found[rows] = 1 - similarity / (len(rows) - 1)
+    return found

@@ -1,0 +1,139 @@
+"""What an evaluation found, as plain values that go to JSON and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from taxadiffusion.metrics.intervals import Interval
+from taxadiffusion.names import Lineage, Rank
+
+BUCKETS: tuple[tuple[str, int, int | None], ...] = (
+    ("1–5", 1, 5),
+    ("6–20", 6, 20),
+    ("21–100", 21, 100),
+    (">100", 101, None),
+)
+"""Frequency buckets: name, fewest and most training photographs of a taxon."""
+
+LOWER_IS_BETTER = frozenset(
+    {"frechet_distance", "kernel_distance", "lpips_to_real", "distance_to_real", "error_height", "copies"}
+)
+"""Metrics of which less is better; `nearer_than_real` is best at 0.5."""
+
+
+def bucket_of(num_photographs: int) -> str:
+    """The frequency bucket of a taxon with so many training photographs (1 or more)."""
+    return next(
+        name for name, low, high in BUCKETS if num_photographs >= low and (high is None or num_photographs <= high)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TaxonScores:
+    """One taxon's images: share named right, how far off the others are, and copies among them."""
+
+    taxon: Lineage
+    num_photographs: int
+    """In training."""
+    num_images: int
+    named_right: float
+    error_height: float
+    copies: float
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPair:
+    """A generated image and its nearest training photograph."""
+
+    generated: str
+    photograph: str
+    taxon: Lineage
+    distance: float
+    flagged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConfusionPair:
+    """How many of `of` images of `true` were taken for `predicted`."""
+
+    true: Lineage
+    predicted: Lineage
+    count: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class RankScores:
+    """A method at one rank: every metric with its interval, the same by frequency bucket, and what lies behind them."""
+
+    rank: Rank
+    num_images: int
+    metrics: Mapping[str, Interval]
+    buckets: Mapping[str, Mapping[str, Interval]]
+    taxa: tuple[TaxonScores, ...]
+    confusions: tuple[ConfusionPair, ...]
+    nearest: tuple[CopyPair, ...]
+    """The pairs nearest to each other, nearest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """What the figures depend on beside the images: stated with every result."""
+
+    dataset: str
+    dataset_hash: str
+    ranks: tuple[Rank, ...]
+    extractor: str
+    extractor_sha256: str
+    size_px: int
+    reference_split: str
+    max_reference_per_taxon: int
+    copy_quantile: float
+    seed: int
+    software: Mapping[str, str]
+    perceptual: str | None = None
+    perceptual_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Methods by name, each with its ranks; `real` holds unseen photographs measured the same way: the ceiling."""
+
+    protocol: Protocol
+    methods: Mapping[str, tuple[RankScores, ...]]
+    real: tuple[RankScores, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON with `table1[method][rank][metric] = {mean, low, high}` first, details after."""
+        named = {**self.methods, "real_test_photographs": self.real}
+        return {
+            "schema": 1,
+            "protocol": asdict(self.protocol),
+            "table1": {
+                method: {s.rank: {name: asdict(i) for name, i in s.metrics.items()} for s in ranks}
+                for method, ranks in named.items()
+            },
+            "details": {method: {s.rank: _details(s) for s in ranks} for method, ranks in named.items()},
+        }
+
+
+def _details(scores: RankScores) -> dict[str, Any]:
+    return {
+        "num_images": scores.num_images,
+        "buckets": {b: {name: asdict(i) for name, i in found.items()} for b, found in scores.buckets.items()},
+        "taxa": [
+            {**asdict(t), "taxon": _names(t.taxon), "label": t.taxon.label, "bucket": bucket_of(t.num_photographs)}
+            for t in scores.taxa
+        ],
+        "confusions": [
+            {"true": c.true.label, "predicted": c.predicted.label, "count": c.count, "of": c.of}
+            for c in scores.confusions
+        ],
+        "nearest": [{**asdict(p), "taxon": _names(p.taxon), "label": p.taxon.label} for p in scores.nearest],
+    }
+
+
+def _names(lineage: Lineage) -> dict[Rank, str]:
+    return dict(lineage.names)
