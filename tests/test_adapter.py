@@ -83,6 +83,7 @@ def copy(saved: Path, tmp_path: Path) -> Path:
         (PromptSettings(), None, True),
         (ClassEmbeddingSettings(), LoRASettings(), False),
         (TaxonAdapterSettings(), None, False),
+        (TaxonAdapterSettings(embedding_width=6), None, False),
     ],
 )
 def test_what_is_saved_draws_the_same_pictures_when_read(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -82,6 +83,11 @@ def test_ranks_the_model_does_not_know_change_nothing() -> None:
     conditioner = make().eval()
     more = Lineage.of([("kingdom", "Animalia"), *CLARKII.names])
     assert torch.equal(conditioner([more]), conditioner([CLARKII]))
+
+
+def test_a_lineage_of_unknown_ranks_is_an_error_and_not_the_null() -> None:
+    with pytest.raises(DataError, match=r"kingdom: Animalia.*order, family, genus, species"):
+        make()([Lineage.of({"kingdom": "Animalia"})])
 
 
 def test_a_lineage_alone_is_the_lineage_in_a_batch_and_is_encoded_once() -> None:
@@ -164,7 +170,7 @@ def test_texts_are_all_that_any_condition_asks_for() -> None:
         make(),
         PromptConditioner(RANKS, States(), PromptSettings()),
         PromptConditioner(RANKS, States(), PromptSettings(num_parts=3)),
-        TaxonAdapterConditioner(RANKS, States(), TaxonAdapterSettings(num_parts=2)),
+        TaxonAdapterConditioner(RANKS, States(), TaxonAdapterSettings(num_parts=2), ()),
     ):
         texts = conditioner.texts([CLARKII, CORNUTUS])
         assert len(texts) == len(set(texts))
@@ -235,7 +241,7 @@ def test_a_class_embedding_is_one_vector_per_taxon_and_rank() -> None:
     assert torch.equal(family[2:], null[2:])
     assert torch.equal(holed[1], null[1])
     assert torch.equal(holed[[0, 2, 3]], clarkii[[0, 2, 3]])
-    with pytest.raises(DataError, match="no vector for"):
+    with pytest.raises(DataError, match="nothing learned for order: Gadiformes"):
         conditioner([Lineage.of({"order": "Gadiformes"})])
 
 
@@ -249,9 +255,32 @@ def test_homonyms_have_vectors_of_their_own() -> None:
 
 
 def test_the_taxon_adapter_adds_tokens_to_the_null() -> None:
-    conditioner = TaxonAdapterConditioner(RANKS, States(), TaxonAdapterSettings(num_tokens=3)).eval()
+    conditioner = TaxonAdapterConditioner(RANKS, States(), TaxonAdapterSettings(num_tokens=3), ()).eval()
     clarkii, cornutus, null = conditioner([CLARKII, CORNUTUS, Lineage()])
     assert clarkii.shape == (5 + 3, 16)
     assert torch.equal(clarkii[:5], conditioner.states([""])[0])
     assert not torch.allclose(clarkii[5:], cornutus[5:])
     assert not torch.allclose(clarkii[5:], null[5:])
+
+
+def test_a_table_of_embeddings_is_read_by_lineage_and_never_trained() -> None:
+    settings = TaxonAdapterSettings(embedding_width=6)
+    conditioner = TaxonAdapterConditioner(RANKS, States(), settings, [CLARKII, CORNUTUS]).eval()
+    asked: list[Lineage] = []
+
+    def embed(lineages: Sequence[Lineage]) -> np.ndarray:
+        asked.extend(lineages)
+        return np.random.default_rng(0).normal(size=(len(lineages), 6)).astype(np.float32)
+
+    conditioner.fill(embed)
+    assert len(asked) == len(set(asked)) == 7
+    conditioner.train_only(["taxon_tokens"])
+    assert conditioner.table is not None
+    assert not conditioner.table.requires_grad
+    row = asked.index(CORNUTUS.truncated("genus"))
+    extra = conditioner([CORNUTUS.truncated("genus")])[0, 5:]
+    expected = conditioner.norm(conditioner.projection(conditioner.table[row]).reshape(4, 16))
+    torch.testing.assert_close(extra, expected)
+    assert conditioner.texts([CLARKII]) == [""]
+    with pytest.raises(DataError, match="nothing learned for"):
+        conditioner([Lineage.of({"order": "Gadiformes"})])

@@ -143,8 +143,8 @@ class Backbone(nn.Module):
     def vae(self) -> Any:
         if "_vae" not in self.__dict__:
             model = _load_model(AutoencoderKL, self.path, "vae", torch.float32).eval().requires_grad_(False)
-            self.__dict__["_vae"] = model.to(self.device)
-        return self.__dict__["_vae"]
+            self.__dict__["_vae"] = model
+        return self.__dict__["_vae"].to(self.device)
 
     @property
     def text(self) -> TextEncoder:
@@ -152,7 +152,7 @@ class Backbone(nn.Module):
             self.__dict__["_text"] = TextEncoder.load(
                 self.path, dtype=self.dtype, device=self.device, num_tokens=self._num_text_tokens
             )
-        return self.__dict__["_text"]  # type: ignore[no-any-return]
+        return self.__dict__["_text"].to(self.device)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def encode(self, images: npt.NDArray[np.uint8] | Tensor) -> Tensor:

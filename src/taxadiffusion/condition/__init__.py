@@ -46,7 +46,8 @@ def build_conditioner(
 ) -> Conditioner:
     """The conditioner that the settings describe, freshly initialised from `seed`.
 
-    states: a text encoder, or its states from disk. taxa: every taxon of the taxonomy (read by the class embedding).
+    states: a text encoder, or its states from disk. taxa: every taxon of the taxonomy (for tables of
+    taxa).
     """
     if isinstance(settings, TaxonomySettings):
         return TaxonomyConditioner(ranks, states, settings, seed=seed)
@@ -54,4 +55,4 @@ def build_conditioner(
         return PromptConditioner(ranks, states, settings)
     if isinstance(settings, ClassEmbeddingSettings):
         return ClassEmbeddingConditioner(ranks, states, settings, taxa, seed=seed)
-    return TaxonAdapterConditioner(ranks, states, settings, seed=seed)
+    return TaxonAdapterConditioner(ranks, states, settings, taxa, seed=seed)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from taxadiffusion.condition.conditioner import Conditioner, single_holes
+from taxadiffusion.condition.conditioner import Conditioner
 from taxadiffusion.condition.settings import ClassEmbeddingSettings
-from taxadiffusion.errors import DataError
+from taxadiffusion.condition.taxa import TaxonRows
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.text import TokenStates
 
@@ -30,16 +30,10 @@ class ClassEmbeddingConditioner(Conditioner):
         seed: int = 0,
     ) -> None:
         super().__init__(ranks, states, settings)
-        known = sorted({part for lineage in taxa for part in _truncations(lineage.only(ranks))}, key=lambda x: x.names)
-        self._index: dict[Lineage, int] = {}
-        for number, lineage in enumerate(known):
-            for part in single_holes(lineage):
-                if part.rank == lineage.rank:
-                    self._index.setdefault(part, number)
-            self._index[lineage] = number
+        self._rows = TaxonRows(taxa, ranks)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.taxa = nn.Parameter(torch.randn(len(known), states.width) * _INIT_STD)
+            self.taxa = nn.Parameter(torch.randn(len(self._rows), states.width) * _INIT_STD)
             self.missing = nn.Parameter(torch.randn(len(self.ranks), states.width) * _INIT_STD)
             self.norm = nn.LayerNorm(states.width)
 
@@ -48,7 +42,7 @@ class ClassEmbeddingConditioner(Conditioner):
         table = torch.cat([self.taxa, self.missing])
         rows = [
             [
-                self._number(lineage.truncated(rank)) if lineage.get(rank) else len(self.taxa) + position
+                self._rows[lineage.truncated(rank)] if lineage.get(rank) else len(self.taxa) + position
                 for position, rank in enumerate(self.ranks)
             ]
             for lineage in lineages
@@ -57,18 +51,9 @@ class ClassEmbeddingConditioner(Conditioner):
         tokens = table.index_select(0, index).reshape(len(lineages), len(self.ranks), -1)  # (U, R, D)
         return self.norm(tokens)  # type: ignore[no-any-return]
 
-    def _number(self, lineage: Lineage) -> int:
-        if lineage not in self._index:
-            raise DataError(f"the class embedding has no vector for {lineage}: it knows only taxa it was trained on")
-        return self._index[lineage]
-
     def texts(self, lineages: Iterable[Lineage]) -> list[str]:  # noqa: ARG002
         return []
 
     def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
         """One group: "classes"."""
         return {"classes": dict(self.named_parameters())}
-
-
-def _truncations(lineage: Lineage) -> list[Lineage]:
-    return [lineage.truncated(rank) for rank in lineage.ranks]

@@ -10,12 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from taxadiffusion.condition.settings import ConditionerSettings
+from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.text import TokenStates
 
 
 class Conditioner(nn.Module, ABC):
-    """Lineages → (B, T, D). Ranks that the model does not know are ignored; the empty lineage is the null condition."""
+    """Lineages → (B, T, D). The empty lineage is the null condition.
+
+    Ranks that the model does not know are left out; a lineage that has no other raises `DataError`.
+    """
 
     def __init__(self, ranks: Sequence[Rank], states: TokenStates, settings: ConditionerSettings) -> None:
         super().__init__()
@@ -28,11 +32,17 @@ class Conditioner(nn.Module, ABC):
 
     def forward(self, lineages: Sequence[Lineage]) -> Tensor:
         """(B, T, D) float32; every distinct lineage is encoded once."""
-        known = [lineage.only(self.ranks) for lineage in lineages]
+        known = [self._known(lineage) for lineage in lineages]
         unique = {lineage: index for index, lineage in enumerate(dict.fromkeys(known))}
         table = self.encode(list(unique))  # (U, T, D)
         index = torch.tensor([unique[lineage] for lineage in known], device=table.device)
         return table.index_select(0, index)  # (B, T, D)
+
+    def _known(self, lineage: Lineage) -> Lineage:
+        known = lineage.only(self.ranks)
+        if lineage and not known:
+            raise DataError(f"{lineage}: has none of the ranks that this model knows ({', '.join(self.ranks)})")
+        return known
 
     @abstractmethod
     def encode(self, lineages: Sequence[Lineage]) -> Tensor:

@@ -46,12 +46,17 @@ class ClassEmbeddingSettings(BaseModel):
 
 
 class TaxonAdapterSettings(BaseModel):
-    """Number of extra tokens, which have a cross-attention of their own (`decoupled`); `num_parts` as for prompts."""
+    """Number of extra tokens, which have a cross-attention of their own (`decoupled`).
+
+    embedding_width: of an embedding per taxon that is kept in a table; None = the base's text states are the embedding,
+    with `num_parts` as for prompts.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["taxon_adapter"] = "taxon_adapter"
     num_tokens: int = Field(default=4, ge=1, le=256)
+    embedding_width: int | None = Field(default=None, ge=1, le=16384)
     num_parts: int = Field(default=1, ge=1, le=32)
 
 

@@ -1,40 +1,59 @@
 """The taxon-embedding adapter: one embedding of the lineage → extra tokens beside the base's null (TaxaAdapter)."""
 
-# Letters: U unique lineages, T tokens, K extra tokens, D width, E width of the embedding.
+# Letters: U unique lineages, N taxa, T tokens, K extra tokens, D width, E width of the embedding.
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from taxadiffusion.condition.conditioner import Conditioner
 from taxadiffusion.condition.prompt import prompt_parts, prompt_texts
 from taxadiffusion.condition.settings import TaxonAdapterSettings
+from taxadiffusion.condition.taxa import TaxonRows
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.text import TokenStates
 
 
 class TaxonAdapterConditioner(Conditioner):
-    """(T + K) tokens: the base's null states, then K tokens made from one embedding of the lineage's prompt.
+    """(T + K) tokens: the base's null states, then K tokens made from one embedding of the lineage.
 
-    The embedding is the mean of the token states, whichever text model gives them. The null is the embedding zero, so
-    its tokens are learned as well.
+    Without `embedding_width` the embedding is the mean of the base's token states of the lineage's prompt. With it, a
+    table holds one for every taxon: `fill` writes it once from any model of names (BioCLIP's text side), and it is
+    saved with the adapter. The null is the embedding zero, so its tokens are learned as well.
     """
 
     settings: TaxonAdapterSettings
 
     def __init__(
-        self, ranks: Sequence[Rank], states: TokenStates, settings: TaxonAdapterSettings, *, seed: int = 0
+        self,
+        ranks: Sequence[Rank],
+        states: TokenStates,
+        settings: TaxonAdapterSettings,
+        taxa: Iterable[Lineage],
+        *,
+        seed: int = 0,
     ) -> None:
         super().__init__(ranks, states, settings)
+        width = settings.embedding_width
+        self._rows = TaxonRows(taxa if width else (), ranks)
+        self.table = nn.Parameter(torch.zeros(len(self._rows), width), requires_grad=False) if width else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.projection = nn.Linear(states.width, settings.num_tokens * states.width)
+            self.projection = nn.Linear(width or states.width, settings.num_tokens * states.width)
             self.norm = nn.LayerNorm(states.width)
 
+    def fill(self, embed: Callable[[Sequence[Lineage]], NDArray[np.float32]]) -> None:
+        """Write the table: `embed` gives (N, E) for the lineages of all taxa and their ancestors."""
+        assert self.table is not None, "this adapter reads the base's text states and has no table"
+        with torch.no_grad():
+            self.table.copy_(torch.from_numpy(embed(self._rows.lineages)))
+
     def encode(self, lineages: Sequence[Lineage]) -> Tensor:
-        """(U, T + K, D)."""
+        """(U, T + K, D). Raises `DataError` for a taxon that a table does not hold."""
         device = self.projection.weight.device
         null = self.states([""]).to(device)  # (1, T, D)
         named = torch.tensor([bool(lineage) for lineage in lineages], device=device)
@@ -43,14 +62,17 @@ class TaxonAdapterConditioner(Conditioner):
         return torch.cat([null.expand(len(lineages), -1, -1), self.norm(extra)], dim=1)
 
     def _embedding(self, lineages: Sequence[Lineage]) -> Tensor:
-        """Mean state of the prompt's tokens, (U, E)."""
+        """(U, E); that of an empty lineage is anything."""
+        if self.table is not None:
+            rows = [self._rows[lineage] if lineage else 0 for lineage in lineages]
+            return self.table[rows]
         parts = [prompt_parts(lineage, self.ranks, self.settings.num_parts) for lineage in lineages]
         return torch.stack([self.states(column).mean(1) for column in zip(*parts, strict=True)]).mean(0)
 
     def texts(self, lineages: Iterable[Lineage]) -> list[str]:
-        """The prompts of every truncation and single hole."""
-        return prompt_texts(lineages, self.ranks, self.settings.num_parts)
+        """The null's text; without a table the prompts of every truncation and single hole as well."""
+        return [""] if self.table is not None else prompt_texts(lineages, self.ranks, self.settings.num_parts)
 
     def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
-        """One group: "taxon_tokens"."""
-        return {"taxon_tokens": dict(self.named_parameters())}
+        """One group: "taxon_tokens". The table is never trained."""
+        return {"taxon_tokens": {name: p for name, p in self.named_parameters() if name != "table"}}
