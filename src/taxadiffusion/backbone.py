@@ -27,8 +27,8 @@ _VAE_BATCH = 16
 class Backbone(nn.Module):
     """A latent text-to-image base: U-Net, VAE, text encoder and noise schedule, frozen until a stage says otherwise.
 
-    The VAE and the text encoder are read when first used: training from caches needs neither. The VAE always
-    computes in float32; the U-Net and the text encoder in `dtype`; LoRA weights are float32.
+    The VAE and the text encoder are read when first used: training from caches needs neither. The U-Net
+    computes in `dtype`; VAE, text encoder and LoRA weights are always float32.
     """
 
     def __init__(
@@ -149,9 +149,7 @@ class Backbone(nn.Module):
     @property
     def text(self) -> TextEncoder:
         if "_text" not in self.__dict__:
-            self.__dict__["_text"] = TextEncoder.load(
-                self.path, dtype=self.dtype, device=self.device, num_tokens=self._num_text_tokens
-            )
+            self.__dict__["_text"] = TextEncoder.load(self.path, device=self.device, num_tokens=self._num_text_tokens)
         return self.__dict__["_text"].to(self.device)  # type: ignore[no-any-return]
 
     @torch.no_grad()

@@ -37,7 +37,7 @@ def rank_text(rank: Rank, name: str | None) -> str:
 
 
 class TextEncoder(nn.Module):
-    """A base's text encoder and tokenizer, frozen.
+    """A base's text encoder and tokenizer, frozen, in float32 (its states are computed once and kept).
 
     `num_tokens` below the base's own length computes the first tokens only: the encoder is causal, so they are what
     they would be within the whole length.
@@ -56,7 +56,6 @@ class TextEncoder(nn.Module):
         cls,
         base: Path,
         *,
-        dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         num_tokens: int | None = None,
     ) -> TextEncoder:
@@ -71,7 +70,7 @@ class TextEncoder(nn.Module):
                 base / "text_encoder",
                 use_safetensors=True,
                 local_files_only=True,
-                dtype=dtype,
+                dtype=torch.float32,
                 output_loading_info=True,
             )
             tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
@@ -101,9 +100,9 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Last hidden states in float32: (N, T, D). `T(s)` of METHOD."""
+        """Last hidden states, (N, T, D): `T(s)` of METHOD."""
         if not texts:
             return torch.zeros(0, self.num_tokens, self.width, device=self.model.device)
         ids = self.tokens(texts)
-        states = [self.model(input_ids=block)[0].float() for block in torch.split(ids, _BATCH)]
+        states = [self.model(input_ids=block)[0] for block in torch.split(ids, _BATCH)]
         return torch.cat(states)  # (N, T, D)
