@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from taxadiffusion.errors import DataError, SettingsError
@@ -33,6 +35,9 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "rights_holder": ("rights_holder", "rightsholder"),
     "folder": ("folder", "class_dir", "label"),
 }
+
+
+_BOX_COLUMNS = frozenset({"bbox", "box", "box_x"})
 
 
 def detect(source: Path) -> bool:
@@ -90,6 +95,7 @@ class _Columns:
 
     named: dict[str, str]
     ranks: dict[Rank, str]
+    has_box: bool
 
     @classmethod
     def of(cls, table: Table, chosen: dict[str, str | None]) -> _Columns:
@@ -112,28 +118,35 @@ class _Columns:
             raise DataError(
                 f"{table.path}: no column names a rank (such as family, genus, species); its columns: {listed}"
             )
-        return cls(named, ranks)
+        return cls(named, ranks, not _BOX_COLUMNS.isdisjoint(table.columns))
 
     @property
     def all_ranks(self) -> tuple[Rank, ...]:
         has_species = "species" in self.ranks or "epithet" in self.named or "scientific_name" in self.named
         return ordered_ranks([*self.ranks, *(("genus", "species") if has_species else ())])
 
-    def taxon(self, row: Row) -> Taxon:
-        """The row's identification; its species cells (epithet, species, scientific name) must agree."""
+    def taxon(self, row: Row, ranks: tuple[Rank, ...]) -> Taxon:
+        """The row's identification, kept to `ranks`."""
         above = tuple((rank, row.get(column)) for rank, column in self.ranks.items() if rank != "species")
-        cells = [self.named.get("epithet"), self.ranks.get("species"), self.named.get("scientific_name")]
-        stated = [text for column in cells if (text := clean_name(row.get(column)))]
-        taxa = [read_taxon(above, text, "binomial" if text[:1].isupper() else "epithet") for text in stated]
-        if not taxa:
-            return read_taxon(above, "", "epithet")
-        faults = [taxon.fault for taxon in taxa if taxon.fault]
-        binomials = sorted({taxon.lineage.binomial for taxon in taxa if taxon.lineage.binomial})
-        if len(binomials) > 1:
-            faults.append(f"the row names {len(binomials)} species: {', '.join(binomials)}")
-        deepest = max(taxa, key=lambda taxon: len(taxon.lineage.names))
-        authorship = next((taxon.authorship for taxon in taxa if taxon.authorship), None)
-        return replace(deepest, authorship=authorship, fault=faults[0] if faults else None)
+        cells = (self.named.get("epithet"), self.ranks.get("species"), self.named.get("scientific_name"))
+        return _identified(above, tuple(row.get(column) for column in cells), ranks)
+
+
+@lru_cache(maxsize=100_000)
+def _identified(above: tuple[tuple[Rank, str], ...], cells: tuple[str, ...], ranks: tuple[Rank, ...]) -> Taxon:
+    """The taxon of the names above species and the species cells (epithet, species, scientific name), which agree."""
+    stated = [text for cell in cells if (text := clean_name(cell))]
+    taxa = [read_taxon(above, text, "binomial" if text[:1].isupper() else "epithet") for text in stated]
+    if not taxa:
+        taxa = [read_taxon(above, "", "epithet")]
+    faults = [taxon.fault for taxon in taxa if taxon.fault]
+    binomials = sorted({taxon.lineage.binomial for taxon in taxa if taxon.lineage.binomial})
+    if len(binomials) > 1:
+        faults.append(f"the row names {len(binomials)} species: {', '.join(binomials)}")
+    deepest = max(taxa, key=lambda taxon: len(taxon.lineage.names))
+    authorship = next((taxon.authorship for taxon in taxa if taxon.authorship), None)
+    fault = faults[0] if faults else None
+    return replace(deepest, lineage=deepest.lineage.only(ranks), authorship=authorship, fault=fault)
 
 
 class TableReader:
@@ -145,6 +158,7 @@ class TableReader:
         self, tables: list[Path], root: Path, chosen: dict[str, str | None], ranks: str | Sequence[Rank] | None
     ) -> None:
         self.root = root
+        self.counts: Counter[str] = Counter()
         self._tables = [(Table(path), path.parent) for path in tables]
         self._columns = [_Columns.of(table, chosen) for table, _ in self._tables]
         available = ordered_ranks(rank for columns in self._columns for rank in columns.all_ranks)
@@ -155,6 +169,7 @@ class TableReader:
                 raise DataError(f"{table.path}: no file_name column; its columns: {listed}")
 
     def __iter__(self) -> Iterator[Record | Rejected]:
+        self.counts.clear()
         for (table, folder), columns in zip(self._tables, self._columns, strict=True):
             inside = folder.resolve().is_relative_to(self.root.resolve()) and folder.resolve() != self.root.resolve()
             prefix = folder.resolve().relative_to(self.root.resolve()).as_posix() + "/" if inside else ""
@@ -169,20 +184,20 @@ class TableReader:
         split = row.get(named.get("split"))
         if split and split.lower() not in _SPLITS:
             return Rejected(name, row.number, split, "unknown split; use train, val or test")
-        taxon = columns.taxon(row)
+        taxon = columns.taxon(row, self.ranks)
         if taxon.fault:
             return Rejected(name, row.number, image, taxon.fault)
         try:
-            box = _box(row)
+            box = _box(row) if columns.has_box else None
         except ValueError as error:
             return Rejected(name, row.number, image, str(error))
-        lineage = taxon.lineage.only(self.ranks)
-        if not lineage:
+        if not taxon.lineage:
             return Rejected(name, row.number, image, "no rank has a name")
+        self.counts.update(taxon.notes)
         path = prefix + image.removeprefix("./")
         return Record(
             image=path,
-            lineage=lineage,
+            lineage=taxon.lineage,
             source=name,
             row=row.number,
             split=_SPLITS[split.lower()] if split else split_from_path(path),
@@ -254,7 +269,7 @@ def _read_names(path: Path) -> tuple[dict[str, Lineage], tuple[Rank, ...]]:
         if isinstance(row, Rejected):
             faults.append(str(row))
             continue
-        folder, taxon = row.get(columns.named["folder"]), columns.taxon(row)
+        folder, taxon = row.get(columns.named["folder"]), columns.taxon(row, columns.all_ranks)
         if taxon.fault:
             faults.append(f"{path.name}:{row.number}: {taxon.fault}")
         elif lineages.setdefault(folder, taxon.lineage) != taxon.lineage:

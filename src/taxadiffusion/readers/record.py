@@ -96,6 +96,9 @@ def clean_name(value: str | None) -> str | None:
     return name
 
 
+_UNPRINTABLE = re.compile("[\x00-\x1f\ud800-\udfff]")
+
+
 def path_fault(value: str) -> str | None:
     """Why `value` may not be used as an image path below a root; None when it may.
 
@@ -103,7 +106,7 @@ def path_fault(value: str) -> str | None:
     """
     if not value.strip():
         return "no image path"
-    if any(ord(c) < 32 or 0xD800 <= ord(c) <= 0xDFFF for c in value):
+    if _UNPRINTABLE.search(value):
         return "image path holds control characters or undecodable bytes"
     if re.match(r"^[A-Za-z][A-Za-z0-9+.-]*:", value):
         return "image path is a URL or has a drive letter; download the image and give its path below the image root"
