@@ -77,7 +77,8 @@ def lora_metadata(settings: LoRASettings) -> dict[str, str]:
         "unet.lora_alpha": settings.alpha,
         "unet.target_modules": sorted(settings.targets),
     }
-    return {METADATA_KEY: json.dumps(config, sort_keys=True), "format": "pt"}
+    # One key alone: safetensors writes several in an order that differs from run to run, and with it the file's hash.
+    return {METADATA_KEY: json.dumps(config, sort_keys=True)}
 
 
 def lora_targets(unet: nn.Module) -> dict[str, Tensor]:

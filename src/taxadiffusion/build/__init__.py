@@ -2,6 +2,7 @@
 
 from taxadiffusion.build.objects import build_denoiser, build_latents, load_backbone, plan_of, ranks_of, taxa_of
 from taxadiffusion.build.run import Run, Trial, open_run, trial
+from taxadiffusion.build.training import standard_watchers, train
 
 __all__ = [
     "Run",
@@ -12,6 +13,8 @@ __all__ = [
     "open_run",
     "plan_of",
     "ranks_of",
+    "standard_watchers",
     "taxa_of",
+    "train",
     "trial",
 ]

@@ -23,6 +23,7 @@ from taxadiffusion.build.objects import (
 )
 from taxadiffusion.config import Settings, flattened
 from taxadiffusion.dataset import PreparedDataset
+from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.stages import Stage
 from taxadiffusion.trainer.estimate import StageCost, stage_cost
@@ -116,6 +117,11 @@ def _build_run(
         lineage_of=taxa.__getitem__,
         ranks=ranks,
     )
+    if settings.validation.every_steps and not len(data.validation_rows):
+        raise SettingsError(
+            f"validation.every_steps = {settings.validation.every_steps}, but {dataset.path} has no validation images: "
+            "prepare it with --val-fraction, or set validation.every_steps=0"
+        )
     trainer = Trainer(
         denoiser,
         stages,

@@ -48,7 +48,9 @@ class NameStates:
         unknown = [text for text in texts if text not in self._rows]
         if unknown:
             raise DataError(f"no token states of {unknown[0]!r} in {self._folder}; it was built for other taxa")
-        return torch.from_numpy(self._map[[self._rows[text] for text in texts]].astype(np.float32))
+        states = self._map[[self._rows[text] for text in texts]].astype(np.float32)
+        # Into torch's own memory: matrix products of unaligned memory may differ in their last bit from run to run.
+        return torch.from_numpy(states).clone()
 
 
 def cached_states(

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from taxadiffusion.build import Run
-    from taxadiffusion.config import Settings
-    from taxadiffusion.trainer.watchers import Watcher
 
 
 def register(app: typer.Typer) -> None:
@@ -58,42 +53,15 @@ def train(
 
     world = World.join(settings.timeout_s)
     with Screen(settings) if world.is_first else Silence() as screen:
-        from taxadiffusion.build import open_run
-        from taxadiffusion.trainer.watchers import watched
+        from taxadiffusion.build import train as train_model
 
         stop.raise_if_set("starting")
-        with open_run(
-            settings, stop=stop, world=world, allow_change=allow_change or (), progress=screen.caching
-        ) as run:
-            screen.begin(run)
-            for event in watched(run.trainer.run(), _watchers(settings, run) if world.is_first else []):
-                screen.show(event)
-
-
-def _watchers(settings: Settings, run: Run) -> list[Watcher]:
-    """What the first process writes beside the commits."""
-    from taxadiffusion.trainer.previews import preview_sheet, preview_taxa
-    from taxadiffusion.trainer.watchers import Curve, MetricsLog, Previews, TensorBoard
-
-    run_dir = settings.output.path
-    watchers: list[Watcher] = [MetricsLog(run_dir), Curve(run_dir)]
-    if settings.output.tensorboard and TensorBoard.installed():
-        watchers.append(TensorBoard(run_dir))
-    preview = settings.preview
-    if preview.num_taxa:
-        taxa = preview_taxa(run.taxa, preview.num_taxa)
-        watchers.append(
-            Previews(
-                run_dir,
-                lambda rank: preview_sheet(
-                    run.trainer.denoiser,
-                    taxa,
-                    rank,
-                    num_steps=preview.num_steps,
-                    guidance_scale=preview.guidance_scale,
-                    size_px=settings.base.image_size_px,
-                    give_up=lambda: run.trainer.stop.number != 0,
-                ),
-            )
+        train_model(
+            settings,
+            stop=stop,
+            world=world,
+            allow_change=allow_change or (),
+            progress=screen.caching,
+            begin=screen.begin,
+            on_event=screen.show,
         )
-    return watchers
