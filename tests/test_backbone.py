@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,42 @@ def test_latents_carry_the_vaes_own_shift_and_scale(base: Path) -> None:
     decoded = backbone.decode(backbone.encode(images))
     assert decoded.dtype == np.uint8
     assert np.abs(decoded.astype(float) - pixels.numpy()).max() <= 0.5 + 1e-3
+
+
+def test_files_with_the_names_of_older_diffusers_are_read(base: Path, tmp_path: Path) -> None:
+    """As in Stable Diffusion 1.5's published files: query, key, value, proj_attn; text_model.…; position_ids."""
+    old = Path(shutil.copytree(base, tmp_path / "old"))
+    vae = old / "vae" / "diffusion_pytorch_model.safetensors"
+    names = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    renamed = {}
+    for name, tensor in load_file(vae).items():
+        for new, former in names.items():
+            name = name.replace(new, former)
+        renamed[name] = tensor
+    assert any(".proj_attn." in name for name in renamed)
+    save_file(renamed, vae, {"format": "pt"})
+    text = old / "text_encoder" / "model.safetensors"
+    tensors = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in load_file(text).items()}
+    save_file(tensors | {"text_model.embeddings.position_ids": torch.arange(77)[None]}, text, {"format": "pt"})
+    one, other = Backbone.load(str(base)), Backbone.load(str(old))
+    images = np.random.default_rng(0).integers(0, 256, (1, 3, 16, 16), np.uint8)
+    assert torch.equal(one.encode(images), other.encode(images))
+    assert torch.equal(one.text(["a fish"]), other.text(["a fish"]))
+
+
+def test_a_hub_id_is_read_from_the_hubs_cache_without_network(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "models--someone--fish-base"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    shutil.copytree(base, snapshot)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    backbone = Backbone.load("someone/fish-base")
+    assert backbone.path == snapshot
+    assert backbone.content_hash == Backbone.load(str(base)).content_hash
 
 
 def test_sizes_follow_from_the_bases_settings(base: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from taxadiffusion.backbone import Backbone
+from taxadiffusion.cache import cached_states
 from taxadiffusion.condition import (
     ClassEmbeddingSettings,
     ConditionerSettings,
@@ -123,6 +124,37 @@ def test_merged_training_leaves_the_same_adapter_behind_and_the_base_as_it_was(b
         torch.testing.assert_close(merged.state()["conditioner"][name], tensor, rtol=0, atol=2e-2)
     merged.prepare_stage(stages[0])
     assert all(".lora_" in name or name.startswith("conditioner.") for name in changed(base_before, everything(merged)))
+
+
+def test_the_fast_path_has_the_plain_paths_loss_and_gradients(bases: dict[str, Path], tmp_path: Path) -> None:
+    """Cached name states (float16), a kept prefix and a merged LoRA, against none of them: to float16's rounding."""
+    settings = TaxonomySettings(num_heads=2, feed_forward=32, dropout=0.0)
+    plain, fast = make(bases["v_prediction"], settings), make(bases["v_prediction"], settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        state = {k: {n: t + 0.1 * torch.randn(t.shape) for n, t in v.items()} for k, v in plain.state().items()}
+    for denoiser in (plain, fast):
+        denoiser.load_state(state, "test")
+    backbone = fast.backbone
+    texts = fast.conditioner.texts(TAXA)
+    fast.conditioner.states = cached_states(
+        tmp_path, backbone.text_hash, 77, backbone.text_width, texts, lambda: backbone.text
+    )
+    stage = plan("progressive", RANKS, 1)[3]
+    batch = make_batch(plain, [*TAXA, TAXA[0], TAXA[1].without("family"), Lineage()])
+    found = []
+    for denoiser, merge in ((plain, False), (fast, True)):
+        parameters = denoiser.prepare_stage(stage, merge_lora=merge)
+        if denoiser is plain:
+            denoiser.conditioner._held.clear()  # every encoder runs at every step
+        losses = denoiser.loss(batch)
+        losses.mean().backward()
+        found.append((losses.detach(), [parameter.grad for parameter in parameters.values()]))
+    (losses, gradients), (fast_losses, fast_gradients) = found
+    torch.testing.assert_close(fast_losses, losses, rtol=1e-3, atol=1e-4)
+    largest = max(float(gradient.abs().max()) for gradient in gradients if gradient is not None)
+    for gradient, fast_gradient in zip(gradients, fast_gradients, strict=True):
+        torch.testing.assert_close(fast_gradient, gradient, rtol=2e-2, atol=2e-3 * largest)
 
 
 def test_frozen_means_eval_and_only_trained_encoders_have_dropout(bases: dict[str, Path]) -> None:
