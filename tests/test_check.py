@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from taxadiffusion.cli import check as cli_check
+from taxadiffusion.dataset import prepare
 from taxadiffusion.dataset.check import CheckReport, is_restricted
 from taxadiffusion.dataset.fixes import Fixes
 from taxadiffusion.dataset.inspect import inspect_source
@@ -203,6 +204,27 @@ def test_missing_pictures_are_counted_unless_tables_only(tmp_path: Path) -> None
     assert inspect_source(tmp_path, tables_only=True).pictures_missing == 0
 
 
+def test_a_prepared_set_gives_the_same_report_as_its_source(tmp_path: Path) -> None:
+    rows = ["Animalia,Aves,A,F,Aus,bus,CC0", "Animalia,Aves,B,F,Aus,cf. bus,CC-BY-NC", ",,,,,,"]
+    source = write_source(tmp_path / "s", *rows)
+    prepare(source, tmp_path / "p", verify=False, allow_contradictions=True, max_bad_fraction=0.5, num_workers=1)
+    before, after = inspect_source(source, tables_only=True), inspect_source(tmp_path / "p")
+    same = (
+        "rows",
+        "rows_rejected",
+        "rows_without_species",
+        "taxa",
+        "taxa_per_rank",
+        "conflicts",
+        "licenses",
+        "qualifiers",
+    )
+    for name in same:
+        assert getattr(before, name) == getattr(after, name), name
+    with pytest.raises(SettingsError, match="prepared"):
+        inspect_source(tmp_path / "p", fix=FISHNET_FIXES)
+
+
 def _app() -> typer.Typer:
     app = typer.Typer()
     app.callback()(lambda: None)
@@ -222,6 +244,15 @@ def test_the_command_writes_json_and_leaves_with_3_on_contradictions(tmp_path: P
     assert "below two parents" in result.output
     clean = write_source(tmp_path / "c", "Animalia,Aves,A,F,Aus,bus,")
     assert CliRunner().invoke(_app(), ["check", str(clean), "--tables-only"]).exit_code == 0
+
+
+def test_the_export_command_writes_the_tree(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "s", "Animalia,Aves,A,F,Aus,bus,", "Animalia,Aves,A,F,Aus,cus,")
+    prepare(source, tmp_path / "p", verify=False, num_workers=1)
+    result = CliRunner().invoke(_app(), ["export", str(tmp_path / "p"), str(tmp_path / "tree.nwk"), "--to", "newick"])
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "tree.nwk").read_text(encoding="utf-8")
+    assert text == "((((('Aus bus','Aus cus')'Aus')'F')'A')'Aves')'Animalia';\n"
 
 
 def test_a_formats_options_follow_as_name_value() -> None:

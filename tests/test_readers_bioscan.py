@@ -160,6 +160,23 @@ def test_pictures_in_hdf5_at_the_root_or_in_a_group(tmp_path: Path, group: str) 
     assert read_member(reader.root / record.image, record.member) == jpeg()
 
 
+def test_hdf5_without_its_extra_is_one_clear_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_1m(tmp_path, [{"image_file": "5351601.jpg"}])
+    (tmp_path / "cropped_256.hdf5").touch()
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(SettingsError, match=r"pip install 'taxadiffusion\[data\]'"):
+        open_reader(tmp_path)
+
+
+def test_placeholders_are_counted(tmp_path: Path) -> None:
+    write_1m(
+        tmp_path, [{"image_file": "1.jpg"}, {"image_file": "2.jpg", "species": "Musca domestica", "genus": "Musca"}]
+    )
+    reader = open_reader(tmp_path)
+    records(reader)
+    assert reader.counts == {"placeholder_family": 2, "placeholder_genus": 1, "placeholder_species": 1}  # type: ignore[attr-defined]
+
+
 def test_a_row_without_a_chunk_number_is_rejected(tmp_path: Path) -> None:
     write_1m(tmp_path, [{"image_file": "1.jpg", "chunk_number": ""}])
     (rejected,) = open_reader(tmp_path)

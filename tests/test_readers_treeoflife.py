@@ -118,6 +118,11 @@ def test_a_catalogue_finds_its_pictures_in_the_shards_beside_it(tmp_path: Path) 
     assert isinstance(missing, Rejected)
 
 
+def test_an_image_folder_with_a_uuid_column_stays_an_image_folder(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_text("file_name,uuid,kingdom,phylum,class,order,family,genus,species\n")
+    assert detect_format(tmp_path) == "folder"
+
+
 def test_a_damaged_shard_is_one_named_error(tmp_path: Path) -> None:
     path = tmp_path / "shard-000000.tar"
     write_shard(path, {UUID: {"jpg": "J" * 5000, "sci.txt": "Corvus corax"}})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from taxadiffusion.errors import DataError
+from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import Rank
 from taxadiffusion.readers.table import Row
 from taxadiffusion.readers.taxon import Taxon, read_taxon
@@ -90,6 +91,8 @@ def _in_packages(packages: list[Path], root: Path, first_folder: str) -> Picture
     """HDF5 files hold every picture; zips may be split by part or by split, told from their names."""
     first = packages[0]
     if first.suffix != ".zip":
+        if importlib.util.find_spec("h5py") is None:
+            raise SettingsError(f"{first}: reading HDF5 needs h5py: pip install 'taxadiffusion[data]'")
         return Pictures(root, "", lambda _: first.name, is_hdf5=True)
     kind = next((name for name in PACKAGES if name in first.name), "")
     zips = [path.name for path in packages if path.suffix == ".zip" and kind in path.name]

@@ -144,6 +144,7 @@ class DarwinCore:
         if taxon.fault or not taxon.lineage.only(self.ranks):
             reason = taxon.fault or "the row names no taxon at the ranks of the data set"
             return Rejected(file.name, number, values["scientificName"] or key, reason)
+        self.counts.update(taxon.notes)
         image = self._picture(key, address, format_)
         if fault := path_fault(image):
             return Rejected(file.name, number, address or key, fault)

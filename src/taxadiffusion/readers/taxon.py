@@ -25,7 +25,7 @@ class Taxon:
     authorship: str | None = None
     qualifier: str | None = None
     notes: tuple[str, ...] = ()
-    """What was read differently from the letter: "genus_filled", "species_as_binomial", "species_as_epithet"."""
+    """What was read differently from the letter: "genus_filled", "species_as_binomial", "placeholder_species" …"""
     fault: str | None = None
     """Why the row contradicts itself; such a row is rejected."""
 
@@ -40,10 +40,11 @@ def read_taxon(names: tuple[tuple[Rank, str], ...], species: str, convention: Co
     """
     ranks = {rank: name for rank, cell in names if (name := clean_name(cell))}
     text = clean_name(species)
+    given = (*names, ("species", species))
+    notes = [f"placeholder_{rank}" for rank, cell in given if cell.strip() and clean_name(cell) is None]
     if text is None:
-        return Taxon(Lineage.of(ranks))
+        return Taxon(Lineage.of(ranks), notes=tuple(notes))
     genus = ranks.get("genus")
-    notes: list[str] = []
     first, _, others = text.partition(" ")
     if genus and first.casefold() == genus.casefold() and others:
         if convention == "epithet":

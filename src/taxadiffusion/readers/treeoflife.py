@@ -21,16 +21,15 @@ SPLITS = {"train": "train", "val": "val", "test": "test"}
 KINGDOMS = {"metazoa": "Animalia", "archaeplastida": "Plantae", "chloroplastida": "Plantae", "viridiplantae": "Plantae"}
 """Spellings of one kingdom that TreeOfLife's own cleaning unites."""
 
+_MAX_SHARD_DEPTH = 4
 _IMAGE_COLUMNS = ("filepath", "file_name", "treeoflife_id", "uuid")
 _CATALOGS = ("catalog.csv", "catalog.parquet", "dataset/catalog.parquet", "metadata.csv")
 _IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "tif", "tiff", "bmp")
 
 
 def detect(source: Path) -> bool:
-    if _shards(source):
-        return True
     table = _catalog(source)
-    return table is not None and _is_catalog(table)
+    return _is_catalog(table) if table is not None else bool(_shards(source))
 
 
 def open_source(
@@ -212,10 +211,13 @@ def _shard_entries(root: Path, shards: list[Path]) -> Iterator[tuple[str, tuple[
 
 
 def _is_catalog(table: Path) -> bool:
+    """By its columns: `treeoflife_id`, Rare Species' `cls` with `filepath`, or TaxonoPy's `uuid` without a file name."""
     columns = set(Table(table).columns)
-    has_ranks = {"kingdom", "phylum", "order", "family", "genus", "species"} <= columns
-    marks = {"treeoflife_id", "uuid", "cls"} & columns
-    return has_ranks and bool(marks) and any(column in columns for column in _IMAGE_COLUMNS)
+    if not {"kingdom", "phylum", "order", "family", "genus", "species"} <= columns:
+        return False
+    is_rare_species = {"cls", "filepath"} <= columns
+    is_taxonopy = "uuid" in columns and "file_name" not in columns
+    return "treeoflife_id" in columns or is_rare_species or is_taxonopy
 
 
 def _catalog(source: Path) -> Path | None:
@@ -227,4 +229,6 @@ def _catalog(source: Path) -> Path | None:
 def _shards(source: Path) -> list[Path]:
     if source.is_file():
         return [source] if re.fullmatch(r"shard-\d+\.tar", source.name) else []
-    return sorted(source.glob("**/shard-*.tar")) if source.is_dir() else []
+    if not source.is_dir():
+        return []
+    return sorted(path for depth in range(_MAX_SHARD_DEPTH) for path in source.glob("*/" * depth + "shard-*.tar"))
