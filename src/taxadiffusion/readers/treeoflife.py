@@ -211,7 +211,7 @@ def _shard_entries(root: Path, shards: list[Path]) -> Iterator[tuple[str, tuple[
 
 
 def _is_catalog(table: Path) -> bool:
-    """By its columns: `treeoflife_id`, Rare Species' `cls` with `filepath`, or TaxonoPy's `uuid` without a file name."""
+    """By its columns: `treeoflife_id`, Rare Species' `cls` with `filepath`, or TaxonoPy's `uuid` without file_name."""
     columns = set(Table(table).columns)
     if not {"kingdom", "phylum", "order", "family", "genus", "species"} <= columns:
         return False
