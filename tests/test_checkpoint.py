@@ -49,8 +49,17 @@ def test_newest_is_by_number_and_pruning_keeps_the_newest(tmp_path: Path) -> Non
     for step in (9, 10, 100):
         commit(tmp_path, step)
     assert [path.name for path in checkpoint.candidates(tmp_path)] == ["step-100", "step-10", "step-9"]
-    checkpoint.prune(tmp_path, 2)
+    checkpoint.prune(tmp_path, tmp_path / "step-100", 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-10", "step-100"]
+
+
+def test_pruning_after_a_fall_back_keeps_what_was_just_committed(tmp_path: Path) -> None:
+    """A damaged newer commit must not push out the good one."""
+    (commit(tmp_path, 30) / "model.safetensors").write_bytes(b"")
+    commit(tmp_path, 25)
+    checkpoint.prune(tmp_path, commit(tmp_path, 26), 1)
+    assert [path.name for path in checkpoint.candidates(tmp_path)] == ["step-26"]
+    assert checkpoint.latest(tmp_path) is not None
 
 
 def test_every_single_bit_of_a_commit_is_watched(tmp_path: Path) -> None:

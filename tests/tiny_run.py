@@ -164,10 +164,11 @@ def tiny_trainer(
     settings: LoopSettings | None = None,
     identity: Identity = IDENTITY,
     denoiser: Denoiser | None = None,
+    lora_in_every_stage: bool = False,
     **options: Any,
 ) -> Trainer:
     run_dir.mkdir(parents=True, exist_ok=True)
-    stages = plan(strategy, RANKS, steps)
+    stages = plan(strategy, RANKS, steps, lora_in_every_stage=lora_in_every_stage)
     options.setdefault("export", write_marker)
     return Trainer(
         denoiser or tiny_denoiser(),

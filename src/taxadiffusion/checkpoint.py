@@ -206,9 +206,15 @@ def latest(run_dir: Path) -> Committed | None:
     return None
 
 
-def prune(run_dir: Path, keep_last: int) -> None:
-    """Delete all but the newest `keep_last` (≥ 1) commits; a kill in the middle leaves no half-deleted candidate."""
-    for path in candidates(run_dir)[max(keep_last, 1) :]:
+def prune(run_dir: Path, newest: Path, keep_last: int) -> None:
+    """Keep `newest`, just committed, and the `keep_last` − 1 before it; delete the others.
+
+    Commits of a higher step are deleted too: they did not verify, or the run would have gone on from there. A kill in the
+    middle leaves no half-deleted candidate.
+    """
+    found = candidates(run_dir)
+    first = found.index(newest)
+    for path in (*found[:first], *found[first + max(keep_last, 1) :]):
         doomed = run_dir / f".tmp-{uuid.uuid4().hex}"
         _rename(path, doomed)
         _sync_dir(run_dir)

@@ -146,7 +146,7 @@ class RunHistory:
 
         def write() -> Path:
             path = checkpoint.commit(self.run_dir, tensors, documents, manifest)
-            checkpoint.prune(self.run_dir, self.settings.checkpoint.keep_last)
+            checkpoint.prune(self.run_dir, path, self.settings.checkpoint.keep_last)
             return path
 
         path = self.world.first_does(write)
