@@ -197,6 +197,11 @@ def test_another_text_encoder_is_another_cache(tmp_path: Path, backbone: Backbon
     )
 
 
+def test_an_empty_set_is_an_error(tmp_path: Path, backbone: Backbone) -> None:
+    with pytest.raises(DataError, match="no images"):
+        cached_latents(tmp_path, Folder([], "empty"), backbone)
+
+
 def test_opening_never_builds(tmp_path: Path, backbone: Backbone, pictures: Folder) -> None:
     from taxadiffusion.cache import LatentKey
 

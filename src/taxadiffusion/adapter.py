@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,7 +25,7 @@ from taxadiffusion.condition import ConditionerSettings, TaxonAdapterSettings, b
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import CheckpointError, DataError
 from taxadiffusion.lora import LoRASettings, lora_metadata
-from taxadiffusion.names import Rank, ordered_ranks
+from taxadiffusion.names import Lineage, Rank, ordered_ranks
 from taxadiffusion.taxonomy import Taxonomy
 
 CARD, TAXONOMY, READ_ME = "adapter.json", "taxonomy.json", "README.md"
@@ -219,16 +219,20 @@ def load_adapter(
         backbone.add_lora(card.lora)
     if isinstance(card.conditioner, TaxonAdapterSettings):
         backbone.add_decoupled_attention(card.conditioner.num_tokens)
-    taxa = [taxonomy.lineage(number) for number in range(len(taxonomy))]
     states = backbone.text
     with torch.device("meta"):  # names and shapes before any memory is asked for
-        planned = build_conditioner(card.conditioner, card.ranks, states, taxa)
+        planned = build_conditioner(card.conditioner, card.ranks, states, _taxa(taxonomy))
     check_tensors(dict(planned.named_parameters()), state.get("conditioner", {}), f"{path} (conditioner)")
-    conditioner = build_conditioner(card.conditioner, card.ranks, states, taxa).to(device)
+    conditioner = build_conditioner(card.conditioner, card.ranks, states, _taxa(taxonomy)).to(device)
     denoiser = Denoiser(backbone, conditioner, full_unet=card.full_unet).eval().requires_grad_(False)
     denoiser.load_state(state, str(path))
     denoiser.conditioner.train_only(())
     return Adapter(denoiser, taxonomy, card, path)
+
+
+def _taxa(taxonomy: Taxonomy) -> Iterator[Lineage]:
+    """One after another: most conditioners need none of what may be a million."""
+    return (taxonomy.lineage(number) for number in range(len(taxonomy)))
 
 
 def read_adapter(path: Path) -> tuple[AdapterCard, Taxonomy, dict[str, dict[str, Tensor]]]:

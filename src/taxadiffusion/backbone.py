@@ -177,10 +177,10 @@ class Backbone(nn.Module):
     def _shift(self) -> float:
         return float(self._vae_config.get("shift_factor") or 0.0)
 
-    def add_lora(self, settings: LoRASettings) -> None:
-        """Put LoRA on the U-Net; its output stays as it was until the LoRA is trained or loaded."""
+    def add_lora(self, settings: LoRASettings, *, seed: int = 0) -> None:
+        """Put LoRA on the U-Net, drawn from `seed`; the output stays as it was until the LoRA is trained or loaded."""
         assert self.lora_settings is None, "the backbone has a LoRA already"
-        add_lora(self.unet, settings)
+        add_lora(self.unet, settings, seed=seed)
         self.lora_settings = settings
         self.unet.eval().requires_grad_(False)
 

@@ -16,7 +16,7 @@ from taxadiffusion.decoupled import decoupled_parameters
 from taxadiffusion.errors import CheckpointError, SettingsError
 from taxadiffusion.lora import lora_parameters, lora_targets
 from taxadiffusion.names import Lineage
-from taxadiffusion.stages import Stage
+from taxadiffusion.stages import Stage, encoder_group
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,9 @@ class Denoiser(nn.Module):
 
     def begin_stage(self, stage: Stage) -> None:
         """What happens to weights when a stage starts from nothing (warm start); never called when one resumes."""
-        self.conditioner.begin(stage.rank)
+        encoders = [group for group in stage.trains if group.startswith("encoder.")]
+        if encoders == [encoder_group(stage.rank)]:
+            self.conditioner.begin(stage.rank)
 
     def predict(self, noisy_latents: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
         """The base's kind of prediction, float32 (B, C, H, W)."""

@@ -31,7 +31,7 @@ class LoRASettings(BaseModel):
     targets: tuple[str, ...] = Field(default=ATTENTION, min_length=1, max_length=64)
 
 
-def add_lora(unet: Any, settings: LoRASettings, *, seed: int = 0) -> None:
+def add_lora(unet: Any, settings: LoRASettings, *, seed: int) -> None:
     """Put LoRA layers (float32, gaussian A, zero B: the prediction is unchanged) beside every target module.
 
     Raises `SettingsError` where a target names no module of the U-Net.

@@ -92,7 +92,7 @@ def load_backbone(settings: Settings, device: torch.device | str = "cpu") -> Bac
     )
     if strategy in ("progressive", "all", "random", "lora", "class_embedding"):
         lora = settings.lora
-        backbone.add_lora(LoRASettings(rank=lora.rank, alpha=lora.alpha, targets=lora.targets))
+        backbone.add_lora(LoRASettings(rank=lora.rank, alpha=lora.alpha, targets=lora.targets), seed=settings.seed)
     if strategy == "taxon_adapter":
         backbone.add_decoupled_attention(settings.conditioner.num_extra_tokens)
     return backbone

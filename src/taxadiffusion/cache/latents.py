@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from taxadiffusion.backbone import Backbone
 from taxadiffusion.base import read_json
 from taxadiffusion.cache.files import reserve, sole_writer, write_document
-from taxadiffusion.errors import CheckpointError, NonFiniteError
+from taxadiffusion.errors import CheckpointError, DataError, NonFiniteError
 from taxadiffusion.images import Fit, ImageError, load_image
 
 VERSION = 1
@@ -122,8 +122,11 @@ def cached_latents(
     """The latents of every image, from the cache or else computed into it.
 
     An interrupted computation goes on where it stopped; a second process waits for the first. `progress(done, total)`
-    counts images. Raises `CheckpointError` when the disk is full, `NonFiniteError` when the VAE yields no numbers.
+    counts images. Raises `CheckpointError` when the disk is full, `NonFiniteError` when the VAE yields no
+    numbers, `DataError` for an empty set.
     """
+    if not len(pictures):
+        raise DataError("the prepared data set holds no images: there is nothing to train on")
     size_px = size_px or backbone.image_size_px
     key = LatentKey(pictures.content_hash, backbone.vae_hash, size_px, fit, 2 if mirror else 1)
     folder = cache_dir / f"latents-{key.digest}"
