@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,8 @@ class Side:
     files: tuple[str, ...]
     runs: tuple[int, ...]
     """0 … R-1: models trained with their own seeds; all 0 for photographs."""
-    scores: dict[str, NDArray[np.floating]]
-    """Further scores of each image (N,), by name: LPIPS, alignment."""
+    load: Callable[[int, int], NDArray[np.uint8]]
+    """(position, size_px) → uint8 (3, size_px, size_px)."""
 
     def select(self, positions: Sequence[int] | NDArray[np.integer]) -> Side:
         """Only the images at `positions`."""
@@ -45,8 +45,21 @@ class Side:
             tuple(self.lineages[i] for i in kept),
             tuple(self.files[i] for i in kept),
             tuple(self.runs[i] for i in kept),
-            {name: values[kept] for name, values in self.scores.items()},
+            lambda i, size_px: self.load(kept[i], size_px),
         )
+
+    def at(self, rank: Rank) -> Side:
+        """The images that name a taxon at `rank`, as images of that taxon."""
+        kept = [i for i, lineage in enumerate(self.lineages) if lineage.get(rank)]
+        side = self.select(kept)
+        return replace(side, lineages=tuple(lineage.truncated(rank) for lineage in side.lineages))
+
+    def groups(self) -> dict[Lineage, NDArray[np.intp]]:
+        """The positions of each taxon's images, in order of first appearance."""
+        found: dict[Lineage, list[int]] = {}
+        for i, taxon in enumerate(self.lineages):
+            found.setdefault(taxon, []).append(i)
+        return {taxon: np.array(rows) for taxon, rows in found.items()}
 
 
 class RankJudge:
@@ -67,29 +80,29 @@ class RankJudge:
         self._rank = rank
         self._ranks = tuple(ranks)
         self._namer = namer
-        self._train = train
+        self._photographs = train
+        self._train = train.at(rank)
         self._unseen = unseen
         self._copy_quantile = copy_quantile
         self._seed = seed
-        taxa = [lineage.truncated(rank) for lineage in train.lineages]
-        self._counts = {taxon: taxa.count(taxon) for taxon in dict.fromkeys(taxa)}
-        rng = np.random.default_rng(seed)
-        drawn = [_draw(rows, max_reference_per_taxon, rng) for rows in _groups(taxa).values()]
-        self._reference = train.select(np.concatenate(drawn))
+        groups = self._train.groups()
+        if not groups:
+            raise DataError(f"no training photograph names a taxon at rank {rank}; leave it out of --ranks")
+        self._counts = {taxon: len(rows) for taxon, rows in groups.items()}
+        self._reference = self._train.select(at_most(max_reference_per_taxon, groups, np.random.default_rng(seed)))
         self._distances = Reference(self._reference.features)
 
-    def __call__(self, side: Side, name: str) -> RankScores:
-        """Scores of the images that were asked to show a taxon of this rank.
+    def __call__(self, side: Side, name: str, further: Mapping[str, NDArray[np.floating]]) -> RankScores:
+        """Scores of images of taxa of this rank; `further` holds more scores of each (N,), by metric (LPIPS …).
 
-        A taxon known to no finer rank than another one (a group that training holds by its family alone) belongs to the
-        finest rank too. Raises `DataError` where there are too few images for a metric, or a taxon that training lacks.
+        Raises `DataError` where there are too few images for a metric, or a taxon that training lacks.
         """
         strange = sorted({str(taxon) for taxon in side.lineages if taxon not in self._counts})
         if strange:
             raise DataError(f"{name}: no training photograph shows {strange[0]} at rank {self._rank}; leave it out")
         predicted = [lineage.truncated(self._rank) for lineage in self._namer(side.features)]
-        copied = memorisation(side.features, self._train.features, self._unseen.features, self._copy_quantile)
-        per_image = self._per_image(side, predicted, copied)
+        copied = memorisation(side.features, self._photographs.features, self._unseen.features, self._copy_quantile)
+        per_image = self._per_image(side, predicted, copied) | dict(further)
         rng = np.random.default_rng(self._seed)
         metrics = {metric: _interval(values, side, rng) for metric, values in per_image.items()}
         metrics |= self._of_sets(side, name, rng)
@@ -111,18 +124,17 @@ class RankJudge:
         values: dict[str, NDArray[np.floating]] = {
             "rank_accuracy": correct_at(self._rank, predicted, side.lineages).astype(np.float64),
             "error_height": np.array(heights, dtype=np.float64),
-            "distance_to_real": _distance_to_taxon(side, self._train, self._rank),
+            "distance_to_real": _distance_to_taxon(side, self._train),
             "diversity": _distance_within_taxon(side),
             "copies": copied.copies.astype(np.float64),
             "nearer_than_real": copied.nearer,
-            **side.scores,
         }
         return {name: np.asarray(v, dtype=np.float32) for name, v in values.items()}
 
     def _of_sets(self, side: Side, name: str, rng: np.random.Generator) -> dict[str, Interval]:
         """Metrics of all images together: distances of each run's images to the reference, and overlap."""
         runs = [np.flatnonzero(np.array(side.runs) == run) for run in sorted(set(side.runs))]
-        groups = [[rows[taxon] for taxon in _groups([side.lineages[i] for i in rows]).values()] for rows in runs]
+        groups = [[rows[taxon] for taxon in side.select(rows).groups().values()] for rows in runs]
         found: dict[str, Interval] = {}
         distances: dict[str, Callable[[Floats], float]] = {
             "frechet_distance": self._distances.frechet,
@@ -146,7 +158,7 @@ class RankJudge:
             density[rows] = found_overlap.densities
         found["precision"] = _interval(density > 0, side, rng)
         found["density"] = _interval(density, side, rng)
-        taxa = _groups([lineage.truncated(self._rank) for lineage in self._reference.lineages])
+        taxa = self._reference.groups()
         found["recall"] = mean_over_taxa([[o.recalled[rows] for o in overlaps] for rows in taxa.values()], rng)
         found["coverage"] = mean_over_taxa([[o.covered[rows] for o in overlaps] for rows in taxa.values()], rng)
         return found
@@ -164,7 +176,7 @@ class RankJudge:
         return found
 
     def _by_taxon(self, side: Side, per_image: dict[str, Floats]) -> tuple[TaxonScores, ...]:
-        groups = _groups(side.lineages)
+        groups = side.groups()
         scores = [
             TaxonScores(
                 taxon=taxon,
@@ -183,7 +195,7 @@ class RankJudge:
         return tuple(
             CopyPair(
                 generated=side.files[i],
-                photograph=self._train.files[copied.positions[i]],
+                photograph=self._photographs.files[copied.positions[i]],
                 taxon=side.lineages[i],
                 distance=float(copied.distances[i]),
                 flagged=bool(copied.copies[i]),
@@ -192,16 +204,12 @@ class RankJudge:
         )
 
 
-def _groups(taxa: Sequence[Lineage]) -> dict[Lineage, NDArray[np.intp]]:
-    """The positions of each taxon's images."""
-    found: dict[Lineage, list[int]] = {}
-    for i, taxon in enumerate(taxa):
-        found.setdefault(taxon, []).append(i)
-    return {taxon: np.array(rows) for taxon, rows in found.items()}
-
-
-def _draw(rows: NDArray[np.intp], number: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    return rows if len(rows) <= number else np.sort(rng.choice(rows, number, replace=False))
+def at_most(number: int, groups: Mapping[Lineage, NDArray[np.intp]], rng: np.random.Generator) -> NDArray[np.intp]:
+    """Positions of `number` images of each taxon, drawn without replacement, or all of a taxon that has fewer."""
+    drawn = [
+        rows if len(rows) <= number else np.sort(rng.choice(rows, number, replace=False)) for rows in groups.values()
+    ]
+    return np.concatenate(drawn)
 
 
 def _interval(values: NDArray[np.generic], side: Side, rng: np.random.Generator) -> Interval:
@@ -209,24 +217,18 @@ def _interval(values: NDArray[np.generic], side: Side, rng: np.random.Generator)
     runs = np.array(side.runs)
     numbers = np.asarray(values, dtype=np.float64)
     return mean_over_taxa(
-        [
-            [numbers[rows[runs[rows] == run]] for run in sorted(set(side.runs))]
-            for rows in _groups(side.lineages).values()
-        ],
+        [[numbers[rows[runs[rows] == run]] for run in sorted(set(side.runs))] for rows in side.groups().values()],
         rng,
     )
 
 
 def _unit(features: Floats) -> NDArray[np.floating]:
-    return features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
+    return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12))
 
 
-def _distance_to_taxon(side: Side, train: Side, rank: Rank) -> NDArray[np.floating]:
+def _distance_to_taxon(side: Side, train: Side) -> NDArray[np.floating]:
     """(N,) mean cosine distance of each image to all training photographs of its taxon."""
-    centres = {
-        taxon: _unit(train.features[rows]).mean(0)
-        for taxon, rows in _groups([lineage.truncated(rank) for lineage in train.lineages]).items()
-    }
+    centres = {taxon: _unit(train.features[rows]).mean(0) for taxon, rows in train.groups().items()}
     means = np.stack([centres[taxon] for taxon in side.lineages])
     return np.asarray(1 - (_unit(side.features) * means).sum(1))
 
@@ -235,7 +237,7 @@ def _distance_within_taxon(side: Side) -> NDArray[np.floating]:
     """(N,) mean cosine distance of each image to the other images of its taxon and run; 0 for a single one."""
     unit, found = _unit(side.features), np.zeros(len(side.lineages))
     runs = np.array(side.runs)
-    for taxon in _groups(side.lineages).values():
+    for taxon in side.groups().values():
         for run in set(side.runs):
             rows = taxon[runs[taxon] == run]
             if len(rows) > 1:

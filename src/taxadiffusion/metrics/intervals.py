@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,11 @@ class Interval:
 
 
 def mean_over_taxa(
-    values: Sequence[Sequence[Floats]], rng: np.random.Generator, *, num_draws: int = 2000, confidence: float = 0.95
+    values: Sequence[Sequence[NDArray[Any]]],
+    rng: np.random.Generator,
+    *,
+    num_draws: int = 2000,
+    confidence: float = 0.95,
 ) -> Interval:
     """The mean over K taxa and R runs of the mean of each taxon's values in each run, with a percentile interval.
 

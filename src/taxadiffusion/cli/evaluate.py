@@ -1,0 +1,66 @@
+"""`taxadiffusion evaluate`: generated images against real ones, at every rank, with intervals and a report."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def evaluate(
+    generated: Annotated[
+        list[str],
+        typer.Argument(help="Folders with images and metadata.csv, or trained models. NAME=PATH names the method."),
+    ],
+    data: Annotated[Path, typer.Option("--data", help="The prepared data set that the models were trained on.")],
+    out: Annotated[Path, typer.Option(help="Where results.json, tables and report.html go.")] = Path("evaluation"),
+    ranks: Annotated[str | None, typer.Option(help="Comma-separated; none: all of the data set.")] = None,
+    extractor: Annotated[
+        str, typer.Option(help="What looks at the images: inception, bioclip or onnx:FILE.")
+    ] = "inception",
+    weights: Annotated[Path | None, typer.Option(help="The extractor's weights, for use without network.")] = None,
+    lpips: Annotated[Path | None, typer.Option(help="AlexNet weights: also measure LPIPS.")] = None,
+    device: Annotated[str, typer.Option(help="Where the extractor runs: cpu, cuda.")] = "cpu",
+    size_px: Annotated[int, typer.Option(min=16, help="Both sides are compared at this size.")] = 64,
+    per_taxon: Annotated[int, typer.Option(min=1, help="Images of each taxon to generate with a model.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Sampling steps, with a model.")] = 25,
+    guidance_scale: Annotated[float, typer.Option(help="With a model; 1: none.")] = 1.0,
+    guidance_rank: Annotated[str | None, typer.Option(help="Ancestor to guide from; none: the empty lineage.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="First seed of generated images; also of the bootstrap.")] = 0,
+) -> None:
+    """Measure generated images, or a model's, against real photographs, rank by rank."""
+    from taxadiffusion.evaluate.generation import Generation
+    from taxadiffusion.guidance import Guidance
+    from taxadiffusion.report.command import Extractors, command_line, evaluate_command
+    from taxadiffusion.report.evaluation import method_tables
+
+    guidance = Guidance(scale=guidance_scale, rank=guidance_rank)
+    with Console(stderr=True).status("starting") as status:
+        results = evaluate_command(
+            generated,
+            data,
+            out,
+            extractors=Extractors(extractor, weights, lpips, device),
+            ranks=[rank.strip() for rank in ranks.split(",")] if ranks else None,
+            generation=Generation(per_taxon=per_taxon, seed=seed, num_steps=steps, guidance=guidance),
+            size_px=size_px,
+            command=command_line(sys.argv[1:]),
+            progress=status.update,
+        )
+    header, rows = method_tables(results)["rank_accuracy"]
+    shown = Table(*header, title="share of images named right", title_justify="left")
+    for row in rows:
+        shown.add_row(*(f"{cell.value}  [dim]{cell.small}[/dim]" if cell.small else escape(cell.value) for cell in row))
+    console = Console()
+    console.print(shown)
+    console.print(f"{out / 'report.html'}, results.json, tables.md, tables.tex", highlight=False, soft_wrap=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command()(evaluate)

@@ -1,0 +1,191 @@
+"""Evaluate methods against a prepared data set: features once, then every rank of every method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taxadiffusion.dataset import PreparedDataset
+from taxadiffusion.errors import DataError, SettingsError
+from taxadiffusion.evaluate.measure import RankJudge, Side, at_most
+from taxadiffusion.evaluate.naming import Namer
+from taxadiffusion.evaluate.pictures import Pictures, photographs
+from taxadiffusion.evaluate.scores import Protocol, Results
+from taxadiffusion.features import Extractor
+from taxadiffusion.features.bioclip import BioclipExtractor
+from taxadiffusion.features.perceptual import PerceptualDistance
+from taxadiffusion.names import Rank
+
+# N images, D feature width
+
+Progress = Callable[[str], None]
+"""Told what is being done, in words."""
+
+_LIBRARIES = ("taxadiffusion", "numpy", "torch", "diffusers")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to evaluate. `ranks` run coarse to fine."""
+
+    ranks: tuple[Rank, ...]
+    size_px: int = 64
+    max_reference_per_taxon: int = 20
+    """Training photographs of each taxon in the reference of distances. Generated images show every taxon equally
+    often; so should the reference, as far as rare taxa allow, or distances would measure the mixture of taxa."""
+    copy_quantile: float = 0.01
+    """A generated image is flagged where it is nearer to training than all but this share of unseen photographs."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """What looks at the images. `perceptual` (LPIPS) may be absent; then its rows are."""
+
+    features: Extractor
+    perceptual: PerceptualDistance | None = None
+    alignment: BioclipExtractor | None = None
+
+
+def evaluate(
+    dataset: PreparedDataset,
+    methods: Mapping[str, Sequence[Pictures]],
+    networks: Networks,
+    settings: Settings,
+    progress: Progress = lambda _: None,
+) -> Results:
+    """Score each method's images, one `Pictures` for each model trained with its own seed, at each of the ranks.
+
+    An image belongs to the rank of its finest name. The photographs of the test split are scored in the same way, as
+    `real`. Raises `SettingsError` for ranks the data lacks, `DataError` where images are too few or show a taxon that
+    training lacks.
+    """
+    unknown = [rank for rank in settings.ranks if rank not in dataset.ranks]
+    if unknown:
+        raise SettingsError(
+            f"--ranks: {unknown[0]!r} is not in {dataset.path}, whose ranks are {', '.join(dataset.ranks)}"
+        )
+    progress("reading photographs")
+    train = _side([photographs(dataset, "train", settings.ranks)], networks, settings)
+    unseen = _side([photographs(dataset, "test", settings.ranks)], networks, settings)
+    namer = Namer.fit(train.features, train.lineages)
+    judges = {
+        rank: RankJudge(
+            rank,
+            settings.ranks,
+            namer,
+            train,
+            unseen,
+            max_reference_per_taxon=settings.max_reference_per_taxon,
+            copy_quantile=settings.copy_quantile,
+            seed=settings.seed,
+        )
+        for rank in settings.ranks
+    }
+    pairs = _Pairs(networks, settings, train)
+    scored = {}
+    for name, runs in methods.items():
+        progress(f"measuring {name}")
+        side = _side(runs, networks, settings)
+        scored[name] = tuple(
+            judge(part, name, pairs(part)) for rank, judge in judges.items() if (part := _made_for(side, rank)).files
+        )
+        if not scored[name]:
+            raise DataError(f"{name}: no image shows a taxon of a rank in {', '.join(settings.ranks)}")
+    progress("measuring unseen photographs")
+    real = []
+    for rank, judge in judges.items():
+        rng = np.random.default_rng(settings.seed)
+        part = unseen.at(rank)
+        part = part.select(at_most(settings.max_reference_per_taxon, part.groups(), rng))
+        real.append(judge(part, "photographs of the test split", pairs(part)))
+    return Results(_protocol(dataset, networks, settings), scored, tuple(real))
+
+
+def _side(runs: Sequence[Pictures], networks: Networks, settings: Settings) -> Side:
+    """The images of all runs together."""
+    whole = [(run, i) for run, pictures in enumerate(runs) for i in range(len(pictures))]
+    return Side(
+        features=np.concatenate([pictures.features(networks.features, settings.size_px) for pictures in runs]),
+        lineages=tuple(lineage for pictures in runs for lineage in pictures.lineages),
+        files=tuple(file for pictures in runs for file in pictures.files),
+        runs=tuple(run for run, _ in whole),
+        load=lambda i, size_px: runs[whole[i][0]].load(whole[i][1], size_px),
+    )
+
+
+def _made_for(side: Side, rank: Rank) -> Side:
+    """The images whose finest name is of `rank`."""
+    return side.select([i for i, lineage in enumerate(side.lineages) if lineage.rank == rank])
+
+
+class _Pairs:
+    """Scores of image pairs and of image and name: LPIPS and alignment, where their networks are given."""
+
+    def __init__(self, networks: Networks, settings: Settings, train: Side) -> None:
+        self._networks = networks
+        self._settings = settings
+        self._train = train
+
+    def __call__(self, side: Side) -> dict[str, NDArray[np.floating]]:
+        """(N,) values by metric: `lpips_to_real`, `lpips_diversity`, `alignment`."""
+        found: dict[str, NDArray[np.floating]] = {}
+        if self._networks.perceptual is not None:
+            rng = np.random.default_rng(self._settings.seed)
+            rank = side.lineages[0].rank
+            assert rank is not None, "images of a rank name it"
+            train = self._train.at(rank)
+            photographs_of = train.groups()
+            real = [int(rng.choice(photographs_of[taxon])) for taxon in side.lineages]
+            found["lpips_to_real"] = self._lpips(side, range(len(side.files)), train, real)
+            found["lpips_diversity"] = self._lpips(side, range(len(side.files)), side, _next_of_taxon(side))
+        if self._networks.alignment is not None:
+            names = self._networks.alignment.texts(side.lineages)
+            images = self._networks.alignment
+            batches = [images(batch) for batch in _batches(side, range(len(side.files)), self._settings.size_px)]
+            found["alignment"] = 100 * (np.concatenate(batches) * names).sum(1)
+        return found
+
+    def _lpips(self, side: Side, rows: Sequence[int], other: Side, others: Sequence[int]) -> NDArray[np.floating]:
+        distance, size_px = self._networks.perceptual, self._settings.size_px
+        assert distance is not None, "asked for by `__call__` alone"
+        pairs = zip(_batches(side, rows, size_px), _batches(other, others, size_px), strict=True)
+        return np.concatenate([distance(images, photographs) for images, photographs in pairs])
+
+
+def _batches(side: Side, rows: Sequence[int], size_px: int, batch_size: int = 64) -> Iterator[NDArray[np.uint8]]:
+    for start in range(0, len(rows), batch_size):
+        yield np.stack([side.load(i, size_px) for i in rows[start : start + batch_size]])
+
+
+def _next_of_taxon(side: Side) -> list[int]:
+    """For each image the next one of its taxon and run, in a ring; a single image's next is itself."""
+    following = list(range(len(side.files)))
+    for rows in side.groups().values():
+        for run in sorted(set(side.runs)):
+            ring = [int(i) for i in rows if side.runs[i] == run]
+            for i, after in zip(ring, ring[1:] + ring[:1], strict=True):
+                following[i] = after
+    return following
+
+
+def _protocol(dataset: PreparedDataset, networks: Networks, settings: Settings) -> Protocol:
+    return Protocol(
+        dataset=dataset.path.name,
+        dataset_hash=dataset.content_hash,
+        ranks=settings.ranks,
+        extractor=networks.features.name,
+        extractor_sha256=networks.features.content_hash,
+        size_px=settings.size_px,
+        reference_split="train",
+        max_reference_per_taxon=settings.max_reference_per_taxon,
+        copy_quantile=settings.copy_quantile,
+        seed=settings.seed,
+        software={name: version(name) for name in _LIBRARIES},
+        perceptual=networks.perceptual.name if networks.perceptual else None,
+        perceptual_sha256=networks.perceptual.content_hash if networks.perceptual else None,
+    )

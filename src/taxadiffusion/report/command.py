@@ -1,0 +1,106 @@
+"""Evaluate folders of generated images, or models, and write results, tables and report."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from taxadiffusion.adapter import open_model
+from taxadiffusion.dataset import PreparedDataset
+from taxadiffusion.errors import SettingsError
+from taxadiffusion.evaluate.generation import Generation, generate_folder, taxa_to_show
+from taxadiffusion.evaluate.pictures import Pictures, generated_folder
+from taxadiffusion.evaluate.run import Networks, Settings, evaluate
+from taxadiffusion.evaluate.scores import Results
+from taxadiffusion.features import CachedExtractor, open_extractor
+from taxadiffusion.features.bioclip import BioclipExtractor
+from taxadiffusion.features.perceptual import PerceptualDistance
+from taxadiffusion.names import Rank, ordered_ranks
+from taxadiffusion.report.evaluation import evaluation_sections, write_tables
+from taxadiffusion.report.page import page
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Extractors:
+    """Names and weights of the networks that look at the images; `lpips` None leaves LPIPS out."""
+
+    features: str
+    weights: Path | None = None
+    lpips: Path | None = None
+    device: str = "cpu"
+
+    def open(self, cache_dir: Path) -> Networks:
+        """The networks, features kept in `cache_dir`. Raises `SettingsError`."""
+        features = open_extractor(self.features, self.weights, self.device)
+        return Networks(
+            features=CachedExtractor(features, cache_dir),
+            perceptual=PerceptualDistance(self.lpips, self.device) if self.lpips else None,
+            alignment=features if isinstance(features, BioclipExtractor) else None,
+        )
+
+
+def evaluate_command(
+    generated: Sequence[str],
+    data: Path,
+    out: Path,
+    *,
+    extractors: Extractors,
+    ranks: Sequence[Rank] | None = None,
+    generation: Generation,
+    size_px: int = 64,
+    command: str = "",
+    progress: Progress = lambda _: None,
+) -> Results:
+    """Measure and write `results.json`, `tables.md`, `tables.tex` and `report.html` in `out`.
+
+    Each of `generated` is PATH or NAME=PATH: a folder that holds `metadata.csv`, or a model, whose images are made
+    first and kept in `out/generated`. One name given several times is one method trained several times.
+    """
+    dataset = PreparedDataset.open(data)
+    wanted = ordered_ranks(ranks) if ranks else dataset.ranks
+    networks = extractors.open(out / "features")
+    methods: dict[str, list[Pictures]] = {}
+    for entry in generated:
+        name, path = _named(entry)
+        folder = path
+        if not (path / "metadata.csv").is_file():
+            progress(f"generating {name}")
+            model = open_model(str(path))
+            folder = generate_folder(model, taxa_to_show(dataset, wanted), generation, out / "generated")
+        methods.setdefault(name, []).append(generated_folder(folder, wanted))
+    settings = Settings(ranks=tuple(wanted), size_px=size_px, seed=generation.seed)
+    results = evaluate(dataset, methods, networks, settings, progress)
+    progress("writing the report")
+    write_results(results, out, command=command, size_px=size_px)
+    return results
+
+
+def write_results(results: Results, out: Path, *, command: str, size_px: int) -> None:
+    """`results.json`, `tables.md`, `tables.tex` and `report.html` in `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    document = {"command": command, **results.to_json()}
+    (out / "results.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_tables(results, out)
+    sections = evaluation_sections(results, command=command, size_px=size_px)
+    title = f"Generated images of {results.protocol.dataset}"
+    html = page(title, "Measured against real photographs, at every rank", sections)
+    (out / "report.html").write_text(html, encoding="utf-8")
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """The command as one would type it."""
+    return shlex.join(["taxadiffusion", *arguments])
+
+
+def _named(entry: str) -> tuple[str, Path]:
+    name, separator, path = entry.partition("=")
+    if not separator:
+        name, path = Path(entry).name, entry
+    if not name or not path:
+        raise SettingsError(f"{entry!r}: give PATH or NAME=PATH")
+    return name, Path(path)

@@ -1,0 +1,199 @@
+"""An evaluation as a report: methods by rank, best and worst taxa, confusions, memorisation, recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from taxadiffusion.evaluate.scores import BUCKETS, LOWER_IS_BETTER, RankScores, Results
+from taxadiffusion.images import load_image
+from taxadiffusion.metrics.intervals import Interval
+from taxadiffusion.names import Rank
+from taxadiffusion.report.blocks import (
+    Cell,
+    Picture,
+    PictureRow,
+    code,
+    facts,
+    heading,
+    note,
+    picture_grid,
+    table,
+    text,
+)
+from taxadiffusion.report.charts import IntervalRow, interval_chart
+from taxadiffusion.report.figures import METRICS, Metric
+from taxadiffusion.report.matrix import confusion_matrix
+from taxadiffusion.report.page import Html, Section
+from taxadiffusion.report.tables import latex_table, markdown_table
+
+REAL = "real test photographs"
+
+
+def method_tables(results: Results) -> dict[str, tuple[list[str], list[list[Cell]]]]:
+    """For each metric present: header and rows (methods, then real photographs) of a table with a column per rank."""
+    rows = [*results.methods.items(), (REAL, results.real)]
+    tables = {}
+    for metric in METRICS:
+        ranks = [rank for rank in results.protocol.ranks if any(_at(s, rank, metric.key) for _, s in rows)]
+        if ranks:
+            best = {rank: _best(results, rank, metric.key) for rank in ranks}
+            body = [
+                [Cell(name), *(_cell(_at(scores, rank, metric.key), metric, name == best[rank]) for rank in ranks)]
+                for name, scores in rows
+            ]
+            tables[metric.key] = (["method", *ranks], body)
+    return tables
+
+
+def evaluation_sections(results: Results, *, command: str, size_px: int) -> tuple[Section, ...]:
+    """The whole report of an evaluation; pictures are read from where `results` says they lie."""
+    best = best_method(results)
+    finest = results.methods[best][-1]
+    return (
+        Section("At a glance", _glance(results, best)),
+        Section("Methods by rank", _methods(results)),
+        Section("Common and rare taxa", _frequency(results)),
+        Section("Best and worst taxa", _taxa(finest, best)),
+        Section("What is taken for what", _confusion(finest, best)),
+        Section("Nearest training photographs", _copies(results, size_px)),
+        Section("Recipe", (code(command), code(json.dumps(asdict(results.protocol), indent=2, ensure_ascii=False)))),
+    )
+
+
+def best_method(results: Results) -> str:
+    """The method that is named right most often at the finest rank it has."""
+    return max(results.methods, key=lambda name: results.methods[name][-1].metrics["rank_accuracy"].mean)
+
+
+def write_tables(results: Results, out: Path) -> None:
+    """`tables.md` and `tables.tex` in `out`: one table a metric, figures with their intervals."""
+    markdown, latex = [], []
+    for key, (header, body) in method_tables(results).items():
+        metric = next(m for m in METRICS if m.key == key)
+        rows = [[f"{c.value} ({c.small})" if c.small else c.value for c in row] for row in body]
+        markdown.append(f"### {metric.label}\n\n{metric.meaning}\n\n{markdown_table(header, rows)}")
+        latex.append(latex_table(header, rows, caption=f"{metric.label}. {metric.meaning}", label=f"tab:{key}"))
+    extractor = f"Features: {results.protocol.extractor}, sha256 {results.protocol.extractor_sha256}."
+    (out / "tables.md").write_text("\n".join([f"{extractor}\n", *markdown]), encoding="utf-8")
+    (out / "tables.tex").write_text("\n".join(latex), encoding="utf-8")
+
+
+def _at(scores: Sequence[RankScores], rank: Rank, metric: str) -> Interval | None:
+    return next((s.metrics.get(metric) for s in scores if s.rank == rank), None)
+
+
+def _best(results: Results, rank: Rank, metric: str) -> str | None:
+    """The best of two or more methods, where the metric has a better side."""
+    found = {name: i.mean for name, scores in results.methods.items() if (i := _at(scores, rank, metric))}
+    if len(found) < 2 or metric in ("nearer_than_real", "diversity"):
+        return None
+    return min(found, key=found.__getitem__) if metric in LOWER_IS_BETTER else max(found, key=found.__getitem__)
+
+
+def _cell(interval: Interval | None, metric: Metric, best: bool) -> Cell:
+    if interval is None:
+        return Cell("–")
+    low, high = (f"{v:.{metric.decimals}f}" for v in (interval.low, interval.high))
+    return Cell(f"{interval.mean:.{metric.decimals}f}", f"{low} to {high}", best)
+
+
+def _glance(results: Results, best: str) -> tuple[Html, ...]:
+    figures = {}
+    for scores in reversed(results.methods[best]):
+        real = _at(results.real, scores.rank, "rank_accuracy")
+        beside = f" (real photographs: {real.mean:.0%})" if real else ""
+        figures[f"{scores.rank} named right{beside}"] = f"{scores.metrics['rank_accuracy'].mean:.0%}"
+    finest = results.methods[best][-1]
+    copies = finest.metrics["copies"]
+    return (
+        text(
+            f"{len(results.methods)} method(s) on {results.protocol.dataset}. The figures below are those of {best}, "
+            f"which is named right most often: {finest.num_images} images at rank {finest.rank}."
+        ),
+        facts(figures),
+        text(
+            f"{copies.mean:.1%} of its images are flagged as copies of a training photograph; of unseen photographs "
+            f"{results.protocol.copy_quantile:.0%} would be."
+        ),
+        note(
+            f"Features: {results.protocol.extractor}. Distances in the features of another network than Inception are "
+            "not comparable with published FID or KID. Intervals: 95 %, bootstrap over taxa, training runs and images."
+        ),
+    )
+
+
+def _methods(results: Results) -> tuple[Html, ...]:
+    blocks: list[Html] = [
+        interval_chart(
+            [
+                IntervalRow(name, tuple(_at(scores, rank, "rank_accuracy") for rank in results.protocol.ranks))
+                for name, scores in [*results.methods.items(), (REAL, results.real)]
+            ],
+            results.protocol.ranks,
+            x_label="share of images named right",
+            caption="Real test photographs are the ceiling: no probe names all of them.",
+        )
+    ]
+    tables = method_tables(results)
+    for metric in METRICS:
+        if metric.key in tables:
+            header, rows = tables[metric.key]
+            blocks += [heading(metric.label), table(header, rows, caption=metric.meaning)]
+    return tuple(blocks)
+
+
+def _frequency(results: Results) -> tuple[Html, ...]:
+    buckets = [name for name, _, _ in BUCKETS]
+    rows = [
+        IntervalRow(name, tuple(scores[-1].buckets.get(bucket, {}).get("rank_accuracy") for bucket in buckets))
+        for name, scores in [*results.methods.items(), (REAL, results.real)]
+    ]
+    present = [i for i in range(len(buckets)) if any(row.intervals[i] for row in rows)]
+    return (
+        interval_chart(
+            [IntervalRow(row.name, tuple(row.intervals[i] for i in present)) for row in rows],
+            [f"{buckets[i]} photographs" for i in present],
+            x_label=f"share of images named right at rank {results.protocol.ranks[-1]}",
+            caption="Taxa grouped by how many training photographs they have.",
+        ),
+    )
+
+
+def _taxa(scores: RankScores, method: str, number: int = 5) -> tuple[Html, ...]:
+    order = sorted(scores.taxa, key=lambda t: (-t.named_right, t.error_height))
+    kept = order if len(order) <= 2 * number else [*order[:number], *order[-number:]]
+    rows = [
+        [
+            taxon.taxon.label,
+            str(taxon.num_photographs),
+            f"{taxon.named_right:.0%}",
+            f"{taxon.error_height:.2f}",
+            f"{taxon.copies:.0%}",
+        ]
+        for taxon in kept
+    ]
+    header = ["taxon", "training photographs", "named right", "height of errors", "copies"]
+    return (table(header, rows, caption=f"{method} at rank {scores.rank}."),)
+
+
+def _confusion(scores: RankScores, method: str) -> tuple[Html, ...]:
+    shares = {(c.true, c.predicted): c.count / c.of for c in scores.confusions}
+    shares |= {(t.taxon, t.taxon): t.named_right for t in scores.taxa}
+    caption = f"{method} at rank {scores.rank}. Rows: asked for. Columns: named as. Relatives are neighbours."
+    return (confusion_matrix([t.taxon for t in scores.taxa], shares, caption=caption),)
+
+
+def _copies(results: Results, size_px: int, number: int = 6) -> tuple[Html, ...]:
+    rows = []
+    for method, ranks in results.methods.items():
+        for pair in ranks[-1].nearest[:number]:
+            images = (load_image(Path(pair.generated), size_px), load_image(Path(pair.photograph), size_px))
+            flagged = "flagged as a copy" if pair.flagged else "not flagged"
+            rows.append(
+                PictureRow(pair.taxon.label, ((Picture(images[0]),), (Picture(images[1]),)),
+                           f"{method}: distance {pair.distance:.3f}, {flagged}")
+            )  # fmt: skip
+    return (picture_grid(rows, heads="left: generated · right: its nearest training photograph"),)

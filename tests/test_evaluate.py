@@ -1,0 +1,237 @@
+"""Laws of an evaluation, on taxa that are colours: copies are caught, wrong taxa counted, fresh draws at par."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from taxadiffusion.dataset import PreparedDataset, prepare
+from taxadiffusion.errors import DataError, SettingsError
+from taxadiffusion.evaluate.naming import Namer, balanced_accuracy
+from taxadiffusion.evaluate.pictures import generated_folder
+from taxadiffusion.evaluate.run import Networks, Settings, evaluate
+from taxadiffusion.evaluate.scores import BUCKETS, Results, bucket_of
+from taxadiffusion.names import Lineage
+from taxadiffusion.report.command import write_results
+
+RANKS = ("family", "genus", "species")
+SPECIES: dict[Lineage, tuple[tuple[int, int, int], int]] = {  # true colour, training photographs
+    Lineage.of({"family": "Rubridae", "genus": "Ruber", "species": "clarus"}): ((220, 60, 60), 30),
+    Lineage.of({"family": "Rubridae", "genus": "Ruber", "species": "obscurus"}): ((150, 20, 60), 8),
+    Lineage.of({"family": "Viridae", "genus": "Viridis", "species": "clarus"}): ((60, 220, 60), 12),
+    Lineage.of({"family": "Viridae", "genus": "Caeruleus", "species": "clarus"}): ((60, 90, 220), 4),
+}
+NUM_TEST = 8
+
+
+class Colours:
+    """Features: mean and spread of each channel."""
+
+    name = "colours"
+    content_hash = "c" * 64
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return np.concatenate([images.mean((2, 3)), images.std((2, 3))], 1).astype(np.float32)
+
+
+def paint(colour: tuple[int, int, int], rng: np.random.Generator) -> Image.Image:
+    """An individual: its own shade of its species' colour, and a pattern."""
+    shade = np.array(colour) + rng.normal(0, 8, 3)
+    pixels = shade + rng.normal(0, rng.uniform(5, 15), (32, 32, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def write_folder(folder: Path, pictures: list[tuple[Lineage, Image.Image, dict[str, str]]]) -> Path:
+    folder.mkdir(parents=True)
+    with (folder / "metadata.csv").open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, ["file_name", *RANKS, "seed", "split"], restval="")
+        writer.writeheader()
+        for i, (lineage, picture, more) in enumerate(pictures):
+            picture.save(folder / f"{i:04d}.png")
+            writer.writerow({"file_name": f"{i:04d}.png", **dict(lineage.names), **more})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    folder, rng = tmp_path_factory.mktemp("colours"), np.random.default_rng(0)
+    pictures = [
+        (lineage, paint(colour, rng), {"split": split})
+        for lineage, (colour, number) in SPECIES.items()
+        for split, count in (("train", number), ("test", NUM_TEST))
+        for _ in range(count)
+    ]
+    prepare(write_folder(folder / "source", pictures), folder / "prepared")
+    return PreparedDataset.open(folder / "prepared")
+
+
+def fresh(folder: Path, seed: int, ranks: tuple[str, ...] = RANKS, per_taxon: int = 10, swap: bool = False) -> Path:
+    """A perfect generator's folder: new individuals of every taxon; `swap` paints another species of the same genus."""
+    rng = np.random.default_rng(seed)
+    species = list(SPECIES)
+    pictures = []
+    for rank in ranks:
+        for taxon in dict.fromkeys(lineage.truncated(rank) for lineage in species):
+            members = [lineage for lineage in species if lineage.truncated(rank) == taxon]
+            for i in range(per_taxon):
+                shown = members[i % len(members)]
+                if swap and shown.get("genus") == "Ruber":
+                    shown = next(s for s in species if s.get("genus") == "Ruber" and s != shown)
+                pictures.append((taxon, paint(SPECIES[shown][0], rng), {"seed": str(i)}))
+    return write_folder(folder, pictures)
+
+
+def scored(dataset: PreparedDataset, *folders: Path) -> Results:
+    methods = {"method": [generated_folder(folder, RANKS) for folder in folders]}
+    return evaluate(dataset, methods, Networks(Colours()), Settings(RANKS, size_px=32, max_reference_per_taxon=8))
+
+
+@pytest.fixture(scope="module")
+def perfect(dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    folder = tmp_path_factory.mktemp("perfect")
+    return scored(dataset, fresh(folder / "0", 1), fresh(folder / "1", 2), fresh(folder / "2", 3))
+
+
+def test_a_perfect_generator_is_at_par_with_unseen_photographs(perfect: Results) -> None:
+    assert [s.rank for s in perfect.methods["method"]] == list(RANKS)
+    for scores, real in zip(perfect.methods["method"], perfect.real, strict=True):
+        metrics = scores.metrics
+        assert metrics["rank_accuracy"].mean > 0.95
+        assert metrics["rank_accuracy"].overlaps(real.metrics["rank_accuracy"])
+        assert metrics["error_height"].mean < 0.1
+        assert metrics["copies"].mean < 0.05
+        assert 0.35 < metrics["nearer_than_real"].mean < 0.65
+        assert metrics["coverage"].mean > 0.7
+        assert metrics["precision"].mean > 0.7
+        for interval in metrics.values():
+            assert interval.low <= interval.mean <= interval.high
+
+
+def test_copies_of_training_photographs_are_caught_with_their_originals(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    rows = dataset.rows("train")
+    pictures = [
+        (dataset.lineage(int(row)).only(RANKS), Image.open(dataset.record(int(row)).path), {"seed": "0"})
+        for row in rows
+    ]
+    scores = scored(dataset, write_folder(tmp_path / "copies", pictures)).methods["method"][-1]
+    assert scores.metrics["copies"].mean == 1
+    assert scores.metrics["nearer_than_real"].mean > 0.99
+    assert all(pair.flagged for pair in scores.nearest)
+    originals = {i: str(dataset.record(int(row)).path) for i, row in enumerate(rows)}
+    assert all(pair.photograph == originals[int(Path(pair.generated).stem)] for pair in scores.nearest)
+
+
+def test_species_swapped_within_a_genus_are_wrong_at_species_and_right_above(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    scores = scored(dataset, fresh(tmp_path / "swapped", 4, swap=True)).methods["method"]
+    family, genus, species = (s.metrics["rank_accuracy"].mean for s in scores)
+    assert family > 0.95
+    assert genus > 0.95
+    assert species == pytest.approx(0.5, abs=0.05)  # two of four species
+    assert scores[-1].metrics["error_height"].mean == pytest.approx(0.5, abs=0.06)
+    worst = scores[-1].confusions[:2]
+    assert {(c.true.label, c.predicted.label) for c in worst} == {
+        ("Ruber clarus", "Ruber obscurus"),
+        ("Ruber obscurus", "Ruber clarus"),
+    }
+    right = {taxon.taxon.label: taxon.named_right for taxon in scores[-1].taxa}
+    assert right["Ruber clarus"] < 0.2
+    assert right["Viridis clarus"] > 0.9
+
+
+def test_diversity_and_coverage_see_a_generator_that_repeats_one_picture(
+    dataset: PreparedDataset, perfect: Results, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(5)
+    one_each = {lineage: paint(colour, rng) for lineage, (colour, _) in SPECIES.items()}
+    pictures = [(lineage, picture, {"seed": str(i)}) for lineage, picture in one_each.items() for i in range(10)]
+    collapsed = scored(dataset, write_folder(tmp_path / "one", pictures)).methods["method"][-1].metrics
+    honest = perfect.methods["method"][-1].metrics
+    assert collapsed["diversity"].mean < 1e-6 < honest["diversity"].mean
+    assert collapsed["coverage"].high < honest["coverage"].mean
+
+
+def test_distances_see_pictures_that_are_too_bright(dataset: PreparedDataset, perfect: Results, tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    pictures = [
+        (lineage, paint((red + 25, green + 25, blue + 25), rng), {"seed": str(i)})
+        for lineage, ((red, green, blue), _) in SPECIES.items()
+        for i in range(10)
+    ]
+    bright = scored(dataset, write_folder(tmp_path / "bright", pictures)).methods["method"][-1].metrics
+    honest = perfect.methods["method"][-1].metrics
+    assert bright["frechet_distance"].low > honest["frechet_distance"].high
+    assert bright["kernel_distance"].low > honest["kernel_distance"].high
+    assert bright["density"].mean < honest["density"].mean
+
+
+def test_every_taxon_falls_in_the_bucket_of_its_training_photographs(perfect: Results) -> None:
+    assert [bucket_of(n) for n in (1, 5, 6, 20, 21, 100, 101, 10**6)] == [b for b, _, _ in BUCKETS for _ in (0, 1)]
+    species = perfect.methods["method"][-1]
+    assert set(species.buckets) == {"1–5", "6–20", "21–100"}
+    assert [t.num_photographs for t in species.taxa] == [4, 8, 12, 30]
+    mean = np.average([species.buckets[b]["rank_accuracy"].mean for b in species.buckets], weights=[1, 2, 1])
+    assert mean == pytest.approx(species.metrics["rank_accuracy"].mean)
+
+
+def test_training_runs_are_measured_apart(dataset: PreparedDataset, tmp_path: Path, perfect: Results) -> None:
+    single = scored(dataset, fresh(tmp_path / "0", 1)).methods["method"][-1]
+    pooled = perfect.methods["method"][-1]
+    assert pooled.num_images == 3 * single.num_images
+    # thrice the images in one heap would have a smaller Fréchet bias; runs apart keep it
+    assert pooled.metrics["frechet_distance"].mean == pytest.approx(single.metrics["frechet_distance"].mean, rel=0.5)
+
+
+def test_bad_input_gets_one_clear_message(dataset: PreparedDataset, tmp_path: Path) -> None:
+    few = fresh(tmp_path / "few", 0, ("family",), per_taxon=2)
+    with pytest.raises(DataError, match=r"4 images at rank family are too few .* generate 6 or more"):
+        scored(dataset, few)
+    strange = Lineage.of({"family": "Rubridae", "genus": "Ruber", "species": "novus"})
+    unknown = write_folder(tmp_path / "unknown", [(strange, Image.new("RGB", (32, 32)), {})] * 8)
+    with pytest.raises(DataError, match=r"no training photograph shows .*novus at rank species"):
+        scored(dataset, unknown)
+    with pytest.raises(SettingsError, match=r"'tribe' is not in .*family, genus, species"):
+        evaluate(dataset, {}, Networks(Colours()), Settings(("tribe",)))
+    with pytest.raises(DataError, match=r"no metadata\.csv"):
+        generated_folder(tmp_path, RANKS)
+    (few / "metadata.csv").write_text("file_name,species\n../../etc/passwd,clarus\n")
+    with pytest.raises(DataError, match=r"row 2: file_name '\.\./\.\./etc/passwd' is no file below"):
+        generated_folder(few, RANKS)
+
+
+def test_results_are_written_as_json_tables_and_report(perfect: Results, tmp_path: Path) -> None:
+    write_results(perfect, tmp_path, command="taxadiffusion evaluate x", size_px=32)
+    document = json.loads((tmp_path / "results.json").read_text())
+    accuracy = document["table1"]["method"]["species"]["rank_accuracy"]
+    assert set(accuracy) == {"mean", "low", "high"}
+    assert accuracy["mean"] == perfect.methods["method"][-1].metrics["rank_accuracy"].mean
+    assert document["protocol"]["extractor"] == "colours"
+    assert document["protocol"]["extractor_sha256"] == "c" * 64
+    assert document["protocol"]["dataset_hash"]
+    shown = f"{accuracy['mean']:.3f}"
+    for name in ("tables.md", "tables.tex", "report.html"):
+        written = (tmp_path / name).read_text()
+        assert shown in written
+        assert "FID" not in written.replace("no FID", "").replace("published FID", "")
+    assert "LPIPS" not in (tmp_path / "tables.md").read_text()  # not measured, so not named
+
+
+def test_an_image_known_to_its_family_alone_is_judged_there() -> None:
+    family = Lineage.of({"family": "Scaridae"})
+    species = Lineage.of({"family": "Scaridae", "genus": "Scarus", "species": "a"})
+    assert balanced_accuracy("family", [species, family], [family, species]) == 1
+    assert balanced_accuracy("species", [species, species], [family, species]) == 0.5
+
+
+def test_namer_knows_the_rarest_species() -> None:
+    lineages = [s for s, (_, number) in SPECIES.items() for _ in range(number)]
+    namer = Namer.fit(np.random.default_rng(0).normal(size=(len(lineages), 3)).astype(np.float32), lineages)
+    assert [taxon.label for taxon in namer.rarest("species", 2)] == ["Caeruleus clarus", "Ruber obscurus"]
