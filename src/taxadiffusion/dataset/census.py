@@ -96,14 +96,19 @@ def prepared_census(dataset: PreparedDataset) -> Census:
         reasons=Counter(report.reasons),
         reader_counts={"repeated_rows": report.repeated_rows, "duplicate_images": report.duplicate_images},
     )
-    for taxon_id, row in zip(*np.unique(dataset.taxon_ids(), return_index=True), strict=True):
-        record = dataset.record(int(row))
-        census.first_row[taxon_id] = f"{record.source}:{record.row}"
-    columns = pq.ParquetFile(dataset.path / IMAGES)
-    for batch in columns.iter_batches(columns=["license", "split", "qualifier"], batch_size=65_536):
+    taxa, first_rows = np.unique(dataset.taxon_ids(), return_index=True)
+    order = np.argsort(first_rows)
+    taxa, first_rows, start = taxa[order], first_rows[order], 0
+    wanted = ["license", "split", "qualifier", "source", "row"]
+    for batch in pq.ParquetFile(dataset.path / IMAGES).iter_batches(columns=wanted, batch_size=65_536):
         census.licenses.update(text or "(none stated)" for text in batch.column("license").to_pylist())
         census.splits.update(batch.column("split").to_pylist())
         census.qualifiers.update(qualifier_kind(text) for text in batch.column("qualifier").to_pylist() if text)
+        sources, numbers = batch.column("source"), batch.column("row")
+        here = slice(*np.searchsorted(first_rows, (start, start + batch.num_rows)))
+        for taxon_id, row in zip(taxa[here].tolist(), (first_rows[here] - start).tolist(), strict=True):
+            census.first_row[taxon_id] = f"{sources[row]}:{numbers[row]}"
+        start += batch.num_rows
     return census
 
 

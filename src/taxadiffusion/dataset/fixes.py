@@ -14,7 +14,7 @@ from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import RANKS, Lineage, Rank, ordered_ranks, rank_index
 from taxadiffusion.readers import Reader, Record, Rejected
 
-_CACHE_SIZE = 200_000
+_CACHE_SIZE = 30_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ class _Columns:
         return _identified(above, tuple(row.get(column) for column in cells), ranks)
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=30_000)
 def _identified(above: tuple[tuple[Rank, str], ...], cells: tuple[str, ...], ranks: tuple[Rank, ...]) -> Taxon:
     """The taxon of the names above species and the species cells (epithet, species, scientific name), which agree."""
     stated = [text for cell in cells if (text := clean_name(cell))]

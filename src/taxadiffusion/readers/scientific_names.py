@@ -94,7 +94,7 @@ def folded_spelling(name: str) -> str:
     return "".join(c for c in plain if not unicodedata.combining(c) and c not in "-'’.")
 
 
-@lru_cache(maxsize=200_000)
+@lru_cache(maxsize=30_000)
 def parse_name(text: str) -> ScientificName:
     """Parse any scientific name: never raises; what cannot be parsed comes back with `genus` None.
 

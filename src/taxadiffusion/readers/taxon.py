@@ -30,7 +30,7 @@ class Taxon:
     """Why the row contradicts itself; such a row is rejected."""
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=30_000)
 def read_taxon(names: tuple[tuple[Rank, str], ...], species: str, convention: Convention) -> Taxon:
     """The taxon of one row: `names` holds the cells above species, `species` the species cell, both as written.
 
