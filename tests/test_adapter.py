@@ -43,15 +43,21 @@ SMALL = TaxonomySettings(num_heads=2, feed_forward=32)
 
 
 def make(
-    base: Path, settings: ConditionerSettings = SMALL, lora: LoRASettings | None = None, *, full_unet: bool = False
+    base: Path,
+    settings: ConditionerSettings = SMALL,
+    lora: LoRASettings | None = None,
+    *,
+    full_unet: bool = False,
+    ranks: tuple[str, ...] = RANKS,
+    taxonomy: Taxonomy = TAXONOMY,
 ) -> Denoiser:
     backbone = Backbone.load(str(base))
     if lora:
         backbone.add_lora(lora)
     if isinstance(settings, TaxonAdapterSettings):
         backbone.add_decoupled_attention(settings.num_tokens)
-    taxa = [TAXONOMY.lineage(number) for number in range(len(TAXONOMY))]
-    denoiser = Denoiser(backbone, build_conditioner(settings, RANKS, backbone.text, taxa), full_unet=full_unet)
+    taxa = [taxonomy.lineage(number) for number in range(len(taxonomy))]
+    denoiser = Denoiser(backbone, build_conditioner(settings, ranks, backbone.text, taxa), full_unet=full_unet)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         state = {k: {n: t + 0.05 * torch.randn(t.shape) for n, t in v.items()} for k, v in denoiser.state().items()}

@@ -1,1 +1,52 @@
 """The command line: each command parses its options, calls one documented function and prints."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+from rich.console import Console
+
+from taxadiffusion import __version__
+from taxadiffusion.cli import check, data, demo, evaluate, generate, simulate, train
+from taxadiffusion.errors import InterruptedByUserError, TaxaDiffusionError
+
+app = typer.Typer(
+    name="taxadiffusion",
+    help="Accurate images of a species from its taxonomy, even when only a handful of photographs exist.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (data, check, train, generate, evaluate, simulate, demo):
+    group.register(app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"taxadiffusion {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and leave."
+    ),
+) -> None:
+    """Accurate images of a species from its taxonomy, even when only a handful of photographs exist."""
+
+
+def main() -> None:
+    """Run the command line; a fault that the user can repair is one message and its exit code, never a traceback."""
+    try:
+        sys.exit(app(standalone_mode=False))
+    except TaxaDiffusionError as error:
+        Console(stderr=True, highlight=False).print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:  # how click tells of Ctrl-C
+        sys.exit(InterruptedByUserError.exit_code)
+    except click.ClickException as error:  # an unknown option or command, a missing argument
+        error.show()
+        sys.exit(error.exit_code)

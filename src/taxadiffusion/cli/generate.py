@@ -1,0 +1,119 @@
+"""`taxadiffusion generate`: pictures of any taxon at any rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from taxadiffusion.adapter import Adapter
+    from taxadiffusion.generation import Generated
+    from taxadiffusion.names import Lineage
+    from taxadiffusion.sampler import Request
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(generate)
+
+
+def generate(
+    model: Annotated[
+        str, typer.Argument(help="An adapter's or run's directory, a hub id, or the shipped `reef-fish`.")
+    ],
+    taxa: Annotated[
+        list[str] | None, typer.Argument(help="Binomials, genera, families …; a homonym as “Ancestor > Name”.")
+    ] = None,
+    all_species: Annotated[bool, typer.Option("--all-species", help="Every species that the model knows.")] = False,
+    rank: Annotated[str | None, typer.Option(help="Draw each taxon's ancestor at this rank.")] = None,
+    num_images: Annotated[int, typer.Option("-n", "--num-images", min=1, help="Pictures of each taxon.")] = 4,
+    guidance_scale: Annotated[float, typer.Option(help="1 = no guidance.")] = 2.0,
+    guidance_rank: Annotated[
+        str, typer.Option(help="Guide away from the ancestor at this rank; `coarsest`, or `unconditional`.")
+    ] = "unconditional",
+    guidance_interval: Annotated[
+        tuple[float, float], typer.Option(help="Where guidance acts, 0 = clean … 1 = pure noise.")
+    ] = (0.0, 1.0),
+    num_steps: Annotated[int, typer.Option("--steps", min=1, help="Solver steps.")] = 25,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first picture; the next has the next seed.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures; the same command again goes on.")] = Path(
+        "generated"
+    ),
+    lineage_strip: Annotated[
+        bool, typer.Option("--lineage-strip", help="The same seeds at every rank, coarse to fine.")
+    ] = False,
+    base: Annotated[str | None, typer.Option(help="Where the base lies, if not where the model says.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures denoised together.")] = 16,
+) -> None:
+    """Make pictures of taxa. Each file says in its metadata how it was made and that it is synthetic."""
+    from taxadiffusion.errors import SettingsError
+
+    if bool(taxa) == all_species:
+        raise SettingsError("name at least one taxon, or give --all-species (not both)")
+    import torch
+
+    from taxadiffusion.adapter import open_model
+    from taxadiffusion.generation import Sampling, requested_lineage, species_of
+    from taxadiffusion.generation import generate as make
+
+    adapter = open_model(model, base=base, device="cuda" if torch.cuda.is_available() else "cpu")
+    lineages: list[Lineage] = []
+    for name in taxa or [species.label for species in species_of(adapter)]:
+        lineage, note = requested_lineage(adapter, name, rank)
+        if note:
+            typer.echo(f"note: {note}", err=True)
+        lineages.append(lineage)
+    if lineage_strip:
+        lineages = [lineage.truncated(above) for lineage in lineages for above in lineage.ranks]
+    lineages = list(dict.fromkeys(lineages))
+    requests = _requests(
+        adapter, lineages, range(seed, seed + num_images), guidance_scale, guidance_rank, guidance_interval
+    )
+    made = _shown(make(adapter, requests, out, Sampling(num_steps, batch_size)), len(requests))
+    num_new = sum(picture.made for picture in made)
+    typer.echo(f"{num_new} pictures made, {len(made) - num_new} were there: {out}/metadata.csv")
+    typer.echo(f"contact sheet: {_contact_sheet(made, requests, num_images, out)}")
+
+
+def _requests(
+    adapter: Adapter,
+    lineages: list[Lineage],
+    seeds: range,
+    scale: float,
+    guidance_rank: str,
+    interval: tuple[float, float],
+) -> list[Request]:
+    from taxadiffusion.errors import SettingsError
+    from taxadiffusion.guidance import Guidance
+    from taxadiffusion.sampler import Request
+
+    ranks = adapter.card.ranks
+    known = {"unconditional": None, "coarsest": ranks[0], **{rank: rank for rank in ranks}}
+    if guidance_rank not in known:
+        raise SettingsError(f"--guidance-rank {guidance_rank!r} is none of {', '.join(known)}")
+    guidance = Guidance(scale, known[guidance_rank], interval)
+    return [Request(lineage, number, guidance) for lineage in lineages for number in seeds]
+
+
+def _shown(pictures: Iterable[Generated], total: int) -> list[Generated]:
+    """All of them, under a progress bar."""
+    from rich.console import Console
+    from rich.progress import track
+
+    return list(track(pictures, "pictures", total=total, console=Console(stderr=True)))
+
+
+def _contact_sheet(made: list[Generated], requests: list[Request], columns: int, out: Path) -> Path:
+    """One row a taxon, beside the folder and not in it: the folder holds what its table lists."""
+    from taxadiffusion.generation import read_picture
+    from taxadiffusion.images import image_grid
+
+    paths = {picture.request: picture.path for picture in made}
+    captions = [f"{request.lineage.label} ({request.lineage.rank})" for request in requests]
+    sheet = image_grid([read_picture(paths[request]) for request in requests], columns, captions, cell_px=128)
+    path = out.with_name(f"{out.name}-sheet.png")
+    sheet.save(path)
+    return path

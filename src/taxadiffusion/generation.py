@@ -1,0 +1,190 @@
+"""Pictures on disk: every file carries its recipe, the folder is an image folder, and an interrupted one goes on."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from taxadiffusion import __version__
+from taxadiffusion.adapter import Adapter
+from taxadiffusion.errors import DataError
+from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.sampler import Request, Sampler
+from taxadiffusion.schedule import SamplerName
+
+DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+"""IPTC's term for a picture made by a trained model, written into every file."""
+
+SOURCE = "synthetic image"
+
+_XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+ xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:dwc="http://rs.tdwg.org/dwc/terms/"
+ Iptc4xmpExt:DigitalSourceType={source_type} xmp:CreatorTool={tool} dwc:scientificName={name}/>
+</rdf:RDF></x:xmpmeta><?xpacket end="w"?>"""
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A picture that lies on disk. `made` is False where an earlier, interrupted call had made it already."""
+
+    request: Request
+    path: Path
+    made: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How pictures are made: solver steps, pictures a batch, and the diffusers scheduler (None: DPM-Solver++)."""
+
+    num_steps: int = 25
+    batch_size: int = 16
+    scheduler: SamplerName | None = None
+
+
+def requested_lineage(adapter: Adapter, taxon: str, rank: Rank | None = None) -> tuple[Lineage, str | None]:
+    """The lineage that a person's words name, cut at `rank`, and a note where it is not simply what was typed.
+
+    Raises `DataError` for homonyms, misspellings, unknown names, and a rank that the taxon or the model lacks.
+    """
+    found = adapter.taxonomy.find(taxon)
+    lineage = found.lineage.only(adapter.card.ranks)
+    if rank is None:
+        return lineage, found.note
+    if rank not in adapter.card.ranks:
+        raise DataError(f"rank {rank!r} is not one of this model's ranks: {', '.join(adapter.card.ranks)}")
+    if rank not in lineage.ranks:
+        raise DataError(f"{taxon} has no {rank}; its lineage is {lineage}")
+    return lineage.truncated(rank), found.note
+
+
+def species_of(adapter: Adapter) -> tuple[Lineage, ...]:
+    """Every lineage at the model's finest rank, in the order of their names."""
+    taxonomy, finest = adapter.taxonomy, adapter.card.ranks[-1]
+    lineages = {taxonomy.lineage(taxon).only(adapter.card.ranks) for taxon in taxonomy.at_rank(finest)}
+    return tuple(sorted(lineages, key=lambda lineage: lineage.label))
+
+
+def generate(
+    adapter: Adapter, requests: Sequence[Request], out: Path, sampling: Sampling = Sampling()
+) -> Iterator[Generated]:
+    """Make the pictures and write them below `out`, batch by batch, in the order of the requests.
+
+    A file is `<taxon>/<taxon>-<seed>-<recipe>.png`; `<recipe>` is a hash of all that decides its pixels, so a second
+    call makes only what is missing and never passes off an old picture for a new one. `out/metadata.csv` has a row for
+    each picture and makes `out` an image folder that `prepare` and Hugging Face's `datasets` read. Raises `DataError`
+    when `out` cannot be written, `NonFiniteError` for a blank picture.
+    """
+    model_hash = hashlib.sha256(adapter.card.model_dump_json().encode()).hexdigest()
+    recipes = [_recipe(adapter, model_hash, request, sampling) for request in requests]
+    paths = [out / _file_name(request, recipe) for request, recipe in zip(requests, recipes, strict=True)]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        known = _known_rows(out / "metadata.csv")
+        missing = [i for i, path in enumerate(paths) if path.relative_to(out).as_posix() not in known]
+        yield from (Generated(requests[i], path, made=False) for i, path in enumerate(paths) if i not in set(missing))
+        sampler = Sampler(adapter.denoiser, scheduler=sampling.scheduler, size_px=adapter.card.image_size_px)
+        todo = [requests[i] for i in missing]
+        samples = sampler(todo, num_steps=sampling.num_steps, batch_size=sampling.batch_size)
+        with (out / "metadata.csv").open("w", encoding="utf-8", newline="") as stream:
+            table = csv.DictWriter(stream, _columns(adapter))
+            table.writeheader()
+            table.writerows(known.values())
+            for i, sample in zip(missing, samples, strict=True):
+                _save(sample.image, paths[i], recipes[i])
+                table.writerow({"file_name": paths[i].relative_to(out).as_posix(), **recipes[i]})
+                stream.flush()
+                yield Generated(sample.request, paths[i], made=True)
+    except OSError as error:
+        raise DataError(f"{out}: the pictures cannot be written: {error.strerror}") from error
+
+
+def read_picture(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A generated file as uint8 (3, h, w)."""
+    with Image.open(path, formats=("PNG",)) as image:
+        return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
+
+
+def _recipe(adapter: Adapter, model_hash: str, request: Request, sampling: Sampling) -> dict[str, str]:
+    """All that decides the pixels, and how the picture is to be called; every value is text."""
+    guidance = request.guidance
+    lineage = request.lineage
+    rank_scales = " ".join(f"{rank}={scale:g}" for rank, scale in guidance.rank_scales)
+    return {
+        **{rank: lineage.get(rank) or "" for rank in adapter.card.ranks},
+        "scientific_name": lineage.label,
+        "taxon_rank": lineage.rank or "",
+        "seed": str(request.seed),
+        "guidance_scale": f"{guidance.scale:g}",
+        "guidance_rank": guidance.rank or "unconditional",
+        "guidance_interval": f"{guidance.interval[0]:g}-{guidance.interval[1]:g}",
+        "guidance_rank_scales": rank_scales,
+        "towards": str(request.towards) if request.towards else "",
+        "fraction": f"{request.fraction:g}",
+        "num_steps": str(sampling.num_steps),
+        "scheduler": sampling.scheduler or "default",
+        "model_sha256": model_hash,
+        "base": adapter.card.base,
+        "base_sha256": adapter.card.base_hash,
+        "software": f"taxadiffusion {__version__}",
+        "source": SOURCE,
+        "digital_source_type": DIGITAL_SOURCE_TYPE,
+    }
+
+
+def _columns(adapter: Adapter) -> list[str]:
+    blank = _recipe(adapter, "", Request(Lineage(), 0), Sampling())
+    return ["file_name", *blank]
+
+
+def _file_name(request: Request, recipe: dict[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:10]
+    # Names hold "/" (Ovalentaria/misc) and worse; a folder's name keeps letters, digits, hyphens.
+    name = re.sub(r"[^\w-]+", "_", request.lineage.label or "unconditional").strip("_")[:80] or "taxon"
+    return f"{name}/{name}-{request.seed}-{digest}.png"
+
+
+def _save(image: np.ndarray[Any, np.dtype[np.uint8]], path: Path, recipe: dict[str, str]) -> None:
+    info = PngInfo()
+    info.add_itxt("Title", f"{recipe['scientific_name']} ({SOURCE})")
+    info.add_itxt("Software", recipe["software"])
+    info.add_itxt("taxadiffusion", json.dumps(recipe, ensure_ascii=False))
+    packet = _XMP.format(
+        source_type=quoteattr(DIGITAL_SOURCE_TYPE),
+        tool=quoteattr(recipe["software"]),
+        name=quoteattr(recipe["scientific_name"]),
+    )
+    info.add_itxt("XML:com.adobe.xmp", packet)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".part")
+    Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(aside, format="PNG", pnginfo=info)
+    aside.replace(path)
+
+
+def _known_rows(table: Path) -> dict[str, dict[str, str]]:
+    """Rows of an earlier call whose files still lie there and are whole."""
+    if not table.is_file():
+        return {}
+    with table.open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row.get("file_name") and None not in row.values()]
+    return {row["file_name"]: row for row in rows if _is_whole(table.parent / row["file_name"])}
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        read_picture(path)
+    except (OSError, SyntaxError):
+        return False
+    return True

@@ -1,0 +1,126 @@
+"""Laws of pictures on disk: recipes, resumption, and a folder that is itself a source."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from taxadiffusion.adapter import Adapter, load_adapter, save_adapter
+from taxadiffusion.dataset import PreparedDataset, prepare
+from taxadiffusion.errors import DataError
+from taxadiffusion.generation import (
+    DIGITAL_SOURCE_TYPE,
+    Sampling,
+    generate,
+    read_picture,
+    requested_lineage,
+    species_of,
+)
+from taxadiffusion.guidance import Guidance
+from taxadiffusion.names import Lineage
+from taxadiffusion.sampler import Request
+from taxadiffusion.taxonomy import Taxonomy
+from tests.test_adapter import make
+from tests.tiny_base import write_tiny_base
+
+RANKS = ("family", "genus", "species")
+TAXA = [
+    Lineage.of({"family": family, "genus": genus, "species": epithet})
+    for family, genus, epithet in (
+        ("Zanclidae", "Zanclus", "cornutus"),
+        ("Labridae", "Hemigymnus", "fasciatus"),
+        ("Labridae/misc", "Cheilinus", "undulatus"),
+    )
+]
+FEW = Sampling(num_steps=2, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Adapter:
+    base = write_tiny_base(tmp_path_factory.mktemp("base"))
+    path = tmp_path_factory.mktemp("adapters") / "fish"
+    taxonomy = Taxonomy.from_lineages(TAXA, RANKS)
+    save_adapter(path, make(base, ranks=RANKS, taxonomy=taxonomy), taxonomy, recipe={}, read_me="# Fish\n")
+    return load_adapter(path, base=str(base))
+
+
+def requests(*seeds: int) -> list[Request]:
+    return [Request(lineage, seed, Guidance(2.0)) for lineage in TAXA for seed in seeds]
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    with (out / "metadata.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_every_file_says_how_it_was_made_and_that_it_is_synthetic(adapter: Adapter, tmp_path: Path) -> None:
+    made = list(generate(adapter, requests(3), tmp_path, FEW))
+    assert [picture.request.lineage for picture in made] == TAXA
+    with Image.open(made[0].path) as image:
+        recipe = json.loads(image.text["taxadiffusion"])
+        assert DIGITAL_SOURCE_TYPE in image.text["XML:com.adobe.xmp"]
+    assert recipe["scientific_name"] == "Zanclus cornutus"
+    assert recipe["seed"] == "3"
+    assert recipe["guidance_scale"] == "2"
+    assert recipe["source"] == "synthetic image"
+    assert recipe["base_sha256"] == adapter.card.base_hash
+    assert {row["file_name"]: row["seed"] for row in rows_of(tmp_path)} == {
+        picture.path.relative_to(tmp_path).as_posix(): "3" for picture in made
+    }
+
+
+def test_a_second_call_makes_only_what_is_missing_and_the_same_pixels(adapter: Adapter, tmp_path: Path) -> None:
+    first = {p.path: read_picture(p.path).tobytes() for p in generate(adapter, requests(0), tmp_path, FEW)}
+    lost, damaged, kept = first
+    lost.unlink()
+    damaged.write_bytes(damaged.read_bytes()[:-200])
+    second = list(generate(adapter, requests(0, 1), tmp_path, FEW))
+    assert {p.path for p in second if not p.made} == {kept}
+    assert {path: read_picture(path).tobytes() for path in first} == first
+    assert len(rows_of(tmp_path)) == len(second) == 6
+
+
+def test_another_recipe_is_another_file(adapter: Adapter, tmp_path: Path) -> None:
+    made = list(generate(adapter, requests(0), tmp_path, FEW))
+    more = list(generate(adapter, requests(0), tmp_path, Sampling(num_steps=3)))
+    assert not {p.path for p in made} & {p.path for p in more}
+    assert all(p.made for p in more)
+
+
+def test_stopping_midway_loses_nothing_that_was_made(adapter: Adapter, tmp_path: Path) -> None:
+    pictures = generate(adapter, requests(0, 1), tmp_path, Sampling(num_steps=2, batch_size=2))
+    done = [next(pictures), next(pictures)]
+    pictures.close()
+    assert {row["file_name"] for row in rows_of(tmp_path)} == {p.path.relative_to(tmp_path).as_posix() for p in done}
+    again = list(generate(adapter, requests(0, 1), tmp_path, FEW))
+    assert sum(p.made for p in again) == 4
+
+
+def test_the_folder_is_itself_a_source(adapter: Adapter, tmp_path: Path) -> None:
+    list(generate(adapter, requests(0, 1), tmp_path / "made", FEW))
+    prepare(tmp_path / "made", tmp_path / "prepared", ranks=RANKS, num_workers=1)
+    dataset = PreparedDataset.open(tmp_path / "prepared")
+    assert len(dataset) == 6
+    assert {dataset.lineage(row) for row in range(6)} == set(TAXA)
+
+
+def test_a_name_gives_its_lineage_at_the_rank_that_was_asked_for(adapter: Adapter) -> None:
+    assert requested_lineage(adapter, "Zanclus cornutus")[0] == TAXA[0]
+    assert requested_lineage(adapter, "Zanclus cornutus", "family")[0] == TAXA[0].truncated("family")
+    genus, note = requested_lineage(adapter, "Hemigymnus novus")
+    assert genus == TAXA[1].truncated("genus")
+    assert note
+    with pytest.raises(DataError, match="Zanclus cornutus"):
+        requested_lineage(adapter, "Zanclus cornotus")
+    with pytest.raises(DataError, match="tribe"):
+        requested_lineage(adapter, "Zanclus cornutus", "tribe")
+    with pytest.raises(DataError, match="no species"):
+        requested_lineage(adapter, "Labridae", "species")
+
+
+def test_all_species_are_those_of_the_finest_rank(adapter: Adapter) -> None:
+    assert set(species_of(adapter)) == set(TAXA)
