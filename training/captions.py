@@ -146,7 +146,7 @@ def phrases(measured: Measured, cuts: dict[str, list[float]]) -> dict[str, str]:
 
 
 def compose(parts: dict[str, str], generator: np.random.Generator) -> str:
-    """One caption: each phrase is kept with chance 0.7, the layout with chance 0.6 and then some of its cells are "any".
+    """One caption: a phrase is kept with chance 0.7, the layout with chance 0.6 and then some of its cells are "any".
 
     A model that meets partial descriptions learns the distribution of what was left unsaid.
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.progress import track
+from safetensors.torch import save_file
 
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.images import load_image
@@ -16,6 +17,7 @@ from taxadiffusion.simulate.captions import caption
 from taxadiffusion.simulate.clade import Clade
 from taxadiffusion.simulate.draw import photograph
 from training.captions import measure, phrases, thresholds
+from training.transform import components
 
 SIZE_PX = 64
 
@@ -44,7 +46,9 @@ def simulated(num_images: int) -> tuple[np.ndarray, list[tuple[str, str]]]:
     return out, captions
 
 
-def describe(images: np.ndarray, cuts: dict[str, list[float]] | None) -> tuple[list[dict[str, str]], dict[str, list[float]]]:
+def describe(
+    images: np.ndarray, cuts: dict[str, list[float]] | None
+) -> tuple[list[dict[str, str]], dict[str, list[float]]]:
     """Phrases of every picture and of its mirror image, alternating: 2 N entries."""
     measured = []
     for image in track(images, "phrases"):
@@ -70,6 +74,8 @@ def main() -> None:
     entries, _ = describe(images, cuts)
     for i, pair in enumerate(captions):
         entries[2 * i]["caption"], entries[2 * i + 1]["caption"] = pair
+    filters, bias = components(np.concatenate([np.load(args.out / "photographs.npy")[::4], images[::24]]))
+    save_file({"filters": filters, "bias": bias}, args.out / "transform.safetensors")
     (args.out / "simulated.json").write_text(json.dumps(entries))
 
 

@@ -1,4 +1,4 @@
-"""Build the nano base's tokenizer: CLIP's byte-level pair encoding with merges learned on captions and made-up names."""
+"""Build the nano base's tokenizer: CLIP's byte-level pair encoding, merges learned on captions and made-up names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
 
 
 def words(num_names: int = 4000) -> list[str]:
-    """Caption words, each often enough to become one token, rank names, and Latin-like names that belong to no taxon."""
+    """Caption words, often enough to become one token each, ranks, and Latin-like names that belong to no taxon."""
     caption_words = {*VOCABULARY, *PALETTE, *(word for level in LEVELS.values() for word in level)}
     caption_words |= {"layout", "any", "light", "contrast", "marks", "bars", "stripes", "fish", "over", "none", *RANKS}
     namer = Namer(np.random.default_rng(0))

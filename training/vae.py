@@ -1,4 +1,4 @@
-"""Train the nano base's autoencoder (64 px → 16 latent channels at 8×8) on arrays of pictures; resumes by itself."""
+"""Train the nano base's decoder on arrays of pictures; the encoder is fixed (`training.transform`). Resumes."""
 
 from __future__ import annotations
 
@@ -14,30 +14,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from training.transform import autoencoder, project, write_encoder
+
 # B batch, C channels, H = W side in pixels
 
-CHANNELS = (16, 32, 64, 128)
-LATENT_CHANNELS = 16
-
-
-def autoencoder() -> AutoencoderKL:
-    """The nano autoencoder: downscale 8, narrow at full resolution, where almost all of its time goes."""
-    return AutoencoderKL(
-        in_channels=3,
-        out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=CHANNELS,
-        layers_per_block=1,
-        latent_channels=LATENT_CHANNELS,
-        norm_num_groups=8,
-        sample_size=64,
-        scaling_factor=1.0,
-    )
+LATENT_NOISE = 0.08
+"""Standard deviation of noise on training latents: the decoder learns to forgive what a diffusion model leaves over."""
 
 
 def reconstruction_loss(output: Tensor, images: Tensor) -> Tensor:
-    """Mean absolute error of pixels and, for edges, of differences between neighbours, at full and at half resolution."""
+    """Mean absolute error of pixels and, for edges, of neighbours' differences, at full and at half resolution."""
     loss = (output - images).abs().mean()
     for _ in range(2):
         for dim in (2, 3):
@@ -54,13 +40,13 @@ def batch_of(arrays: list[np.ndarray], weights: list[float], size: int, generato
     return torch.from_numpy(images.astype(np.float32) / 127.5 - 1)
 
 
-def psnr(model: AutoencoderKL, images: np.ndarray) -> float:
+def psnr(model: AutoencoderKL, filters: Tensor, bias: Tensor, images: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB of reconstructions of uint8 (N, 3, H, W)."""
     errors = []
     with torch.inference_mode():
         for start in range(0, len(images), 64):
             x = torch.from_numpy(images[start : start + 64].astype(np.float32) / 127.5 - 1)
-            y = model.decode(model.encode(x).latent_dist.mode()).sample.clamp(-1, 1)
+            y = model.decode(project(x, filters, bias)).sample.clamp(-1, 1)
             errors.append((y - x).square().mean(dim=(1, 2, 3)) / 4)  # on a [0, 1] scale
     return float(-10 * torch.cat(errors).mean().log10())
 
@@ -68,12 +54,12 @@ def psnr(model: AutoencoderKL, images: np.ndarray) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="uint8 (N, 3, 64, 64) .npy files")
+    parser.add_argument("--transform", type=Path, required=True, help="transform.safetensors of training.corpus")
     parser.add_argument("--weights", type=float, nargs="+", help="share of each file (default: equal)")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=15)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--kl-weight", type=float, default=1e-3)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     args = parser.parse_args()
 
     arrays = [np.load(path, mmap_mode="r", allow_pickle=False) for path in args.images]
@@ -81,14 +67,20 @@ def main() -> None:
     arrays = [array[:-128] for array in arrays]
     shares = args.weights or [1.0] * len(arrays)
     torch.manual_seed(0)
+    transform = load_file(args.transform)
+    filters, bias = transform["filters"], transform["bias"]
     model = autoencoder().to(memory_format=torch.channels_last)
+    write_encoder(model, filters, bias)
+    model.encoder.requires_grad_(False)
+    model.quant_conv.requires_grad_(False)
+    trained = [p for p in model.parameters() if p.requires_grad]
     args.out.mkdir(parents=True, exist_ok=True)
     state_path, log_path = args.out / "vae.safetensors", args.out / "vae.jsonl"
     samples = 0
     if state_path.exists():
         model.load_state_dict(load_file(state_path))
         samples = json.loads(log_path.read_text().splitlines()[-1])["samples"]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=1e-4, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(trained, lr=args.learning_rate, weight_decay=1e-4, betas=(0.9, 0.99))
     ema = {key: value.clone() for key, value in model.state_dict().items()}
     start = last = time.monotonic()
     generator = np.random.default_rng(samples)
@@ -98,22 +90,25 @@ def main() -> None:
         for group in optimizer.param_groups:  # linear warm-up, then cosine to zero over the minutes given
             group["lr"] = args.learning_rate * min(1, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * share))
         x = batch_of(arrays, shares, args.batch_size, generator).contiguous(memory_format=torch.channels_last)
-        posterior = model.encode(x).latent_dist
-        kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
-        loss = reconstruction_loss(model.decode(posterior.sample()).sample, x) + args.kl_weight * kl
+        latents = project(x, filters, bias)
+        latents = latents + LATENT_NOISE * torch.randn_like(latents)
+        loss = reconstruction_loss(model.decode(latents).sample, x)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         step, samples = step + 1, samples + args.batch_size
         for key, value in model.state_dict().items():
-            ema[key].lerp_(value, min(0.002, 1.0) if step > 500 else 1 - step / (step + 10))
+            ema[key].lerp_(value, max(0.002, 10 / (step + 10)))
         if time.monotonic() - last > 60:
             last = time.monotonic()
             live = {key: value.clone() for key, value in model.state_dict().items()}
             model.load_state_dict(ema)
-            record = {"samples": samples, "loss": loss.item(), "kl": kl.item(), "minutes": elapsed / 60}
-            record |= {path.stem: round(psnr(model, h), 2) for path, h in zip(args.images, held_out, strict=True)}
+            record = {"samples": samples, "loss": loss.item(), "minutes": elapsed / 60}
+            record |= {
+                path.stem: round(psnr(model, filters, bias, h), 2)
+                for path, h in zip(args.images, held_out, strict=True)
+            }
             save_file({key: value.contiguous() for key, value in ema.items()}, state_path)
             model.load_state_dict(live)
             with log_path.open("a") as log:
