@@ -7,6 +7,7 @@ import html
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,22 +39,7 @@ def write_html(dataset: PreparedDataset, out: Path) -> None:
         )
     images = sum(dataset.counts(split) for split in ("train", "val", "test"))
     assert isinstance(images, np.ndarray)
-    labels = [html.escape(taxonomy.lineage(t).label) for t in range(len(taxonomy))]
-    figure = go.Figure(
-        go.Icicle(
-            ids=[str(t) for t in range(len(taxonomy))],
-            labels=labels,
-            parents=["" if (parent := taxonomy.parent(t)) is None else str(parent) for t in range(len(taxonomy))],
-            values=images.tolist(),
-            branchvalues="total",
-            customdata=[taxonomy.rank(t) for t in range(len(taxonomy))],
-            hovertemplate="%{customdata} <b>%{label}</b><br>%{value} images<extra></extra>",
-            tiling={"orientation": "h"},
-            maxdepth=4,
-        )
-    )
-    figure.update_layout(margin={"t": 10, "l": 10, "r": 10, "b": 10}, height=900)
-    plot = figure.to_html(full_html=False, include_plotlyjs=True, div_id="tree", config={"displaylogo": False})
+    plot = _icicle(go, dataset, images)
     title = html.escape(f"{dataset.path.name}: {len(taxonomy)} taxa, {len(dataset)} images")
     pictures = json.dumps(_thumbnails(dataset, images), separators=(",", ":"))
     shown_for = json.dumps(_picture_of(dataset, images).tolist(), separators=(",", ":"))
@@ -65,6 +51,29 @@ def write_html(dataset: PreparedDataset, out: Path) -> None:
         .replace("@PLOT@", plot),
         encoding="utf-8",
     )
+
+
+def _icicle(go: Any, dataset: PreparedDataset, images: npt.NDArray[np.int64]) -> str:
+    """The drawing as HTML, plotly's script within it. Several roots hang from one that stands for the data set."""
+    taxonomy = dataset.taxonomy
+    taxa = range(len(taxonomy))
+    parents = [taxonomy.parent(t) for t in taxa]
+    figure = go.Figure(
+        go.Icicle(
+            ids=[*(str(t) for t in taxa), "all"],
+            labels=[*(html.escape(taxonomy.lineage(t).label) for t in taxa), html.escape(dataset.path.name)],
+            parents=[*("all" if parent is None else str(parent) for parent in parents), ""],
+            values=[*images.tolist(), len(dataset)],
+            branchvalues="total",
+            customdata=[*(taxonomy.rank(t) for t in taxa), "data set"],
+            hovertemplate="%{customdata} <b>%{label}</b><br>%{value} images<extra></extra>",
+            tiling={"orientation": "h"},
+            maxdepth=5,
+        )
+    )
+    figure.update_layout(margin={"t": 10, "l": 10, "r": 10, "b": 10}, height=900)
+    config = {"displaylogo": False, "responsive": True}
+    return str(figure.to_html(full_html=False, include_plotlyjs=True, div_id="tree", config=config))
 
 
 def _first_rows(dataset: PreparedDataset) -> npt.NDArray[np.int64]:
@@ -113,13 +122,13 @@ _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>@TITLE@</title>
 <style>
 body { font-family: system-ui, sans-serif; margin: 1rem; color: #222; background: #fff; }
-main { display: flex; gap: 1rem; align-items: flex-start; } #plot { flex: 1; min-width: 0; }
-aside { width: @SIZE@px; position: sticky; top: 1rem; }
+main { display: grid; grid-template-columns: minmax(0, 1fr) @SIZE@px; gap: 1rem; align-items: start; }
+#plot { grid-column: 1; grid-row: 1; } aside { grid-column: 2; grid-row: 1; position: sticky; top: 1rem; }
 aside img { width: @SIZE@px; height: @SIZE@px; background: #eee; }
 </style></head><body>
 <h1>@TITLE@</h1>
 <p>Click a taxon to open it, the one at the left to go back. The photograph is of the taxon under the pointer.</p>
-<main><div id="plot">@PLOT@</div><aside><img id="photograph" alt=""><p id="caption"></p></aside></main>
+<main><aside><img id="photograph" alt=""><p id="caption"></p></aside><div id="plot">@PLOT@</div></main>
 <script>
 const shownFor = @SHOWN@, pictures = @PICTURES@;
 document.getElementById("tree").on("plotly_hover", event => {
