@@ -209,8 +209,8 @@ def latest(run_dir: Path) -> Committed | None:
 def prune(run_dir: Path, newest: Path, keep_last: int) -> None:
     """Keep `newest`, just committed, and the `keep_last` − 1 before it; delete the others.
 
-    Commits of a higher step are deleted too: they did not verify, or the run would have gone on from there. A kill in the
-    middle leaves no half-deleted candidate.
+    Commits of a higher step are deleted too: they did not verify, or the run would have gone on from there. A kill in
+    the middle leaves no half-deleted candidate.
     """
     found = candidates(run_dir)
     first = found.index(newest)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from tests.faults import crash, disk, frozen, network, processes, resume, signals, soak
+from tests.faults import crash, disk, frozen, network, processes, resume, signals, soak, strangers, traversal
 from tests.faults.harness import Plan, Recorder
 from tests.faults.training import pristine
 
@@ -27,6 +27,8 @@ GOALS: Mapping[int, Callable[[Plan], Recorder]] = {
     8: signals.all_signals,
     9: signals.pairs,
     10: frozen.frozen_stages,
+    11: strangers.run,
+    12: traversal.run,
     13: frozen.not_finite,
     14: soak.run,
     15: network.no_network,

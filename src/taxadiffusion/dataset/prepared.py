@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -17,7 +18,7 @@ from taxadiffusion.dataset.report import PrepareReport
 from taxadiffusion.errors import DataError
 from taxadiffusion.images import Fit, load_image
 from taxadiffusion.names import Lineage, Rank
-from taxadiffusion.readers import Box
+from taxadiffusion.readers import Box, path_fault
 from taxadiffusion.taxonomy import Taxonomy
 
 
@@ -99,7 +100,7 @@ class PreparedDataset:
         return self._taxon_ids if rows is None else self._taxon_ids[rows]
 
     def record(self, row: int) -> ImageRow:
-        """All that is known of one image. Raises `IndexError` out of range."""
+        """All that is known of one image. Raises `IndexError` out of range, `DataError` where its path leads outside."""
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         number = bisect_right(self._batch_starts, row) - 1
@@ -107,7 +108,7 @@ class PreparedDataset:
         values = {name: batch.column(name)[row - self._batch_starts[number]].as_py() for name in batch.schema.names}
         folder = self.path if values.pop("unpacked") else self.root
         del values["perceptual_hash"]
-        values["path"] = folder / values["path"]
+        values["path"] = _inside(folder, values["path"], self.path)
         values["sha256"] = values["sha256"].hex() if values["sha256"] else None
         for name in ("box", "content_box"):
             values[name] = Box(*values[name]) if values[name] else None
@@ -143,6 +144,14 @@ class PreparedDataset:
     def __reduce__(self) -> tuple[object, tuple[Path, Path]]:
         """Worker processes open the data set themselves."""
         return PreparedDataset.open, (self.path, self.root)
+
+
+def _inside(folder: Path, name: str, prepared: Path) -> Path:
+    """The path of an image below `folder`: a prepared set may come from a stranger."""
+    path = folder / name
+    if path_fault(name) or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise DataError(f"{prepared}: image {name!r} leads outside of {folder}; prepare the data set again")
+    return path
 
 
 def _open_mapped(path: Path) -> pa.RecordBatchFileReader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import struct
 import warnings
 import zlib
@@ -39,7 +40,10 @@ class ImageError(DataError):
 def read_image_file(path: Path) -> bytes:
     """The file's bytes. Raises `ImageError` for a missing, empty, oversized or unreadable one."""
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(path, "is not a regular file")
         if size > MAX_FILE_BYTES:
             raise ImageError(path, f"the file has {size} bytes, more than {MAX_FILE_BYTES}")
         return path.read_bytes()
