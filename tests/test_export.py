@@ -109,7 +109,7 @@ def test_out_and_back_gives_the_same_taxa_and_images(
     tmp_path: Path, make_source: Callable[[Path], Path], target: str
 ) -> None:
     first = prepared(make_source(tmp_path / "source"), tmp_path / "first")
-    written = export(first, tmp_path / "exported", target)  # type: ignore[arg-type]
+    written = export(first, tmp_path / "exported", target)
     again = prepared(tmp_path / "exported", tmp_path / "again")
     assert written.num_items == len(first) == len(again)
     assert contents(again) == contents(first)
@@ -209,7 +209,7 @@ def test_nothing_is_overwritten_and_targets_are_checked(tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="exists"):
             export(first, tmp_path / "source", target)
     with pytest.raises(SettingsError, match="imagefolder"):
-        export(first, tmp_path / "new", "parquet")  # type: ignore[arg-type]
+        export(first, tmp_path / "new", "parquet")
 
 
 def test_an_image_that_is_gone_leaves_nothing_half_written(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def export(
     from taxadiffusion.dataset.export import export as run
     from taxadiffusion.dataset.prepared import PreparedDataset
 
-    written = run(PreparedDataset.open(dataset), out, to)  # type: ignore[arg-type]
+    written = run(PreparedDataset.open(dataset), out, to)
     things = "images" if to in ("imagefolder", "webdataset") else "taxa"
     Console(highlight=False, soft_wrap=True).print(f"{written.num_items} {things} in {written.path}")
 

@@ -9,7 +9,7 @@ import shutil
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,8 +20,7 @@ from taxadiffusion.dataset.export_tree import write_csv, write_newick
 from taxadiffusion.dataset.prepared import ImageRow, PreparedDataset
 from taxadiffusion.errors import DataError, SettingsError
 
-Target = Literal["imagefolder", "webdataset", "newick", "csv", "html"]
-TARGETS: tuple[Target, ...] = ("imagefolder", "webdataset", "newick", "csv", "html")
+TARGETS = ("imagefolder", "webdataset", "newick", "csv", "html")
 
 SAMPLES_PER_SHARD = 10_000
 BYTES_PER_SHARD = 1 << 30
@@ -38,7 +37,7 @@ class Exported:
     num_items: int
 
 
-def export(dataset: PreparedDataset, out: Path, target: Target) -> Exported:
+def export(dataset: PreparedDataset, out: Path, target: str) -> Exported:
     """Write `dataset` to `out`, a new folder (imagefolder, webdataset) or file (newick, csv, html).
 
     Image files are copied byte for byte. Raises `SettingsError` for an unknown target or an `out` that exists,

@@ -237,7 +237,7 @@ def _codec(path: Path, name: str) -> str:
     return name
 
 
-def _members(path: Path) -> dict[str, str | Path]:  # type: ignore[type-arg,unused-ignore]
+def _members(path: Path) -> dict[str, str | Path]:
     """Name inside the archive → where to read it; one enclosing folder and macOS's resource files are left out."""
     try:
         if path.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -79,15 +80,16 @@ def _from_binomial(ranks: dict[Rank, str], text: str, genus: str | None, notes: 
     return Taxon(Lineage.of(names), parsed.authorship, qualifier, tuple(notes))
 
 
-def chosen_ranks(ranks: object, available: tuple[Rank, ...], default: tuple[Rank, ...]) -> tuple[Rank, ...]:
+def chosen_ranks(
+    ranks: str | Sequence[Rank] | None, available: tuple[Rank, ...], default: tuple[Rank, ...]
+) -> tuple[Rank, ...]:
     """A reader's `ranks` option ("order,family,genus,species" or a sequence; None: `default`), coarse to fine.
 
     Raises `SettingsError` for a rank the source does not have.
     """
     if ranks is None:
         return default
-    words = ranks.split(",") if isinstance(ranks, str) else list(ranks)  # type: ignore[call-overload]
-    wanted = [str(word).strip() for word in words]
+    wanted = [word.strip() for word in (ranks.split(",") if isinstance(ranks, str) else ranks)]
     if unknown := [rank for rank in wanted if rank not in available]:
         raise SettingsError(f"ranks: this source has no rank {', '.join(unknown)}; it has {', '.join(available)}")
     return ordered_ranks(wanted)
