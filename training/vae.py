@@ -18,8 +18,9 @@ from training.transform import autoencoder, project, write_encoder
 
 # B batch, C channels, H = W side in pixels
 
-LATENT_NOISE = 0.08
-"""Standard deviation of noise on training latents: the decoder learns to forgive what a diffusion model leaves over."""
+MAX_LATENT_NOISE = 0.3
+"""Training latents carry noise of a standard deviation between 0 and this: the decoder learns to mend what a diffusion
+model leaves over, above all edges between patches."""
 
 
 def reconstruction_loss(output: Tensor, images: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ def main() -> None:
             group["lr"] = args.learning_rate * min(1, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * share))
         x = batch_of(arrays, shares, args.batch_size, generator).contiguous(memory_format=torch.channels_last)
         latents = project(x, filters, bias)
-        latents = latents + LATENT_NOISE * torch.randn_like(latents)
+        latents = latents + MAX_LATENT_NOISE * torch.rand(len(latents), 1, 1, 1) * torch.randn_like(latents)
         loss = reconstruction_loss(model.decode(latents).sample, x)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
