@@ -111,7 +111,7 @@ class _Columns:
             if found:
                 named[meaning] = found
         ranks = {rank: lower[rank] for rank in RANKS if rank in lower}
-        if "class" not in ranks and "cls" in lower:
+        if "cls" in lower:  # beside it, `class` holds the label
             ranks["class"] = lower["cls"]
         if not ranks and "epithet" not in named and "scientific_name" not in named:
             listed = ", ".join(name for name in table.columns if name)
