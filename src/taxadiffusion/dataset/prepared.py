@@ -100,7 +100,7 @@ class PreparedDataset:
         return self._taxon_ids if rows is None else self._taxon_ids[rows]
 
     def record(self, row: int) -> ImageRow:
-        """All that is known of one image. Raises `IndexError` out of range, `DataError` where its path leads outside."""
+        """All that is known of one image. Raises `IndexError` out of range, `DataError` for a path outside."""
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         number = bisect_right(self._batch_starts, row) - 1
