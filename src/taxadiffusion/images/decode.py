@@ -64,27 +64,36 @@ def decode_image(data: bytes, path: Path | str, *, at_least_px: int | None = Non
     if not data:
         raise ImageError(path, "the file is empty")
     Image.init()  # registers every format; Pillow otherwise knows only some of the list
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-                fault = _size_fault(*image.size)
-                if fault:
-                    raise ImageError(path, fault)
-                full_side = max(image.size)
-                if at_least_px and image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-                    shrink = at_least_px / min(image.size)
-                    if shrink <= 0.5:
-                        image.draft(None, (round(image.width * shrink), round(image.height * shrink)))
-                image.load()
-                scale = max(image.size) / full_side
-                return _as_rgb(ImageOps.exif_transpose(image)), scale
-        except ImageError:
-            raise
-        except UnidentifiedImageError:
-            raise ImageError(path, _unidentified(data)) from None
-        except _DECODE_ERRORS as error:
-            raise ImageError(path, f"the picture does not decode: {type(error).__name__}: {str(error)[:120]}") from None
+    _raise_pillow_warnings()
+    try:
+        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+            fault = _size_fault(*image.size)
+            if fault:
+                raise ImageError(path, fault)
+            full_side = max(image.size)
+            if at_least_px and image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+                shrink = at_least_px / min(image.size)
+                if shrink <= 0.5:
+                    image.draft(None, (round(image.width * shrink), round(image.height * shrink)))
+            image.load()
+            scale = max(image.size) / full_side
+            return _as_rgb(ImageOps.exif_transpose(image)), scale
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(path, _unidentified(data)) from None
+    except _DECODE_ERRORS as error:
+        raise ImageError(path, f"the picture does not decode: {type(error).__name__}: {str(error)[:120]}") from None
+
+
+def _raise_pillow_warnings() -> None:
+    """What Pillow warns of (a bomb, a truncated or corrupt field) is damage here.
+
+    The filters stay: `warnings.catch_warnings` restores those of the whole process, so that two threads that decode at
+    once could leave every warning of every library an error.
+    """
+    for category in (UserWarning, RuntimeWarning):
+        warnings.filterwarnings("error", category=category, module=r"PIL\b")
 
 
 def _size_fault(width: int, height: int) -> str | None:
