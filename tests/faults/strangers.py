@@ -109,6 +109,7 @@ PLACES = (
     "pytorch_lora_weights.bin",
     "encoders.pt",
     "x.pkl",
+    "model.ckpt",
 )
 GADGETS = ("system", "popen", "eval", "exec")
 
