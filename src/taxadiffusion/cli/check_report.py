@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from taxadiffusion.dataset.check import CheckReport
@@ -15,7 +17,9 @@ NUM_SHOWN = 25
 
 def show(console: Console, report: CheckReport) -> None:
     """Print everything `check` found, contradictions last; long lists are cut at `NUM_SHOWN` (the JSON holds all)."""
-    console.print(f"[bold]{report.source}[/] ({report.format}): {report.rows} rows, {report.taxa} taxa", markup=True)
+    console.print(
+        f"[bold]{escape(report.source)}[/] ({report.format}): {report.rows} rows, {report.taxa} taxa", markup=True
+    )
     facts = {
         "rows without a species": report.rows_without_species,
         "rows rejected": report.rows_rejected,
@@ -52,17 +56,10 @@ def show(console: Console, report: CheckReport) -> None:
 
 
 def _ranks(console: Console, report: CheckReport) -> None:
-    console.print("\n[bold]Taxa and images per rank[/]")
-    table = Table()
-    for column in (
-        "rank",
-        "taxa",
-        "images",
-        "no name here",
-        "single child",
-        *(f"{label} images" for label, _, _ in BUCKETS),
-    ):
-        table.add_column(column, justify="left" if column == "rank" else "right")
+    console.print("\n[bold]Taxa and images per rank[/]; the last columns count taxa by their number of images")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("rank", "taxa", "images", "no name", "1 child", *(label for label, _, _ in BUCKETS)):
+        table.add_column(column, justify="left" if column == "rank" else "right", no_wrap=True)
     for rank in report.ranks:
         tail = report.long_tail.get(rank, {})
         numbers = (
@@ -117,7 +114,7 @@ def _rows(
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows[:limit]:
-        table.add_row(*(str(cell).replace("[", r"\[") for cell in row))
+        table.add_row(*(escape(str(cell)) for cell in row))
     console.print(table)
     if limit is not None and len(rows) > limit:
         console.print(f"  … {len(rows) - limit} more in the --json report", style="dim")
