@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from taxadiffusion.images.similarity import LAYOUT_BYTES
+
 SCHEMA_VERSION = 1
 IMAGES = "images.parquet"
 IMAGES_MAPPED = "images.arrow"
@@ -44,6 +46,7 @@ VERIFIED = pa.schema([
     pa.field("height", pa.int32()),
     pa.field("content_box", pa.list_(pa.int32(), 4)),
     pa.field("perceptual_hash", pa.uint64()),
+    pa.field("colour_layout", pa.binary(LAYOUT_BYTES)),
     pa.field("file_size", pa.int64()),
     pa.field("file_time_ns", pa.int64()),
 ])  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taxadiffusion.dataset.columns import IMAGES, QUARANTINE, SPLITS, TAXONOMY, UNPACKED
-from taxadiffusion.dataset.duplicates import find_repeats, near_duplicates
+from taxadiffusion.dataset.duplicates import MAX_LAYOUT_DISTANCE, find_repeats, near_duplicates
 from taxadiffusion.dataset.fixes import FixedReader, Fixes
 from taxadiffusion.dataset.judge import TWO_LABELS, judge_fraction, judge_listing, place, refuse, same_key
 from taxadiffusion.dataset.listing import Listing, Quarantine
@@ -24,8 +24,9 @@ from taxadiffusion.dataset.split import assign_splits, groups_across_splits
 from taxadiffusion.dataset.verify import Part, part_name
 from taxadiffusion.dataset.workers import num_cores, verify_parts
 from taxadiffusion.dataset.workspace import check_out, locked, publish
-from taxadiffusion.dataset.write import gather_facts, write_images
+from taxadiffusion.dataset.write import gather_facts, read_layouts, write_images
 from taxadiffusion.errors import DataError
+from taxadiffusion.images import layout_distance
 from taxadiffusion.names import RANKS, Rank
 from taxadiffusion.readers import Reader, open_reader
 
@@ -123,7 +124,9 @@ class _Job:
             splits[kept] = assign_splits(
                 listing.splits[kept], listing.taxon_ids[kept], listing.groups[kept], self.settings.val_fraction
             )
-            self._near_duplicates(listing, np.flatnonzero(kept & facts.has_hash), facts.hashes, splits, report)
+            if results is not None:
+                candidates = np.flatnonzero(kept & facts.has_hash)
+                self._near_duplicates(listing, results, candidates, facts.hashes, splits, report)
             grouped = kept & listing.has_group
             report.groups_across_splits = groups_across_splits(listing.groups[grouped], splits[grouped])
             report.quarantined, report.reasons = len(quarantine), dict(quarantine.reasons.most_common())
@@ -220,12 +223,15 @@ class _Job:
     def _near_duplicates(
         self,
         listing: Listing,
+        results: list[Path],
         rows: npt.NDArray[np.int64],
         hashes: npt.NDArray[np.uint64],
         splits: npt.NDArray[np.int8],
         report: PrepareReport,
     ) -> None:
         pairs = rows[near_duplicates(hashes[rows], splits[rows])]
+        layouts = [read_layouts(results, side) for side in pairs.T]
+        pairs = pairs[layout_distance(*layouts) <= MAX_LAYOUT_DISTANCE]
         report.near_duplicates_across_splits = len(pairs)
         for a, b in pairs[:_MAX_EXAMPLES].tolist():
             report.near_duplicate_examples.append([place(listing, a)[1], place(listing, b)[1]])

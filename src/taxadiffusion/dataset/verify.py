@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from taxadiffusion.dataset.columns import UNPACKED, VERIFIED
-from taxadiffusion.images import ImageError, content_box, decode_image, perceptual_hash, read_image_file
+from taxadiffusion.images import ImageError, colour_layout, content_box, decode_image, perceptual_hash, read_image_file
 from taxadiffusion.images.decode import MAX_FILE_BYTES
 from taxadiffusion.readers import path_fault
 from taxadiffusion.readers.package import read_member
@@ -34,8 +34,8 @@ class Part:
 
 
 def part_name(index: int, images: Sequence[str], members: Sequence[str | None]) -> str:
-    """Depends on the batch's paths: a result is found again only for the same pictures."""
-    digest = hashlib.sha256(repr((list(images), list(members))).encode("utf-8", "surrogatepass")).hexdigest()
+    """Depends on the batch's paths and the results' columns: a result is found again only for the same pictures."""
+    digest = hashlib.sha256(repr((VERIFIED, list(images), list(members))).encode("utf-8", "surrogatepass")).hexdigest()
     return f"{index:08d}-{digest[:16]}.arrow"
 
 
@@ -108,6 +108,7 @@ def look_at(root: str, image: str, member: str | None, unpack_dir: str) -> Facts
         "height": picture.height,
         "content_box": [int(box.x), int(box.y), int(box.width), int(box.height)] if box else None,
         "perceptual_hash": perceptual_hash(inner),
+        "colour_layout": colour_layout(inner),
         "file_size": status.st_size,
         "file_time_ns": status.st_mtime_ns,
     }

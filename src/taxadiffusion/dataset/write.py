@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from taxadiffusion.dataset.columns import IMAGE_ROWS, IMAGES, IMAGES_MAPPED, SPLITS, VERIFIED
 from taxadiffusion.dataset.listing import ROWS_PER_BATCH, Listing, Quarantine
 from taxadiffusion.dataset.verify import read_result, unpacked_path
+from taxadiffusion.images.similarity import LAYOUT_BYTES
 
 Bools = npt.NDArray[np.bool_]
 _ROWS_PER_WRITE = 64 * ROWS_PER_BATCH
@@ -55,6 +56,17 @@ def gather_facts(listing: Listing, results: list[Path] | None, left_out: Bools, 
         facts.has_hash[rows] = found.column("perceptual_hash").is_valid().to_numpy(zero_copy_only=False)
     facts.has_hash &= facts.usable
     return facts
+
+
+def read_layouts(results: list[Path], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """(R, 48) colour layouts of R rows, which have one."""
+    layouts = np.zeros((len(rows), LAYOUT_BYTES), np.uint8)
+    parts = rows // ROWS_PER_BATCH
+    for part in np.unique(parts).tolist():
+        here = np.flatnonzero(parts == part)
+        column = read_result(results[part]).column("colour_layout").take(pa.array(rows[here] % ROWS_PER_BATCH))
+        layouts[here] = np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(-1, LAYOUT_BYTES)
+    return layouts
 
 
 def _content_keys(sha256: pa.Array, boxes: pa.Array) -> npt.NDArray[np.uint64]:

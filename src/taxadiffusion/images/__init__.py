@@ -4,18 +4,20 @@ from taxadiffusion.images.decode import IMAGE_FORMATS, ImageError, decode_image,
 from taxadiffusion.images.fit import FITS, Fit, fit_image, load_image
 from taxadiffusion.images.frame import content_box
 from taxadiffusion.images.grid import image_grid
-from taxadiffusion.images.similarity import hamming, perceptual_hash
+from taxadiffusion.images.similarity import colour_layout, hamming, layout_distance, perceptual_hash
 
 __all__ = [
     "FITS",
     "IMAGE_FORMATS",
     "Fit",
     "ImageError",
+    "colour_layout",
     "content_box",
     "decode_image",
     "fit_image",
     "hamming",
     "image_grid",
+    "layout_distance",
     "load_image",
     "perceptual_hash",
     "read_image_file",
