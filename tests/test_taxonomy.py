@@ -1,0 +1,170 @@
+"""Laws of the taxonomy: ids follow from the set of lineages, never change, and names lead back to them."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taxadiffusion.errors import DataError
+from taxadiffusion.names import Lineage
+from taxadiffusion.taxonomy import Taxonomy
+
+RANKS = ("kingdom", "family", "genus", "species")
+NAME = st.sampled_from(["A", "B", "C", "None", "nan", "a: b", "éa", "× d", "טב", "x\ny"])
+LINEAGES = st.lists(st.dictionaries(st.sampled_from(RANKS), NAME, min_size=1).map(Lineage.of), max_size=30)
+
+
+def lineage(text: str) -> Lineage:
+    """ "Animalia Sulidae Morus bassanus"; "-" leaves a hole."""
+    return Lineage.of({rank: name for rank, name in zip(RANKS, text.split(), strict=False) if name != "-"})
+
+
+REEF = [
+    lineage("Animalia Pomacentridae Amphiprion clarkii"),
+    lineage("Animalia Pomacentridae Amphiprion ocellaris"),
+    lineage("Animalia Pomacentridae Abudefduf vaigiensis"),
+    lineage("Animalia Sulidae Morus bassanus"),
+    lineage("Plantae Moraceae Morus alba"),
+    lineage("Animalia Scaridae"),
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(LINEAGES, st.randoms())
+def test_ids_do_not_depend_on_row_order_and_lead_back(lineages: list[Lineage], chance: random.Random) -> None:
+    taxonomy = Taxonomy.from_lineages(lineages, RANKS)
+    shuffled = lineages * 2
+    chance.shuffle(shuffled)
+    assert Taxonomy.from_lineages(shuffled, RANKS) == taxonomy
+    for taxon_id in range(len(taxonomy)):
+        assert taxonomy.id_of(taxonomy.lineage(taxon_id)) == taxon_id
+    for each in lineages:
+        assert taxonomy.lineage(taxonomy.id_of(each)) == each
+
+
+def test_ids_are_equal_over_a_hundred_shuffles() -> None:
+    hashes = set()
+    for seed in range(100):
+        rows = REEF * 3
+        random.Random(seed).shuffle(rows)
+        hashes.add(Taxonomy.from_lineages(rows, RANKS).content_hash)
+    assert len(hashes) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(LINEAGES, LINEAGES)
+def test_appending_changes_no_id(first: list[Lineage], later: list[Lineage]) -> None:
+    before = Taxonomy.from_lineages(first, RANKS)
+    after = before.extended(later)
+    assert [after.lineage(t) for t in range(len(before))] == [before.lineage(t) for t in range(len(before))]
+    assert {after.lineage(t) for t in range(len(after))} == {
+        t for each in (*first, *later) for t in (each.truncated(rank) for rank in each.ranks)
+    }
+    assert before.extended(reversed(later)) == after
+    assert after.extended(first) == after
+
+
+@settings(max_examples=60, deadline=None)
+@given(LINEAGES)
+def test_round_trips_give_the_same_taxonomy(tmp_path_factory: pytest.TempPathFactory, lineages: list[Lineage]) -> None:
+    taxonomy = Taxonomy.from_lineages(lineages, RANKS)
+    path = tmp_path_factory.mktemp("taxonomy") / "taxonomy.parquet"
+    taxonomy.write(path)
+    assert Taxonomy.read(path) == taxonomy
+    assert Taxonomy.from_json(taxonomy.to_json()) == taxonomy
+
+
+@settings(max_examples=60, deadline=None)
+@given(LINEAGES)
+def test_relations_agree_with_the_lineages(lineages: list[Lineage]) -> None:
+    taxonomy = Taxonomy.from_lineages(lineages, RANKS)
+    ids = range(len(taxonomy))
+    for taxon_id in ids:
+        names = taxonomy.lineage(taxon_id).names
+        parent = taxonomy.parent(taxon_id)
+        assert (taxonomy.lineage(parent).names if parent is not None else ()) == names[:-1]
+        assert taxonomy.subtree(taxon_id) == tuple(t for t in ids if taxonomy.lineage(t).names[: len(names)] == names)
+        assert all(taxonomy.parent(child) == taxonomy.id_of(Lineage(names)) for child in taxonomy.children(taxon_id))
+    ones = np.ones(len(taxonomy), np.int64)
+    assert taxonomy.summed(ones).tolist() == [len(taxonomy.subtree(t)) for t in ids]
+
+
+def test_lowest_common_ancestor() -> None:
+    taxonomy = Taxonomy.from_lineages(REEF, RANKS)
+    clarkii, ocellaris, alba = (taxonomy.id_of(REEF[i]) for i in (0, 1, 4))
+    assert taxonomy.lineage(taxonomy.lowest_common_ancestor(clarkii, ocellaris) or 0).label == "Amphiprion"
+    assert taxonomy.lowest_common_ancestor(clarkii, clarkii) == clarkii
+    assert taxonomy.lowest_common_ancestor(clarkii, alba) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "label", "note"),
+    [
+        ("Amphiprion clarkii", None, "Amphiprion clarkii", None),
+        ("amphiprion  CLARKII", None, "Amphiprion clarkii", None),
+        ("Pomacentridae", None, "Pomacentridae", None),
+        ("Amphiprion", "genus", "Amphiprion", None),
+        ("Plantae > Morus", None, "Morus", None),
+        ("clarkii", None, "Amphiprion clarkii", "epithet"),
+        ("Amphiprion percula", None, "Amphiprion", "unknown species"),
+    ],
+)
+def test_find(name: str, rank: str | None, label: str, note: str | None) -> None:
+    found = Taxonomy.from_lineages(REEF, RANKS).find(name, rank)
+    assert found.lineage.label == label
+    assert (found.note is None) == (note is None)
+    assert note is None or note in str(found.note)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Morus", r"(?s)2 taxa.*kingdom: Animalia.*kingdom: Plantae"),
+        ("Amphiprion clarki", "did you mean 'Amphiprion clarkii'"),
+        ("Pomacentrida", "did you mean 'Pomacentridae'"),
+        ("Quercus robur", "nor a genus 'Quercus'"),
+    ],
+)
+def test_find_refuses_and_says_what_there_is(name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Taxonomy.from_lineages(REEF, RANKS).find(name)
+
+
+def test_homonyms_are_two_taxa() -> None:
+    taxonomy = Taxonomy.from_lineages(REEF, RANKS)
+    genera = [t for t in taxonomy.at_rank("genus") if taxonomy.name(t) == "Morus"]
+    assert len(genera) == 2
+    assert {taxonomy.find("Animalia > Morus").taxon_id, taxonomy.find("Plantae > Morus").taxon_id} == set(genera)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": 2},
+        {"names": ["X"]},
+        {"parents": [0, 0]},
+        {"rank": "genus"},
+        {"content_hash": "0" * 64},
+        {"ranks": ["genus", "family"]},
+        {"__reduce__": "x"},
+    ],
+)
+def test_an_altered_document_is_refused(change: dict[str, object]) -> None:
+    document = Taxonomy.from_lineages(REEF[:1], RANKS).to_json() | change
+    with pytest.raises(DataError):
+        Taxonomy.from_json(document)
+
+
+def test_an_altered_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "taxonomy.parquet"
+    Taxonomy.from_lineages(REEF, RANKS).write(path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError):
+        Taxonomy.read(path)
