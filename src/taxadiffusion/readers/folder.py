@@ -37,6 +37,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
 }
 
 
+_FAMILY_ENDINGS = ("idae", "aceae")  # of animals and plants: no genus is named so
 _BOX_COLUMNS = frozenset({"bbox", "box", "box_x"})
 
 
@@ -252,8 +253,9 @@ class FolderReader:
         if self._lineages is not None:
             return self._lineages.get(folder) or f"folder {folder!r} is not in the name table"
         name = clean_name(folder.replace("_", " ")) or ""
-        taxon = read_taxon((), name, "binomial")
-        if not re.match(r"[A-Z]", name) or not taxon.lineage:
+        genus = name.partition(" ")[0]
+        taxon = read_taxon((("genus", genus),), name, "binomial")
+        if not re.match(r"[A-Z]", name) or genus.endswith(_FAMILY_ENDINGS) or taxon.fault:
             return f"folder {folder!r} is not a name such as Genus_species; give a name table (option names)"
         return taxon.lineage
 
