@@ -43,9 +43,10 @@ def refuse(listing: Listing, conflicts: list[Conflict], two_labels: list[tuple[i
     if count:
         shown = "\n  ".join(lines[:_MAX_LISTED])
         more = f"\n  … and {count - _MAX_LISTED} more" if count > _MAX_LISTED else ""
+        head = f"{count} contradictions" if count > 1 else "1 contradiction"
         raise DataError(
-            f"{count} contradictions:\n  {shown}{more}\nCorrect the table, or write rules for --fix (see taxadiffusion "
-            "check), or keep such taxa apart and leave such pictures out with --allow-contradictions"
+            f"{head}:\n  {shown}{more}\nCorrect the table, or write rules for --fix (see taxadiffusion check), or keep "
+            "such taxa apart and leave such pictures out with --allow-contradictions"
         )
 
 

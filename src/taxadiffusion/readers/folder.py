@@ -7,15 +7,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 from taxadiffusion.errors import DataError, SettingsError
-from taxadiffusion.names import RANKS, Lineage, Rank, ordered_ranks
+from taxadiffusion.names import Lineage, Rank, ordered_ranks
+from taxadiffusion.readers.folder_columns import MEANINGS, Columns
 from taxadiffusion.readers.record import Box, Record, Rejected, clean_name, path_fault
 from taxadiffusion.readers.table import TABLE_SUFFIXES, Row, Table
-from taxadiffusion.readers.taxon import Taxon, chosen_ranks, read_taxon
+from taxadiffusion.readers.taxon import chosen_ranks, read_taxon
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 _METADATA = tuple(f"metadata{suffix}" for suffix in (".csv", ".jsonl", ".parquet", ".tsv"))
@@ -24,21 +23,7 @@ _SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
-_COLUMNS: dict[str, tuple[str, ...]] = {
-    "image": ("file_name", "filename", "image", "file_path", "filepath", "path"),
-    "epithet": ("specific_epithet", "specificepithet", "epithet"),
-    "scientific_name": ("scientific_name", "scientificname", "binomial"),
-    "split": ("split",),
-    "group": ("group", "trajectory", "observation", "observation_id", "observation_uuid"),
-    "source_id": ("source_id", "id", "uuid"),
-    "license": ("license", "licence"),
-    "rights_holder": ("rights_holder", "rightsholder"),
-    "folder": ("folder", "class_dir", "label"),
-}
-
-
 _FAMILY_ENDINGS = ("idae", "aceae")  # of animals and plants: no genus is named so
-_BOX_COLUMNS = frozenset({"bbox", "box", "box_x"})
 
 
 def detect(source: Path) -> bool:
@@ -47,7 +32,7 @@ def detect(source: Path) -> bool:
         return bool(_metadata_tables(source)) or any(entry.is_dir() for entry in source.iterdir())
     if source.name.lower().endswith(TABLE_SUFFIXES):
         columns = {name.lower() for name in Table(source).columns}
-        return any(name in columns for name in _COLUMNS["image"])
+        return any(name in columns for name in MEANINGS["image"])
     return False
 
 
@@ -90,66 +75,6 @@ def _metadata_tables(folder: Path) -> list[Path]:
     return [table for table in nested if table.is_file()]
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Which column of a table means what; `ranks` without species, which has three possible columns."""
-
-    named: dict[str, str]
-    ranks: dict[Rank, str]
-    has_box: bool
-
-    @classmethod
-    def of(cls, table: Table, chosen: dict[str, str | None]) -> _Columns:
-        lower = {name.lower(): name for name in reversed(table.columns) if name}
-        named = {}
-        for meaning, candidates in _COLUMNS.items():
-            found = next((lower[candidate] for candidate in candidates if candidate in lower), None)
-            if (wanted := chosen.get(meaning)) is not None:
-                if wanted not in table.columns:
-                    listed = ", ".join(name for name in table.columns if name)
-                    raise DataError(f"{table.path}: no column {wanted!r}; its columns: {listed}")
-                found = wanted
-            if found:
-                named[meaning] = found
-        ranks = {rank: lower[rank] for rank in RANKS if rank in lower}
-        if "cls" in lower:  # beside it, `class` holds the label
-            ranks["class"] = lower["cls"]
-        if not ranks and "epithet" not in named and "scientific_name" not in named:
-            listed = ", ".join(name for name in table.columns if name)
-            raise DataError(
-                f"{table.path}: no column names a rank (such as family, genus, species); its columns: {listed}"
-            )
-        return cls(named, ranks, not _BOX_COLUMNS.isdisjoint(table.columns))
-
-    @property
-    def all_ranks(self) -> tuple[Rank, ...]:
-        has_species = "species" in self.ranks or "epithet" in self.named or "scientific_name" in self.named
-        return ordered_ranks([*self.ranks, *(("genus", "species") if has_species else ())])
-
-    def taxon(self, row: Row, ranks: tuple[Rank, ...]) -> Taxon:
-        """The row's identification, kept to `ranks`."""
-        above = tuple((rank, row.get(column)) for rank, column in self.ranks.items() if rank != "species")
-        cells = (self.named.get("epithet"), self.ranks.get("species"), self.named.get("scientific_name"))
-        return _identified(above, tuple(row.get(column) for column in cells), ranks)
-
-
-@lru_cache(maxsize=30_000)
-def _identified(above: tuple[tuple[Rank, str], ...], cells: tuple[str, ...], ranks: tuple[Rank, ...]) -> Taxon:
-    """The taxon of the names above species and the species cells (epithet, species, scientific name), which agree."""
-    stated = [text for cell in cells if (text := clean_name(cell))]
-    taxa = [read_taxon(above, text, "binomial" if text[:1].isupper() else "epithet") for text in stated]
-    if not taxa:
-        taxa = [read_taxon(above, "", "epithet")]
-    faults = [taxon.fault for taxon in taxa if taxon.fault]
-    binomials = sorted({taxon.lineage.binomial for taxon in taxa if taxon.lineage.binomial})
-    if len(binomials) > 1:
-        faults.append(f"the row names {len(binomials)} species: {', '.join(binomials)}")
-    deepest = max(taxa, key=lambda taxon: len(taxon.lineage.names))
-    authorship = next((taxon.authorship for taxon in taxa if taxon.authorship), None)
-    fault = faults[0] if faults else None
-    return replace(deepest, lineage=deepest.lineage.only(ranks), authorship=authorship, fault=fault)
-
-
 class TableReader:
     """One record a row of one or more metadata tables."""
 
@@ -161,7 +86,7 @@ class TableReader:
         self.root = root
         self.counts: Counter[str] = Counter()
         self._tables = [(Table(path), path.parent) for path in tables]
-        self._columns = [_Columns.of(table, chosen) for table, _ in self._tables]
+        self._columns = [Columns.of(table, chosen) for table, _ in self._tables]
         available = ordered_ranks(rank for columns in self._columns for rank in columns.all_ranks)
         self.ranks = chosen_ranks(ranks, available, available)
         for (table, _), columns in zip(self._tables, self._columns, strict=True):
@@ -177,7 +102,7 @@ class TableReader:
             for row in table:
                 yield row if isinstance(row, Rejected) else self._record(table, columns, row, prefix)
 
-    def _record(self, table: Table, columns: _Columns, row: Row, prefix: str) -> Record | Rejected:
+    def _record(self, table: Table, columns: Columns, row: Row, prefix: str) -> Record | Rejected:
         name, named = table.path.name, columns.named
         image = row.get(named["image"])
         if fault := path_fault(image):
@@ -262,7 +187,7 @@ class FolderReader:
 
 def _read_names(path: Path) -> tuple[dict[str, Lineage], tuple[Rank, ...]]:
     table = Table(path)
-    columns = _Columns.of(table, {})
+    columns = Columns.of(table, {})
     if "folder" not in columns.named:
         raise DataError(f"{path}: no folder column, which says whose ranks a row gives")
     lineages: dict[str, Lineage] = {}

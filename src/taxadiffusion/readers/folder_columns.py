@@ -1,0 +1,85 @@
+"""Which column of a folder's metadata table means what, and whom its rows name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from taxadiffusion.errors import DataError
+from taxadiffusion.names import RANKS, Rank, ordered_ranks
+from taxadiffusion.readers.record import clean_name
+from taxadiffusion.readers.table import Row, Table
+from taxadiffusion.readers.taxon import Taxon, read_taxon
+
+MEANINGS: dict[str, tuple[str, ...]] = {
+    "image": ("file_name", "filename", "image", "file_path", "filepath", "path"),
+    "epithet": ("specific_epithet", "specificepithet", "epithet"),
+    "scientific_name": ("scientific_name", "scientificname", "binomial"),
+    "split": ("split",),
+    "group": ("group", "trajectory", "observation", "observation_id", "observation_uuid"),
+    "source_id": ("source_id", "id", "uuid"),
+    "license": ("license", "licence"),
+    "rights_holder": ("rights_holder", "rightsholder"),
+    "folder": ("folder", "class_dir", "label"),
+}
+_BOX_COLUMNS = frozenset({"bbox", "box", "box_x"})
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column of a table means what; `ranks` without species, which has three possible columns."""
+
+    named: dict[str, str]
+    ranks: dict[Rank, str]
+    has_box: bool
+
+    @classmethod
+    def of(cls, table: Table, chosen: dict[str, str | None]) -> Columns:
+        lower = {name.lower(): name for name in reversed(table.columns) if name}
+        named = {}
+        for meaning, candidates in MEANINGS.items():
+            found = next((lower[candidate] for candidate in candidates if candidate in lower), None)
+            if (wanted := chosen.get(meaning)) is not None:
+                if wanted not in table.columns:
+                    listed = ", ".join(name for name in table.columns if name)
+                    raise DataError(f"{table.path}: no column {wanted!r}; its columns: {listed}")
+                found = wanted
+            if found:
+                named[meaning] = found
+        ranks = {rank: lower[rank] for rank in RANKS if rank in lower}
+        if "cls" in lower:  # beside it, `class` holds the label
+            ranks["class"] = lower["cls"]
+        if not ranks and "epithet" not in named and "scientific_name" not in named:
+            listed = ", ".join(name for name in table.columns if name)
+            raise DataError(
+                f"{table.path}: no column names a rank (such as family, genus, species); its columns: {listed}"
+            )
+        return cls(named, ranks, not _BOX_COLUMNS.isdisjoint(table.columns))
+
+    @property
+    def all_ranks(self) -> tuple[Rank, ...]:
+        has_species = "species" in self.ranks or "epithet" in self.named or "scientific_name" in self.named
+        return ordered_ranks([*self.ranks, *(("genus", "species") if has_species else ())])
+
+    def taxon(self, row: Row, ranks: tuple[Rank, ...]) -> Taxon:
+        """The row's identification, kept to `ranks`."""
+        above = tuple((rank, row.get(column)) for rank, column in self.ranks.items() if rank != "species")
+        cells = (self.named.get("epithet"), self.ranks.get("species"), self.named.get("scientific_name"))
+        return _identified(above, tuple(row.get(column) for column in cells), ranks)
+
+
+@lru_cache(maxsize=30_000)
+def _identified(above: tuple[tuple[Rank, str], ...], cells: tuple[str, ...], ranks: tuple[Rank, ...]) -> Taxon:
+    """The taxon of the names above species and the species cells (epithet, species, scientific name), which agree."""
+    stated = [text for cell in cells if (text := clean_name(cell))]
+    taxa = [read_taxon(above, text, "binomial" if text[:1].isupper() else "epithet") for text in stated]
+    if not taxa:
+        taxa = [read_taxon(above, "", "epithet")]
+    faults = [taxon.fault for taxon in taxa if taxon.fault]
+    binomials = sorted({taxon.lineage.binomial for taxon in taxa if taxon.lineage.binomial})
+    if len(binomials) > 1:
+        faults.append(f"the row names {len(binomials)} species: {', '.join(binomials)}")
+    deepest = max(taxa, key=lambda taxon: len(taxon.lineage.names))
+    authorship = next((taxon.authorship for taxon in taxa if taxon.authorship), None)
+    fault = faults[0] if faults else None
+    return replace(deepest, lineage=deepest.lineage.only(ranks), authorship=authorship, fault=fault)
