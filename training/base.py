@@ -264,9 +264,14 @@ def main() -> None:
                     held_latents, held_noise, held_timesteps, tokens_of(tokenizer, [""] * len(held))
                 ).item()
             record = {
-                "step": step, "samples": step * args.batch_size, "loss": float(np.mean(losses)),
-                "validation": validation, "validation_null_caption": unconditional, "learning_rate": rate, "minutes": elapsed / 60,
-            }  # fmt: skip
+                "step": step,
+                "samples": step * args.batch_size,
+                "loss": float(np.mean(losses)),
+                "validation": validation,
+                "validation_null_caption": unconditional,
+                "learning_rate": rate,
+                "minutes": elapsed / 60,
+            }
             losses.clear()
             with (args.out / "base.jsonl").open("a") as log:
                 log.write(json.dumps(record) + "\n")
