@@ -21,6 +21,7 @@ from PIL import Image
 
 from taxadiffusion.dataset import PreparedDataset, PrepareReport, Progress, prepare
 from taxadiffusion.dataset.duplicates import near_duplicates
+from taxadiffusion.dataset.shards import await_first, await_parts
 from taxadiffusion.dataset.split import assign_splits, groups_across_splits
 from taxadiffusion.dataset.verify import Part, is_verified, look_at, verify_part
 from taxadiffusion.dataset.workers import verify_parts
@@ -112,6 +113,47 @@ def test_processes_do_not_change_the_data_set(photos: Path, tmp_path: Path) -> N
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+def test_two_processes_that_share_the_work_make_the_same_data_set(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("listing", "write", "judge"):
+        monkeypatch.setattr(f"taxadiffusion.dataset.{module}.ROWS_PER_BATCH", 4)
+    alone = prepare(photos, tmp_path / "alone", num_workers=1)
+    script = f"""
+        import sys
+        from pathlib import Path
+        from taxadiffusion.dataset import Shard, listing, prepare, verify, write, judge
+        for module in (listing, write, judge):
+            module.ROWS_PER_BATCH = 4
+        seen = []
+        look_at = verify.look_at
+        verify.look_at = lambda *a: seen.append(a[1]) or look_at(*a)
+        number = int(sys.argv[1])
+        report = prepare({str(photos)!r}, {str(tmp_path / "shared")!r}, num_workers=1, shard=Shard(number, 2))
+        print(report.content_hash, len(seen))
+    """
+    path = tmp_path / "run.py"
+    path.write_text(textwrap.dedent(script))
+    runs = [
+        subprocess.Popen([sys.executable, path, str(number)], stdout=subprocess.PIPE, text=True) for number in (0, 1)
+    ]
+    outputs = [run.communicate(timeout=60)[0].split() for run in runs]
+    assert outputs == [[alone.content_hash, "20"], [alone.content_hash, "20"]]
+    for name in ("images.arrow", "taxonomy.parquet"):
+        rows = [(tmp_path / folder / name).read_bytes() for folder in ("alone", "shared")]
+        assert rows[0] == rows[1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["alone", "photos", "run.py", "shared"]
+
+
+def test_a_share_that_nobody_does_is_taken_over(tmp_path: Path) -> None:
+    name = photo(tmp_path / "1.jpg", 1).name
+    part = Part(str(tmp_path), (name,), (None,), str(tmp_path), str(tmp_path / "part.arrow"))
+    assert list(await_parts([part], num_workers=1, patience_s=0.3)) == [1]
+    assert is_verified(part)
+    with pytest.raises(DataError, match="process 0 of this run is not at work"):
+        await_first(tmp_path / "out", tmp_path / "work", patience_s=0.3)
+
+
 def test_ranks_and_limit_choose(photos: Path, tmp_path: Path) -> None:
     report = prepare(photos, tmp_path / "out", ranks="family,species", limit=10, num_workers=1)
     dataset = PreparedDataset.open(tmp_path / "out")
@@ -181,7 +223,7 @@ def test_all_contradictions_are_listed_at_once(photos: Path, tmp_path: Path) -> 
     assert "metadata.csv:3 and metadata.csv:42: 1.jpg is labelled both 'Gb bruna' and 'Gb ornata'" in text
     assert "genus Gb lies in 2 family taxa" in text
     assert "genus Gc lies in 2 family taxa" in text
-    report = prepare(photos, tmp_path / "out", allow_contradictions=True, num_workers=1)
+    report = prepare(photos, tmp_path / "out", allow_contradictions=True, max_bad_fraction=0.1, num_workers=1)
     assert (report.images, report.quarantined) == (41, 2)
     assert balanced(report)
     taxonomy = PreparedDataset.open(tmp_path / "out").taxonomy

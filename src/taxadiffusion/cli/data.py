@@ -34,6 +34,8 @@ def prepare(
 ) -> None:
     """Check, hash and count every photograph and write a prepared data set. Run again to go on after an interruption.
 
+    Under accelerate launch or torchrun, the processes share the checking of the photographs.
+
     A format's own options follow as --name value (FishNet: --order-column; folders: --root, --names, --group-column …).
     """
     from rich.console import Console
@@ -41,10 +43,11 @@ def prepare(
     from rich.progress import Progress as Bars
 
     from taxadiffusion.cli.check import format_options
-    from taxadiffusion.dataset import Progress
+    from taxadiffusion.dataset import Progress, Shard
     from taxadiffusion.dataset import prepare as prepare_dataset
 
-    console = Console(stderr=True, highlight=False)
+    shard = Shard.of_environment()
+    console = Console(stderr=True, highlight=False, quiet=shard.number > 0)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bars(*columns, TimeRemainingColumn(), console=console) as bars:
         tasks = {phase: bars.add_task(words, total=None, start=False) for phase, words in _PHASES.items()}
@@ -67,9 +70,10 @@ def prepare(
             allow_contradictions=allow_contradictions,
             verify=verify,
             num_workers=workers,
+            shard=shard,
             on_progress=show,
         )
-    show_report(Console(highlight=False), report, out)
+    show_report(Console(highlight=False, quiet=shard.number > 0), report, out)
 
 
 def show_report(console: Console, report: PrepareReport, out: Path) -> None:

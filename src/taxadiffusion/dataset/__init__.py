@@ -3,5 +3,6 @@
 from taxadiffusion.dataset.prepare import prepare
 from taxadiffusion.dataset.prepared import ImageRow, PreparedDataset
 from taxadiffusion.dataset.report import PrepareReport, Progress
+from taxadiffusion.dataset.shards import Shard
 
-__all__ = ["ImageRow", "PrepareReport", "PreparedDataset", "Progress", "prepare"]
+__all__ = ["ImageRow", "PrepareReport", "PreparedDataset", "Progress", "Shard", "prepare"]

@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from taxadiffusion.dataset.fixes import FixedReader, Fixes
 from taxadiffusion.dataset.judge import TWO_LABELS, judge_fraction, judge_listing, place, refuse, same_key
 from taxadiffusion.dataset.listing import Listing, Quarantine
 from taxadiffusion.dataset.report import PrepareReport, PrepareSettings, Progress
+from taxadiffusion.dataset.shards import Shard, await_first, await_parts
 from taxadiffusion.dataset.split import assign_splits, groups_across_splits
 from taxadiffusion.dataset.verify import Part, part_name
 from taxadiffusion.dataset.workers import num_cores, verify_parts
@@ -48,6 +50,7 @@ def prepare(
     allow_contradictions: bool = False,
     verify: bool = True,
     num_workers: int | None = None,
+    shard: Shard = Shard(),  # noqa: B008 - frozen
     on_progress: OnProgress | None = None,
 ) -> PrepareReport:
     """Makes the prepared data set `out` from `source`, and returns its report.
@@ -55,7 +58,8 @@ def prepare(
     `format` (detected without) and its `options` choose the reader; `ranks` the ranks to keep; `val_fraction` of the
     training groups of each taxon become validation; `limit` takes the first rows only; `fix` is a file of repairs;
     `verify=False` looks at no picture. Every picture is checked, hashed and measured in `num_workers` processes (all
-    cores). Bad rows and files are left out and listed in `quarantine.csv`.
+    cores); `shard` lets several calls, on machines with one file system, share that work: each makes the same call with
+    its own number, and the data set is the same. Bad rows and files are left out and listed in `quarantine.csv`.
 
     Nothing appears at `out` until it is whole. A run that was stopped goes on when called again; a data set that is
     there already, made from the same rows and settings, is left alone. Raises `SettingsError`, and `DataError` for a
@@ -69,11 +73,13 @@ def prepare(
     reader = _open(source, settings)
     check_out(out)
     work = out.parent / f".{out.name}.partial"
+    own = work.with_name(f"{work.name}-{shard.number}") if shard.number else work
+    on_progress = on_progress or (lambda _: None)
     try:
-        with locked(work):
-            job = _Job(reader, source, out, work, settings, num_workers or num_cores(), on_progress or (lambda _: None))
-            report = job.run()
-            shutil.rmtree(work)
+        with locked(own):
+            job = _Job(reader, source, out, own, work, settings, num_workers or num_cores(), shard, on_progress)
+            report = job.help() if shard.number else job.run()
+            shutil.rmtree(own)
             return report
     except OSError as error:
         reason = error.strerror or error
@@ -100,8 +106,11 @@ class _Job:
     source: Path
     out: Path
     work: Path
+    shared: Path
+    """The work folder of process 0, where the parts are."""
     settings: PrepareSettings
     num_workers: int
+    shard: Shard
     on_progress: OnProgress
 
     def run(self) -> PrepareReport:
@@ -132,6 +141,19 @@ class _Job:
             report.quarantined, report.reasons = len(quarantine), dict(quarantine.reasons.most_common())
         self._write(listing, results, kept, splits, report)
         return report
+
+    def help(self) -> PrepareReport:
+        """What a process other than the first does: its share of the parts, then wait."""
+        with Quarantine(self.work / QUARANTINE) as quarantine:
+            listing = self._list(quarantine)
+        if self.settings.verify and not (self.out / IMAGES).is_file():
+            try:
+                self._verify(listing)
+            except FileNotFoundError:
+                if not (self.out / IMAGES).is_file():  # else process 0 took this share over and is done
+                    raise
+        await_first(self.out, self.shared)
+        return self._existing(self._empty_report(listing))
 
     def _list(self, quarantine: Quarantine) -> Listing:
         listing = Listing(self.reader.ranks, self.work / "listing.arrow")
@@ -185,21 +207,23 @@ class _Job:
         parts = list(self._parts(listing))
         done = 0
         self.on_progress(Progress("verify", 0, len(listing)))
-        for num_rows in verify_parts(parts, min(self.num_workers, len(parts))):
+        mine, others = self.shard.share(parts), self.shard.others(parts)
+        awaited = await_parts(others, self.num_workers) if self.shard.number == 0 else iter(())
+        for num_rows in chain(verify_parts(mine, min(self.num_workers, len(mine))), awaited):
             done += num_rows
             self.on_progress(Progress("verify", done, len(listing)))
         return [Path(part.result) for part in parts]
 
     def _parts(self, listing: Listing) -> Iterator[Part]:
-        folder = self.work / "verified"
-        folder.mkdir(exist_ok=True)
+        folder = self.shared / "verified"
+        folder.mkdir(parents=True, exist_ok=True)
         root = os.path.realpath(self.reader.root)
         file = listing.batches()
         for number in range(file.num_record_batches):
             batch = file.get_batch(number)
             images, members = batch.column("image").to_pylist(), batch.column("member").to_pylist()
             result = str(folder / part_name(number, images, members))
-            yield Part(root, tuple(images), tuple(members), str(self.work), result)
+            yield Part(root, tuple(images), tuple(members), str(self.shared), result)
 
     def _without_duplicates(
         self,

@@ -32,6 +32,18 @@ def locked(work: Path) -> Iterator[None]:
         yield
 
 
+def is_locked(work: Path) -> bool:
+    """Whether a process holds the work folder."""
+    try:
+        with (work / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def publish(done: Path, out: Path) -> None:
     """Moves a finished folder to `out`, safe against a power cut: files first, then the name."""
     for file in sorted(done.iterdir()):
