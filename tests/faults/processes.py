@@ -16,6 +16,7 @@ from typing import Any
 from taxadiffusion import checkpoint
 from taxadiffusion.trainer import events
 from taxadiffusion.trainer.loop import Trainer
+from taxadiffusion.trainer.sharding import shard_frozen
 from taxadiffusion.trainer.world import World
 from tests.faults.harness import Child, Plan, Recorder, folder, fork
 from tests.faults.training import Job, Reference, undisturbed
@@ -84,7 +85,7 @@ def stop_at(step: int) -> Callable[[events.Event, Trainer], None]:
 
 def as_one(plan: Plan) -> Recorder:
     """Goal 6."""
-    recorder = Recorder(6, 3)
+    recorder = Recorder(6, 4)
     steps = plan.few(17, 4)  # a stage, of three: 51 in all
     long = lambda run_dir: job(run_dir, steps)  # noqa: E731
     reference = undisturbed(long)
@@ -100,6 +101,11 @@ def as_one(plan: Plan) -> Recorder:
         Pair(long(place / "run")).finish()
         reference.check(place / "run")
         case.hashes = {"state": reference.state}
+    with recorder.case("frozen base shared by two processes", 0, "equal bits"), folder() as place:
+        whole = settings(training={"merge_lora": False})
+        alone = undisturbed(lambda run_dir: Job(run_dir, steps=4, settings=whole))
+        Pair(Job(place / "run", steps=4, settings=whole, prepare=shared)).finish()
+        alone.check(place / "run")
     with recorder.case("one full batch", 0, "at most 1e-6 apart") as case, folder() as place:
         # The paper's rate, and no dropout within the encoder: its masks are drawn for a forward pass as a whole.
         gentle = {"optimiser": {"learning_rate": 1e-4, "ema_decay": None, "warmup_steps": 0, "schedule": "constant"}}
@@ -112,6 +118,12 @@ def as_one(plan: Plan) -> Recorder:
         case.observed = f"{max(far):.1e} apart"
         assert max(far) <= 1e-6, max(far)
     return recorder
+
+
+def shared(trainer: Trainer) -> None:
+    groups = trainer.denoiser.groups()
+    trained = {parameter for parameters in groups.values() for parameter in parameters.values()}
+    shard_frozen(trainer.denoiser.backbone.unet, trained, trainer.world)
 
 
 def without_dropout(trainer: Trainer) -> None:
@@ -177,14 +189,15 @@ def _disk_full(chosen: Job, step: int) -> Job:
     return replace(chosen, prepare=prepare)
 
 
-ROW = 21
+ROWS = (20, 21, 22, 23)
+"""So many that each process meets one of them."""
 
 FAULTS = (
-    Fault("bad image", lambda j, _: replace(j, source=OracleSource(unreadable=(ROW,))), (0, 1), (0, 0)),
+    Fault("bad image", lambda j, _: replace(j, source=OracleSource(unreadable=ROWS)), (0, 1), (0, 0)),
     Fault(
         "too many bad images", lambda j, _: replace(j, source=OracleSource(unreadable=tuple(range(40)))), (0, 1), (3, 3)
     ),
-    Fault("not a number", lambda j, _: replace(j, source=OracleSource(poisoned=(ROW,))), (0, 1), (0, 0)),
+    Fault("not a number", lambda j, _: replace(j, source=OracleSource(poisoned=ROWS)), (0, 1), (0, 0)),
     Fault("disk full", _disk_full, (0,), (4, 4)),
     Fault("SIGTERM", _terminated, (0, 1), (75, 75)),
     Fault("kill -9", _killed, (0, 1), (None, None)),
@@ -220,8 +233,8 @@ def one_sided(recorder: Recorder, fault: Fault, seed: int, reference: Reference)
     expected = "same decision on all, no hang, all gone in 30 s, resumes to equal bits"
     with recorder.case(f"{fault.name} on process {victim}", seed, expected) as case, folder() as place:
         chosen = job(place / "run")
-        if fault.name == "bad image":
-            chosen = replace(chosen, settings=settings(training={"max_bad_fraction": 0.1}))
+        if fault.name in ("bad image", "not a number"):
+            chosen = replace(chosen, settings=settings(training={"max_bad_fraction": 0.1, "max_refused_steps": 100}))
         logs = [place / f"process-{index}.log" for index in range(2)]
         pair = Pair(witnessed(chosen, logs[1 - victim]), witnessed(fault.change(chosen, step), logs[victim]), victim)
         children = pair.start()

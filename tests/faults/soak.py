@@ -119,25 +119,27 @@ class Supervisor:
 
 
 def run(plan: Plan) -> Recorder:
-    minutes = plan.few(1, 0) * plan.soak_minutes
-    least = plan.few(100, 8)
+    """Round after round of the same run until the time is over; every round must end on the fault-free weights."""
+    minutes, least, steps = plan.few(1, 0) * plan.soak_minutes, plan.few(100, 8), plan.few(1500, 40)
     recorder = Recorder(14, 1)
     expected = f"at least {least} mixed faults, ends unattended, equal bits"
-    with recorder.case("chaos soak", plan.seed, expected) as case, folder() as place:
-        pilot = undisturbed(lambda run_dir: job(run_dir, 20))
-        # Long enough that the faults fall into it: each start does a few commits before it is struck.
-        steps = plan.few(max(100, int(minutes * 60 / 3 / 3 / (pilot.seconds / 60))), 40)
+    with recorder.case("chaos soak", plan.seed, expected) as case:
         reference = undisturbed(lambda run_dir: job(run_dir, steps))
-        chosen = job(place / "run", steps)
-        supervisor = Supervisor(chosen, random.Random(plan.seed), Counter(), pause_s=min(6.0, reference.seconds / 10))
+        rng, counts, rounds = random.Random(plan.seed), Counter[str](), 0
         started = time.monotonic()
-        supervisor.run(started + minutes * 60, least)
-        faults = sum(supervisor.counts.values())
+        until = started + minutes * 60
+        while not rounds or time.monotonic() < until:
+            with folder() as place:
+                chosen = job(place / "run", steps)
+                supervisor = Supervisor(chosen, rng, counts, pause_s=min(6.0, reference.seconds / 10))
+                supervisor.run(until, least)
+                reference.check(chosen.run_dir)
+            rounds += 1
+        faults = sum(counts.values())
         case.observed = (
-            f"{faults} faults in {(time.monotonic() - started) / 60:.1f} min over {3 * steps} steps "
-            f"({dict(supervisor.counts)}), {len(BAD_ROWS) + len(POISONED_ROWS)} bad samples throughout"
+            f"{faults} faults in {(time.monotonic() - started) / 60:.1f} min over {rounds} runs of {3 * steps} steps "
+            f"({dict(counts)}), {len(BAD_ROWS) + len(POISONED_ROWS)} bad samples throughout"
         )
         assert faults >= least, case.observed
-        reference.check(chosen.run_dir)
         case.hashes = {"state": reference.state}
     return recorder

@@ -30,6 +30,7 @@ from taxadiffusion.trainer.estimate import StageCost, stage_cost
 from taxadiffusion.trainer.gradients import TrainingData
 from taxadiffusion.trainer.lock import RunLock
 from taxadiffusion.trainer.loop import Trainer
+from taxadiffusion.trainer.sharding import shard_frozen
 from taxadiffusion.trainer.signals import StopSignal
 from taxadiffusion.trainer.world import World
 
@@ -117,6 +118,10 @@ def _build_run(
         lineage_of=taxa.__getitem__,
         ranks=ranks,
     )
+    if settings.base.shard:
+        _require_shardable(settings)
+        trained = {p for parameters in denoiser.groups().values() for p in parameters.values()}
+        shard_frozen(backbone.unet, trained, world)
     if settings.validation.every_steps and not len(data.validation_rows):
         raise SettingsError(
             f"validation.every_steps = {settings.validation.every_steps}, but {dataset.path} has no validation images: "
@@ -167,6 +172,19 @@ def trial(settings: Settings, world: World) -> Trial:
         num_taxa=len(taxa),
         num_frozen=sum(p.numel() for name, p in backbone.unet.named_parameters() if "lora_" not in name),
     )
+
+
+def _require_shardable(settings: Settings) -> None:
+    """A shared base computes only when all processes do, and its weights cannot be changed in place."""
+    wrong = []
+    if settings.training.merge_lora:
+        wrong.append("training.merge_lora = true")
+    if settings.preview.num_taxa:
+        wrong.append(f"preview.num_taxa = {settings.preview.num_taxa}")
+    if settings.stages.strategy == "full":
+        wrong.append("stages.strategy = full")
+    if wrong:
+        raise SettingsError(f"base.shard cannot be used with {', '.join(wrong)}; change these, or leave base.shard off")
 
 
 def _watched(progress: CachesProgress | None, stop: StopSignal) -> CachesProgress:
