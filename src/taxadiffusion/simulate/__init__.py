@@ -3,6 +3,8 @@
 from taxadiffusion.simulate.captions import VOCABULARY, caption, colour_word
 from taxadiffusion.simulate.clade import DEFAULT_RANKS, Clade
 from taxadiffusion.simulate.draw import draw, image_rng, photograph
+from taxadiffusion.simulate.measure import TraitError, species_spread, taxon_truth, trait_error
+from taxadiffusion.simulate.meter import TraitMeter
 from taxadiffusion.simulate.pose import BACKGROUNDS, Pose
 from taxadiffusion.simulate.traits import TRAIT_NAMES, TRAITS, Traits, TraitSpec
 from taxadiffusion.simulate.write import Simulated, simulate
@@ -16,6 +18,8 @@ __all__ = [
     "Clade",
     "Pose",
     "Simulated",
+    "TraitError",
+    "TraitMeter",
     "TraitSpec",
     "Traits",
     "caption",
@@ -24,4 +28,7 @@ __all__ = [
     "image_rng",
     "photograph",
     "simulate",
+    "species_spread",
+    "taxon_truth",
+    "trait_error",
 ]

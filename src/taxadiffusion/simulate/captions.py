@@ -120,7 +120,7 @@ def _marks(traits: Traits) -> list[str]:
     if traits.bar_strength > 0.4 and stands_out:
         count = round(traits.bar_count)
         kind = "bar" if traits.bar_angle < 25 else "stripe" if traits.bar_angle > 65 else "slanting stripe"
-        words.append(f"a {mark} {kind}" if count == 1 else f"{_NUMBERS[count]} {mark} {kind}s")
+        words.append(f"{_NUMBERS[count]} {mark} {kind}{'s' if count > 1 else ''}")
     if traits.spot_strength > 0.4 and stands_out:
         words.append(f"{mark} spots")
     if traits.eyespot > 0.5:

@@ -53,11 +53,19 @@ def draw(traits: Traits, pose: Pose, rng: np.random.Generator, size_px: int = 64
     return (light(reduced, pose, rng) * 255.0 + 0.5).astype(np.uint8)
 
 
+def body_length(traits: Traits, pose: Pose) -> float:
+    """Length of the body without the tail as a share of the picture's width, before it is turned away from the camera.
+
+    Fish with high fins are drawn smaller where they would not fit.
+    """
+    height = traits.body_depth + 0.8 * (traits.dorsal_height + traits.anal_height)
+    return min(pose.scale * traits.body_length / (1.0 + traits.tail_length), 0.92 / height)
+
+
 def _fish_coordinates(traits: Traits, pose: Pose, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
     """Fish coordinates u, v (size, size) of every cell and the size of a cell in them; see `fish`."""
     length = 1.0 + traits.tail_length
-    height = traits.body_depth + 0.8 * (traits.dorsal_height + traits.anal_height)
-    unit = min(pose.scale * traits.body_length / length, 0.92 / height)  # share of the picture's width per body length
+    unit = body_length(traits, pose)
     centres = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     x = (centres[None, :] - pose.centre_x) / unit
     y = (-centres[:, None] - pose.centre_y) / unit

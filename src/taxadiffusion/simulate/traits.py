@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -197,16 +196,3 @@ def evolve(parents: NDArray[np.int64], times: NDArray[np.float64], rng: np.rando
         variance = share + SPECIATION_SD**2 + JUMP_SD**2 * jumps
         latents[node] = latents[parent] + rng.normal(0.0, 1.0, len(TRAITS)) * np.sqrt(variance)
     return latents
-
-
-def mean_values(traits: Sequence[Traits]) -> dict[str, float]:
-    """The value of each trait of a taxon: the mean over its species; hues by the mean direction."""
-    means: dict[str, float] = {}
-    for spec in TRAITS:
-        values = np.array([getattr(one, spec.name) for one in traits])
-        if spec.circular:
-            radians = np.deg2rad(values)
-            means[spec.name] = float(np.rad2deg(np.arctan2(np.sin(radians).mean(), np.cos(radians).mean())) % 360.0)
-        else:
-            means[spec.name] = float(values.mean())
-    return means
