@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from taxadiffusion.cli.reproduce import reproduce
+
 
 def evaluate(
     generated: Annotated[
@@ -30,16 +32,17 @@ def evaluate(
     per_taxon: Annotated[int, typer.Option(min=1, help="Images of each taxon to generate with a model.")] = 10,
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps, with a model.")] = 25,
     guidance_scale: Annotated[float, typer.Option(help="With a model; 1: none.")] = 1.0,
+    base: Annotated[str | None, typer.Option(help="Where a model's base lies, if not where the model says.")] = None,
     guidance_rank: Annotated[str | None, typer.Option(help="Ancestor to guide from; none: the empty lineage.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="First seed of generated images; also of the bootstrap.")] = 0,
 ) -> None:
     """Measure generated images, or a model's, against real photographs, rank by rank."""
-    from taxadiffusion.evaluate.generation import Generation
+    from taxadiffusion.evaluate.generation import ImagePlan
+    from taxadiffusion.generation import Sampling
     from taxadiffusion.guidance import Guidance
     from taxadiffusion.report.command import Extractors, command_line, evaluate_command
     from taxadiffusion.report.evaluation import method_tables
 
-    guidance = Guidance(scale=guidance_scale, rank=guidance_rank)
     with Console(stderr=True).status("starting") as status:
         results = evaluate_command(
             generated,
@@ -47,7 +50,8 @@ def evaluate(
             out,
             extractors=Extractors(extractor, weights, lpips, device),
             ranks=[rank.strip() for rank in ranks.split(",")] if ranks else None,
-            generation=Generation(per_taxon=per_taxon, seed=seed, num_steps=steps, guidance=guidance),
+            images=ImagePlan(per_taxon, seed, Guidance(guidance_scale, guidance_rank), Sampling(steps)),
+            base=base,
             size_px=size_px,
             command=command_line(sys.argv[1:]),
             progress=status.update,
@@ -62,5 +66,6 @@ def evaluate(
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
+    """Add both commands to the command line."""
     app.command()(evaluate)
+    app.command()(reproduce)

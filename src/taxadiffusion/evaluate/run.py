@@ -111,7 +111,7 @@ def _side(runs: Sequence[Pictures], networks: Networks, settings: Settings) -> S
     whole = [(run, i) for run, pictures in enumerate(runs) for i in range(len(pictures))]
     return Side(
         features=np.concatenate([pictures.features(networks.features, settings.size_px) for pictures in runs]),
-        lineages=tuple(lineage for pictures in runs for lineage in pictures.lineages),
+        lineages=tuple(lineage.only(settings.ranks) for pictures in runs for lineage in pictures.lineages),
         files=tuple(file for pictures in runs for file in pictures.files),
         runs=tuple(run for run, _ in whole),
         load=lambda i, size_px: runs[whole[i][0]].load(whole[i][1], size_px),

@@ -11,7 +11,7 @@ from pathlib import Path
 from taxadiffusion.adapter import open_model
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import SettingsError
-from taxadiffusion.evaluate.generation import Generation, generate_folder, taxa_to_show
+from taxadiffusion.evaluate.generation import ImagePlan, generated_pictures, taxa_to_show
 from taxadiffusion.evaluate.pictures import Pictures, generated_folder
 from taxadiffusion.evaluate.run import Networks, Settings, evaluate
 from taxadiffusion.evaluate.scores import Results
@@ -51,7 +51,8 @@ def evaluate_command(
     *,
     extractors: Extractors,
     ranks: Sequence[Rank] | None = None,
-    generation: Generation,
+    images: ImagePlan,
+    base: str | None = None,
     size_px: int = 64,
     command: str = "",
     progress: Progress = lambda _: None,
@@ -67,13 +68,15 @@ def evaluate_command(
     methods: dict[str, list[Pictures]] = {}
     for entry in generated:
         name, path = _named(entry)
-        folder = path
-        if not (path / "metadata.csv").is_file():
-            progress(f"generating {name}")
-            model = open_model(str(path))
-            folder = generate_folder(model, taxa_to_show(dataset, wanted), generation, out / "generated")
-        methods.setdefault(name, []).append(generated_folder(folder, wanted))
-    settings = Settings(ranks=tuple(wanted), size_px=size_px, seed=generation.seed)
+        if (path / "metadata.csv").is_file():
+            pictures = generated_folder(path, wanted)
+        else:
+            progress(f"generating images of {name}")
+            model = open_model(str(path), base=base, device=extractors.device)
+            run = out / "generated" / f"{name}-{len(methods.get(name, []))}"
+            pictures = generated_pictures(model, taxa_to_show(dataset, wanted), images, run)
+        methods.setdefault(name, []).append(pictures)
+    settings = Settings(ranks=tuple(wanted), size_px=size_px, seed=images.seed)
     results = evaluate(dataset, methods, networks, settings, progress)
     progress("writing the report")
     write_results(results, out, command=command, size_px=size_px)

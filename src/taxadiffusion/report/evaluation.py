@@ -54,11 +54,11 @@ def evaluation_sections(results: Results, *, command: str, size_px: int) -> tupl
     finest = results.methods[best][-1]
     return (
         Section("At a glance", _glance(results, best)),
-        Section("Methods by rank", _methods(results)),
-        Section("Common and rare taxa", _frequency(results)),
-        Section("Best and worst taxa", _taxa(finest, best)),
-        Section("What is taken for what", _confusion(finest, best)),
-        Section("Nearest training photographs", _copies(results, size_px)),
+        Section("Methods by rank", metric_blocks(results)),
+        Section("Common and rare taxa", frequency_block(results)),
+        Section("Best and worst taxa", taxa_block(finest, best)),
+        Section("What is taken for what", confusion_block(finest, best)),
+        Section("Nearest training photographs", copies_block(results, size_px)),
         Section("Recipe", (code(command), code(json.dumps(asdict(results.protocol), indent=2, ensure_ascii=False)))),
     )
 
@@ -125,7 +125,8 @@ def _glance(results: Results, best: str) -> tuple[Html, ...]:
     )
 
 
-def _methods(results: Results) -> tuple[Html, ...]:
+def metric_blocks(results: Results) -> tuple[Html, ...]:
+    """Accuracy by rank as a chart, then a table for each metric: methods by rank."""
     blocks: list[Html] = [
         interval_chart(
             [
@@ -145,7 +146,8 @@ def _methods(results: Results) -> tuple[Html, ...]:
     return tuple(blocks)
 
 
-def _frequency(results: Results) -> tuple[Html, ...]:
+def frequency_block(results: Results) -> tuple[Html, ...]:
+    """Accuracy at the finest rank by how often taxa occur in training."""
     buckets = [name for name, _, _ in BUCKETS]
     rows = [
         IntervalRow(name, tuple(scores[-1].buckets.get(bucket, {}).get("rank_accuracy") for bucket in buckets))
@@ -162,7 +164,8 @@ def _frequency(results: Results) -> tuple[Html, ...]:
     )
 
 
-def _taxa(scores: RankScores, method: str, number: int = 5) -> tuple[Html, ...]:
+def taxa_block(scores: RankScores, method: str, number: int = 5) -> tuple[Html, ...]:
+    """The `number` best and worst taxa of a method."""
     order = sorted(scores.taxa, key=lambda t: (-t.named_right, t.error_height))
     kept = order if len(order) <= 2 * number else [*order[:number], *order[-number:]]
     rows = [
@@ -179,14 +182,16 @@ def _taxa(scores: RankScores, method: str, number: int = 5) -> tuple[Html, ...]:
     return (table(header, rows, caption=f"{method} at rank {scores.rank}."),)
 
 
-def _confusion(scores: RankScores, method: str) -> tuple[Html, ...]:
+def confusion_block(scores: RankScores, method: str) -> tuple[Html, ...]:
+    """What each taxon is named as."""
     shares = {(c.true, c.predicted): c.count / c.of for c in scores.confusions}
     shares |= {(t.taxon, t.taxon): t.named_right for t in scores.taxa}
     caption = f"{method} at rank {scores.rank}. Rows: asked for. Columns: named as. Relatives are neighbours."
     return (confusion_matrix([t.taxon for t in scores.taxa], shares, caption=caption),)
 
 
-def _copies(results: Results, size_px: int, number: int = 6) -> tuple[Html, ...]:
+def copies_block(results: Results, size_px: int, number: int = 6) -> tuple[Html, ...]:
+    """The `number` images of each method that lie nearest to training, beside what they are near to."""
     rows = []
     for method, ranks in results.methods.items():
         for pair in ranks[-1].nearest[:number]:

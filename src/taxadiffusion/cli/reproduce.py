@@ -1,0 +1,93 @@
+"""`taxadiffusion reproduce`: the paper's tables for a data set: train what is missing, generate, measure, report."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from taxadiffusion.reproduce.run import Reproduction, Work
+
+
+def reproduce(
+    experiment: Annotated[str, typer.Argument(help="table1, guidance, strategies, rare or all.")],
+    config: Annotated[Path, typer.Option(help="Settings of training (YAML), the same for every method.")],
+    out: Annotated[Path, typer.Option(help="Models, images, results and report; the same command goes on.")],
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value over the file, e.g. stages.steps=500. May be repeated.")
+    ] = None,
+    extractor: Annotated[
+        str, typer.Option(help="What looks at the images: inception, bioclip or onnx:FILE.")
+    ] = "inception",
+    weights: Annotated[Path | None, typer.Option(help="The extractor's weights, for use without network.")] = None,
+    lpips: Annotated[Path | None, typer.Option(help="AlexNet weights: also measure LPIPS.")] = None,
+    device: Annotated[str, typer.Option(help="Where the extractor runs: cpu, cuda.")] = "cpu",
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of every method, each with its own seed.")] = 3,
+    per_taxon: Annotated[int, typer.Option(min=1, help="Images of each taxon from each training.")] = 10,
+    guidance_scale: Annotated[float, typer.Option(help="The same for every method.")] = 2.0,
+    steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 25,
+    size_px: Annotated[int, typer.Option(min=16, help="Both sides are compared at this size.")] = 64,
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="rare: a species to thin out. May be repeated; none: chosen.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what there is to do and its cost; do nothing.")] = False,
+) -> None:
+    """Compare methods, strategies, guidance and rarity on a data set; one report, with intervals."""
+    from taxadiffusion.trainer.signals import StopSignal
+
+    stop = StopSignal()
+    stop.install()  # before the slow imports below
+    from taxadiffusion.config import load
+    from taxadiffusion.report.command import Extractors, command_line
+    from taxadiffusion.reproduce.methods import experiments_named
+    from taxadiffusion.reproduce.page import write_story
+    from taxadiffusion.reproduce.run import Options, Reproduction
+
+    experiments = experiments_named(experiment)
+    settings = load(config, assignments or ())
+    options = Options(
+        seeds=tuple(range(seeds)),
+        per_taxon=per_taxon,
+        guidance_scale=guidance_scale,
+        num_steps=steps,
+        size_px=size_px,
+        leave_out=tuple(leave_out or ()),
+    )
+    reproduction = Reproduction(settings, out, options)
+    if plan:
+        _show_plan(reproduction, reproduction.plan(experiments))
+        return
+    networks = Extractors(extractor, weights, lpips, device).open(out / "features")
+    with Console(stderr=True).status("starting") as status:
+        story = reproduction.run(experiments, networks, stop, status.update)
+        command = command_line(sys.argv[1:])
+        report = write_story(story, out, command=command, config=settings, size_px=size_px)
+    Console().print(f"{report}, results.json, and tables of each experiment beside it", highlight=False, soft_wrap=True)
+
+
+def _show_plan(reproduction: Reproduction, work: Work) -> None:
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    with Console(stderr=True).status("measuring a few steps of each strategy"):
+        seconds = reproduction.seconds(work)
+    shown = Table(
+        "training", "steps", "minutes", title_justify="left", title="to train; done already is not done again"
+    )
+    for model in work.models:
+        steps = model.settings.stages.steps
+        done = (
+            "done"
+            if (model.run_dir / "adapter" / "adapter.json").is_file()
+            else f"{seconds[model.run_dir.name] / 60:.1f}"
+        )
+        shown.add_row(model.run_dir.name, str(steps), done)
+    console.print(shown)
+    total = sum(seconds.values())
+    console.print(
+        f"{len(work.models)} trainings, about {total / 3600:.1f} hours; {work.num_images:,} images to generate."
+    )

@@ -1,0 +1,62 @@
+"""Data sets in which chosen species have only so many training images: what would rarity have done to them?"""
+
+from __future__ import annotations
+
+import csv
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from taxadiffusion.dataset import PreparedDataset, prepare
+from taxadiffusion.errors import DataError, SettingsError
+from taxadiffusion.names import Lineage, Rank
+
+NUM_IMAGES = (1, 2, 5, 10, 20)
+
+
+def species_to_leave_out(dataset: PreparedDataset, labels: Sequence[str]) -> tuple[Lineage, ...]:
+    """The species by name; without names, the three rarest with 15 or more training images. Raises `DataError`."""
+    if labels:
+        return tuple(dataset.taxonomy.find(label).lineage for label in labels)
+    counts = dataset.counts("train")
+    candidates = [taxon for taxon in dataset.taxonomy.at_rank(dataset.ranks[-1]) if counts[taxon] >= 15]
+    if not candidates:
+        raise DataError(f"{dataset.path}: no species has 15 training images; name the species to leave out")
+    rarest = sorted(candidates, key=lambda taxon: (int(counts[taxon]), taxon))[:3]
+    return tuple(dataset.taxonomy.lineage(taxon) for taxon in rarest)
+
+
+def thinned(
+    dataset: PreparedDataset, species: Sequence[Lineage], num_images: int, ranks: Sequence[Rank], seed: int, out: Path
+) -> Path:
+    """A prepared data set like `dataset`, with at most `num_images` training images of each of `species`.
+
+    Which stay is drawn by `seed`, and fewer are always a part of more. Other species and other splits are unchanged.
+    Raises `SettingsError` where a species has fewer images than asked for.
+    """
+    dropped: set[int] = set()
+    rows = dataset.rows("train")
+    taxa = [dataset.lineage(int(row)) for row in rows]
+    for lineage in species:
+        mine = [int(row) for row, taxon in zip(rows, taxa, strict=True) if taxon == lineage]
+        if len(mine) < num_images:
+            raise SettingsError(f"{lineage.label} has {len(mine)} training images; it cannot keep {num_images}")
+        order = np.random.default_rng(seed).permutation(len(mine))
+        dropped |= {mine[i] for i in order[num_images:]}
+    prepared = out / f"keep{num_images}"
+    table = out / f"keep{num_images}.csv"
+    out.mkdir(parents=True, exist_ok=True)
+    aside = table.with_name(f".tmp-{uuid.uuid4().hex}.csv")
+    with aside.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(["file_name", "split", *ranks])
+        for row in map(int, dataset.rows()):
+            if row not in dropped:
+                record, names = dataset.record(row), dataset.lineage(row)
+                file_name = record.path.relative_to(dataset.root).as_posix()
+                writer.writerow([file_name, record.split, *(names.get(rank) or "" for rank in ranks)])
+    aside.replace(table)
+    prepare(table, prepared, format="folder", options={"root": dataset.root}, ranks=ranks)
+    return prepared

@@ -1,0 +1,220 @@
+"""The report of a reproduction: one self-contained page, and the same figures as JSON, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from taxadiffusion.config import Settings, flattened
+from taxadiffusion.evaluate.scores import Results
+from taxadiffusion.images import load_image
+from taxadiffusion.report.blocks import Cell, Picture, PictureRow, code, heading, note, picture_grid, table, text
+from taxadiffusion.report.charts import Band, IntervalRow, Series, interval_chart, line_chart
+from taxadiffusion.report.evaluation import (
+    REAL,
+    best_method,
+    confusion_block,
+    copies_block,
+    frequency_block,
+    metric_blocks,
+    taxa_block,
+    write_tables,
+)
+from taxadiffusion.report.figures import METRICS
+from taxadiffusion.report.page import Html, Section, page
+from taxadiffusion.reproduce.published import published
+from taxadiffusion.reproduce.run import Story, table1_of
+from taxadiffusion.trainer.watchers import METRICS_FILE, read_metrics
+
+SHOWN_TAXA = 8
+SHOWN_METHODS = ("zero_shot", "lora", "full", "taxadiffusion")
+
+INTRODUCTIONS = {
+    "table1": "The paper's first table: does training coarse to fine give more accurate images than the base, "
+    "a LoRA or the whole U-Net trained on the same images, samples and seeds?",
+    "strategies": "The same encoders trained one rank after another, all at once, or at a random depth in each step.",
+    "guidance": "One model, sampled without guidance, away from its trained null, and away from each ancestor.",
+    "rare": "Species that have many images, trained as if they had few: what would rarity have done to them?",
+}
+
+
+def write_story(story: Story, out: Path, *, command: str, config: Settings, size_px: int) -> Path:
+    """`results.json`, `tables.md`, `tables.tex` for each experiment, and `report.html` in `out`; returns the report."""
+    out.mkdir(parents=True, exist_ok=True)
+    document = {
+        "schema": 1,
+        "command": command,
+        "table1": table1_of(story.results),
+        "experiments": {name: results.to_json() for name, results in story.results.items()},
+        "training": {
+            strategy: [{"samples": b.samples, "seconds": b.seconds} for b in budgets]
+            for strategy, budgets in story.budgets.items()
+        },
+        "config": flattened(config, trajectory_only=False),
+    }
+    (out / "results.json").write_text(json.dumps(document, indent=1, ensure_ascii=False, default=str) + "\n")
+    for name, results in story.results.items():
+        (out / name).mkdir(exist_ok=True)
+        write_tables(results, out / name)
+    report = out / "report.html"
+    title = f"{story.dataset.path.name}: images of species, from their taxonomy"
+    html = page(
+        title, "What was trained, what it draws, and how right it is", _sections(story, command, config, size_px)
+    )
+    report.write_text(html, encoding="utf-8")
+    return report
+
+
+def _sections(story: Story, command: str, config: Settings, size_px: int) -> list[Section]:
+    sections = []
+    for name, results in story.results.items():
+        blocks: list[Html] = [text(INTRODUCTIONS[name])]
+        if name == "guidance":
+            blocks += _guidance(results)
+        elif name == "rare":
+            blocks += _rare(results, story)
+        else:
+            blocks += metric_blocks(results)
+            blocks += _published(results, config.base.path)
+        sections.append(Section(_TITLES[name], tuple(blocks)))
+    if "table1" in story.results:
+        results = story.results["table1"]
+        best = best_method(results)
+        finest = results.methods[best][-1]
+        sections += [
+            Section("Real beside generated", _grid(story, size_px)),
+            Section("Common and rare taxa", (*frequency_block(results), *_by_number(results, best))),
+            Section("Best and worst taxa", taxa_block(finest, best)),
+            Section("What is taken for what", confusion_block(finest, best)),
+            Section("Nearest training photographs", copies_block(results, size_px, number=2)),
+        ]
+    sections.append(Section("Training", tuple(_training(story))))
+    settings = json.dumps(flattened(config, trajectory_only=False), indent=1, default=str)
+    protocol = next(iter(story.results.values())).protocol
+    sections.append(
+        Section("Recipe", (code(command), note(f"Features: {protocol.extractor}, sha256 {protocol.extractor_sha256}."),
+                           code(settings)))
+    )  # fmt: skip
+    return sections
+
+
+_TITLES = {"table1": "Methods", "strategies": "Strategies", "guidance": "Guidance", "rare": "Fewer and fewer images"}
+
+
+def _guidance(results: Results) -> list[Html]:
+    """Accuracy, Fréchet distance and copies of every setting of the sweep."""
+    shown = ("rank_accuracy", "frechet_distance", "kernel_distance", "density", "diversity", "copies")
+    metrics = [metric for metric in METRICS if metric.key in shown]
+    rows: list[list[Cell | str]] = []
+    chart = []
+    for name, (scores,) in results.methods.items():
+        chart.append(IntervalRow(name, (scores.metrics["rank_accuracy"],)))
+        cells = [(scores.metrics[m.key], m.decimals) for m in metrics]
+        rows.append([name, *(Cell(f"{i.mean:.{d}f}", f"{i.low:.{d}f} to {i.high:.{d}f}") for i, d in cells)])
+    real = results.real[-1].metrics["rank_accuracy"]
+    return [
+        interval_chart(chart, ["named right"], x_label="share of images named right", marks=[(REAL, real.mean)]),
+        table(
+            ["guidance", *(m.label for m in metrics)], rows, caption="base ×scale, and the interval of noise if limited"
+        ),
+    ]
+
+
+def _rare(results: Results, story: Story) -> list[Html]:
+    """Accuracy and copies of each thinned species against the images it was left with."""
+    numbers = [float(name) for name in results.methods]
+    found = {name: {x.taxon: x for x in scores[-1].taxa} for name, scores in results.methods.items()}
+    accuracy = [Series(t.label, numbers, [taxa[t].named_right for taxa in found.values()]) for t in story.thinned]
+    copies = [Series(t.label, numbers, [taxa[t].copies for taxa in found.values()]) for t in story.thinned]
+    rows = [
+        [name, *(f"{taxa[t].named_right:.0%}, {taxa[t].copies:.0%}" for t in story.thinned)]
+        for name, taxa in found.items()
+    ]
+    x_label = "training images"
+    return [
+        heading("Named right"),
+        line_chart(accuracy, x_label=x_label, y_label="share", log_x=len(numbers) > 1),
+        heading("Flagged as copies"),
+        line_chart(copies, x_label=x_label, y_label="share", log_x=len(numbers) > 1),
+        table([x_label, *(t.label for t in story.thinned)], rows, caption="Named right, flagged as copies."),
+    ]
+
+
+def _published(results: Results, base: str) -> list[Html]:
+    blocks = []
+    for metric in METRICS:
+        rows = published(metric.key, results.protocol, base)
+        if rows:
+            body = [[name, *(f"{value:.{metric.decimals}f}" for value in values)] for name, values in rows.items()]
+            blocks.append(
+                table(["the paper", *results.protocol.ranks[-4:]], body, caption=f"{metric.label}, published.")
+            )
+    return blocks
+
+
+def _grid(story: Story, size_px: int) -> tuple[Html, ...]:
+    """A few species, common to rare: photographs, then the same seeds by each method."""
+    shown = [name for name in SHOWN_METHODS if name in story.pictures]
+    counts = story.dataset.counts("train")
+    finest = story.ranks[-1]
+    taxa = sorted((t for t in story.dataset.taxonomy.at_rank(finest) if counts[t]), key=lambda t: -int(counts[t]))
+    picked = [taxa[i] for i in np.unique(np.linspace(0, len(taxa) - 1, min(SHOWN_TAXA, len(taxa))).astype(int))]
+    rows_of = story.dataset.rows("train")
+    ids = story.dataset.taxon_ids(rows_of)
+    rows = []
+    for taxon in picked:
+        lineage = story.dataset.taxonomy.lineage(taxon).only(story.ranks)
+        photographs = tuple(Picture(story.dataset.image(int(row), size_px)) for row in rows_of[ids == taxon][:3])
+        groups = [photographs]
+        for name in shown:
+            pictures = story.pictures[name]
+            mine = [i for i, made in enumerate(pictures.lineages) if made == lineage][:3]
+            groups.append(tuple(Picture(load_image(Path(pictures.files[i]), size_px)) for i in mine))
+        rows.append(PictureRow(lineage.label, tuple(groups), f"{int(counts[taxon])} photographs"))
+    return (picture_grid(rows, heads="photographs · " + " · ".join(shown), shown_px=64),)
+
+
+def _by_number(results: Results, best: str) -> tuple[Html, ...]:
+    """Accuracy of each taxon against its number of training photographs."""
+    taxa = sorted(results.methods[best][-1].taxa, key=lambda t: t.num_photographs)
+    numbers = [float(t.num_photographs) for t in taxa]
+    series = [
+        Series("named right", numbers, [t.named_right for t in taxa]),
+        Series("flagged as copies", numbers, [t.copies for t in taxa]),
+    ]
+    chart = line_chart(series, x_label="training photographs of the taxon", y_label="share", log_x=True)
+    return (heading(f"Each taxon, {best}"), chart)
+
+
+def _training(story: Story) -> list[Html]:
+    rows = []
+    for strategy, budgets in story.budgets.items():
+        minutes = [b.seconds / 60 for b in budgets]
+        rows.append([strategy, str(len(budgets)), f"{budgets[0].samples:,}", f"{np.mean(minutes):.1f}"])
+    blocks = [table(["strategy", "trainings", "samples seen", "minutes of training"], rows)]
+    for strategy, run_dir in story.curves.items():
+        lines = read_metrics(run_dir / METRICS_FILE)
+        steps = [line for line in lines if line["event"] == "StepDone"]
+        if steps:
+            blocks += [heading(strategy), _curve(steps, [line for line in lines if line["event"] == "Validated"])]
+    return blocks
+
+
+def _curve(steps: Sequence[dict[str, float]], validations: Sequence[dict[str, float]]) -> Html:
+    """Training loss as means of a hundredth of the run, validation loss, and the stages."""
+    size = max(1, len(steps) // 100)
+    chunks = [steps[i : i + size] for i in range(0, len(steps), size)]
+    x = [float(chunk[-1]["step"]) for chunk in chunks]
+    series = [Series("training", x, [float(np.mean([line["loss"] for line in chunk])) for chunk in chunks])]
+    if validations:
+        series.append(Series("validation", [v["step"] for v in validations], [v["loss"] for v in validations]))
+    bands: list[Band] = []
+    for line in steps:
+        name = str(line["stage"])
+        if not bands or bands[-1].name != name:
+            bands.append(Band(name, line["step"], line["step"]))
+        bands[-1] = Band(name, bands[-1].start, line["step"])
+    return line_chart(series, x_label="step", y_label="loss", bands=bands if len(bands) > 1 else ())

@@ -1,0 +1,190 @@
+"""Run experiments to the end: train, generate, measure; each part that is done already is taken as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from taxadiffusion.adapter import open_model
+from taxadiffusion.build import ranks_of
+from taxadiffusion.config import Settings
+from taxadiffusion.dataset import PreparedDataset
+from taxadiffusion.evaluate.generation import ImagePlan, generated_pictures, taxa_to_show
+from taxadiffusion.evaluate.pictures import Pictures
+from taxadiffusion.evaluate.run import Networks, evaluate
+from taxadiffusion.evaluate.run import Settings as Measuring
+from taxadiffusion.evaluate.scores import Results
+from taxadiffusion.generation import Sampling
+from taxadiffusion.guidance import Guidance
+from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.reproduce.leave_out import NUM_IMAGES, species_to_leave_out, thinned
+from taxadiffusion.reproduce.methods import Experiment, Method, methods_of
+from taxadiffusion.reproduce.training import Budget, Model, budget_of, model_of, seconds_to_train, trained
+from taxadiffusion.trainer.signals import StopSignal
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is common to all experiments."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of training; every strategy is trained once with each."""
+    per_taxon: int = 10
+    guidance_scale: float = 2.0
+    num_steps: int = 25
+    size_px: int = 64
+    leave_out: tuple[str, ...] = ()
+    """Species to thin out; none: chosen by their number of images."""
+    keep: tuple[int, ...] = NUM_IMAGES
+    """Training images that a thinned species keeps, one data set for each number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The models and images that experiments need."""
+
+    models: tuple[Model, ...]
+    num_images: int
+
+
+@dataclass(slots=True)
+class Story:
+    """Everything the report tells."""
+
+    dataset: PreparedDataset
+    ranks: tuple[Rank, ...]
+    results: dict[Experiment, Results] = field(default_factory=dict)
+    pictures: dict[str, Pictures] = field(default_factory=dict)
+    """The first run's images of each row of the tables."""
+    budgets: dict[str, list[Budget]] = field(default_factory=dict)
+    curves: dict[str, Path] = field(default_factory=dict)
+    """Strategy → the run directory of its first seed."""
+    thinned: tuple[Lineage, ...] = ()
+
+
+class Reproduction:
+    """Experiments of one configuration in one directory."""
+
+    def __init__(self, config: Settings, out: Path, options: Options) -> None:
+        self.config = config
+        self.out = out
+        self.options = options
+        self.dataset = PreparedDataset.open(config.data.path)
+        self.ranks = ranks_of(config, self.dataset)
+
+    def plan(self, experiments: Sequence[Experiment]) -> Work:
+        """What there is to train and generate, each model once; nothing is made."""
+        models: dict[Path, Model] = {}
+        num_images = 0
+        for experiment in experiments:
+            for method in self._methods(experiment):
+                taxa = taxa_to_show(self.dataset, method.ranks)
+                num_images += len(taxa) * self.options.per_taxon * len(self.options.seeds)
+                models |= {model.run_dir: model for model in self._models(method)}
+        if "rare" in experiments:
+            species = species_to_leave_out(self.dataset, self.options.leave_out)
+            for number in self.options.keep:
+                num_images += len(species) * self.options.per_taxon * len(self.options.seeds)
+                models |= {model.run_dir: model for model in self._thinned_models(number)}
+        return Work(tuple(models.values()), num_images)
+
+    def seconds(self, work: Work) -> dict[str, float]:
+        """Estimated seconds of training for each run, by measuring a few steps of each strategy on the full data."""
+        on_all_data = [
+            Model(
+                m.strategy,
+                m.seed,
+                m.settings.model_copy(update={"data": self.config.data, "output": m.settings.output}),
+            )
+            for m in work.models
+        ]
+        return seconds_to_train(on_all_data)
+
+    def run(self, experiments: Sequence[Experiment], networks: Networks, stop: StopSignal, progress: Progress) -> Story:
+        """Do all of it. Call again after an interruption: finished trainings and images are not made again."""
+        story = Story(self.dataset, self.ranks)
+        for experiment in experiments:
+            methods = dict(self._rows(experiment, story, stop, progress))
+            measuring = Measuring(ranks=self.ranks, size_px=self.options.size_px)
+            progress(f"{experiment}: measuring")
+            story.results[experiment] = evaluate(self.dataset, methods, networks, measuring, progress)
+        return story
+
+    def _rows(
+        self, experiment: Experiment, story: Story, stop: StopSignal, progress: Progress
+    ) -> Iterator[tuple[str, list[Pictures]]]:
+        """The images of each row, one `Pictures` a training seed."""
+        if experiment == "rare":
+            yield from self._rare_rows(story, stop, progress)
+            return
+        for method in self._methods(experiment):
+            taxa = taxa_to_show(self.dataset, method.ranks)
+            runs = []
+            for model in self._models(method):
+                runs.append(self._images(model, taxa, method.guidance, f"{experiment}: {method.name}", stop, progress))
+                self._note_training(story, method.strategy, model)
+            story.pictures.setdefault(method.name, runs[0])
+            yield method.name, runs
+
+    def _rare_rows(self, story: Story, stop: StopSignal, progress: Progress) -> Iterator[tuple[str, list[Pictures]]]:
+        species = species_to_leave_out(self.dataset, self.options.leave_out)
+        story.thinned = tuple(lineage.only(self.ranks) for lineage in species)
+        guidance = Guidance(self.options.guidance_scale)
+        for number in self.options.keep:
+            thinned(self.dataset, species, number, self.dataset.ranks, self.options.seeds[0], self.out / "thinned")
+            runs = [
+                self._images(model, story.thinned, guidance, f"rare: {number} images", stop, progress)
+                for model in self._thinned_models(number)
+            ]
+            story.pictures[f"{number}"] = runs[0]
+            yield f"{number}", runs
+
+    def _images(
+        self, model: Model, taxa: Sequence[Lineage], guidance: Guidance, what: str, stop: StopSignal, progress: Progress
+    ) -> Pictures:
+        """Train the model where it is not trained, and make its images where they are not there."""
+        words = f"{what}, seed {model.seed}"
+
+        def step(event: object) -> None:
+            stage, number = getattr(event, "stage", None), getattr(event, "step", None)
+            if stage is not None and number is not None:
+                progress(f"{words}: training {stage}, step {number}")
+
+        stop.raise_if_set(words)
+        progress(f"{words}: training")
+        path = trained(model, stop, step)
+        adapter = open_model(str(path), base=self.config.base.path)
+        plan = ImagePlan(self.options.per_taxon, 0, guidance, Sampling(self.options.num_steps))
+
+        def made(done: int, total: int) -> None:
+            progress(f"{words}: image {done} of {total}")
+            stop.raise_if_set(words)
+
+        return generated_pictures(adapter, taxa, plan, self.out / "images" / model.run_dir.name, made)
+
+    def _note_training(self, story: Story, strategy: str, model: Model) -> None:
+        story.curves.setdefault(strategy, model.run_dir)
+        noted = story.budgets.setdefault(strategy, [])
+        if len(noted) < len(self.options.seeds):
+            noted.append(budget_of(model))
+
+    def _methods(self, experiment: Experiment) -> tuple[Method, ...]:
+        return () if experiment == "rare" else methods_of(experiment, self.ranks, self.options.guidance_scale)
+
+    def _models(self, method: Method) -> list[Model]:
+        return [model_of(self.config, method.strategy, seed, self.out) for seed in self.options.seeds]
+
+    def _thinned_models(self, number: int) -> list[Model]:
+        data = self.out / "thinned" / f"keep{number}"
+        return [model_of(self.config, "progressive", seed, self.out, data) for seed in self.options.seeds]
+
+
+def table1_of(results: Mapping[Experiment, Results]) -> dict[str, object]:
+    """`table1[method][rank][metric]` of the table1 experiment, {} where it was not run."""
+    if "table1" not in results:
+        return {}
+    found: dict[str, object] = results["table1"].to_json()["table1"]
+    return found

@@ -1,0 +1,165 @@
+"""The whole comparison, end to end, on a simulated clade with a base of a few thousand weights."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from taxadiffusion.config import Settings, parse
+from taxadiffusion.dataset import PreparedDataset, prepare
+from taxadiffusion.errors import DataError, PreemptedError, SettingsError
+from taxadiffusion.evaluate.run import Networks
+from taxadiffusion.evaluate.scores import Protocol
+from taxadiffusion.guidance import Guidance
+from taxadiffusion.reproduce.leave_out import species_to_leave_out, thinned
+from taxadiffusion.reproduce.methods import EXPERIMENTS, experiments_named, methods_of
+from taxadiffusion.reproduce.page import write_story
+from taxadiffusion.reproduce.published import published
+from taxadiffusion.reproduce.run import Options, Reproduction
+from taxadiffusion.simulate import simulate
+from taxadiffusion.trainer.signals import StopSignal
+from tests.tiny_run import tiny_base
+
+RANKS = ("family", "genus", "species")
+
+
+class Thumbnails:
+    """Features: the image at 4 px."""
+
+    name = "thumbnails"
+    content_hash = "t" * 64
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        batch, channels, height, width = images.shape
+        tiles = images.reshape(batch, channels, 4, height // 4, 4, width // 4).mean((3, 5))
+        return tiles.reshape(batch, -1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def clade(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five simulated species, ninety pictures."""
+    folder = tmp_path_factory.mktemp("clade")
+    simulate(folder / "source", seed=3, num_species=5, num_images=90, size_px=32, ranks=RANKS)
+    prepare(folder / "source", folder / "clade", num_workers=1)
+    return folder / "clade"
+
+
+def settings(clade: Path) -> Settings:
+    return parse(
+        {
+            "data": {"path": str(clade), "ranks": list(RANKS)},
+            "base": {"path": str(tiny_base()), "image_size_px": 16},
+            "conditioner": {"num_heads": 2, "num_layers": 1},
+            "stages": {"steps": 1},
+            "training": {"batch_size": 4},
+            "output": {"path": str(clade.parent / "unused"), "tensorboard": False},
+            "num_threads": 1,
+        },
+        source="test",
+    )
+
+
+def reproduction(clade: Path, out: Path, seeds: tuple[int, ...] = (0,)) -> Reproduction:
+    options = Options(seeds=seeds, per_taxon=6, num_steps=1, size_px=16, keep=(1, 4))
+    return Reproduction(settings(clade), out, options)
+
+
+def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(clade: Path, tmp_path: Path) -> None:
+    asked = reproduction(clade, tmp_path)
+    work = asked.plan(EXPERIMENTS)
+    story = asked.run(EXPERIMENTS, Networks(Thumbnails()), StopSignal(), lambda _: None)
+    report = write_story(story, tmp_path, command="taxadiffusion reproduce all", config=asked.config, size_px=16)
+
+    trained = sorted(path.parent.parent.name for path in (tmp_path / "models").glob("*/adapter/adapter.json"))
+    assert trained == sorted(model.run_dir.name for model in work.models)
+    assert len(list((tmp_path / "images").rglob("*.png"))) <= work.num_images
+
+    document = json.loads((tmp_path / "results.json").read_text())
+    methods = {"zero_shot", "lora", "full", "class_embedding", "taxon_adapter", "taxadiffusion"}
+    assert methods <= set(document["table1"])
+    for method in methods:
+        assert list(document["table1"][method]) == list(RANKS)
+        for rank in RANKS:
+            accuracy = document["table1"][method][rank]["rank_accuracy"]
+            assert 0 <= accuracy["low"] <= accuracy["mean"] <= accuracy["high"] <= 1
+    assert set(document["experiments"]) == set(EXPERIMENTS)
+    samples = {runs[0]["samples"] for strategy, runs in document["training"].items() if strategy != "zero_shot"}
+    assert samples == {4 * len(RANKS)}  # every strategy saw as much
+    assert document["training"]["zero_shot"][0]["samples"] == 0
+    page = report.read_text()
+    for word in ("Strategies", "Guidance", "Fewer and fewer images", "taxadiffusion_random", "thumbnails"):
+        assert word in page
+    assert (tmp_path / "table1" / "tables.tex").is_file()
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")}
+    again = reproduction(clade, tmp_path).run(("table1",), Networks(Thumbnails()), StopSignal(), lambda _: None)
+    assert again.results["table1"].to_json() == story.results["table1"].to_json()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")} == before
+
+
+def test_an_interrupted_reproduction_leaves_with_its_code(clade: Path, tmp_path: Path) -> None:
+    stop = StopSignal()
+    stop.number = signal.SIGTERM  # as if it had come before the first step
+    with pytest.raises(PreemptedError):
+        reproduction(clade, tmp_path).run(("strategies",), Networks(Thumbnails()), stop, lambda _: None)
+    assert not list(tmp_path.glob("images/**/*.png"))
+
+
+def test_a_thinned_set_lacks_only_the_images_that_were_left_out(clade: Path, tmp_path: Path) -> None:
+    dataset = PreparedDataset.open(clade)
+    species = species_to_leave_out(dataset, ())
+    few = PreparedDataset.open(thinned(dataset, species, 2, RANKS, 0, tmp_path))
+    more = PreparedDataset.open(thinned(dataset, species, 5, RANKS, 0, tmp_path))
+
+    def kept(prepared: PreparedDataset, split: str) -> dict[str, list[str]]:
+        rows = [int(row) for row in prepared.rows(split)]
+        found: dict[str, list[str]] = {}
+        for row in rows:
+            found.setdefault(prepared.lineage(row).label, []).append(prepared.record(row).path.name)
+        return {label: sorted(names) for label, names in sorted(found.items())}
+
+    assert kept(few, "test") == kept(dataset, "test")
+    for label, names in kept(dataset, "train").items():
+        if label in {lineage.label for lineage in species}:
+            assert len(kept(few, "train")[label]) == 2
+            assert len(kept(more, "train")[label]) == 5
+            assert set(kept(few, "train")[label]) < set(kept(more, "train")[label]) < set(names)
+        else:
+            assert kept(few, "train")[label] == names
+    with pytest.raises(SettingsError, match=r"has \d+ training images; it cannot keep 1000"):
+        thinned(dataset, species, 1000, RANKS, 0, tmp_path)
+    with pytest.raises(DataError):
+        species_to_leave_out(dataset, ("Nonexistens nonexistens",))
+
+
+def test_rows_share_models_and_differ_in_what_their_names_say() -> None:
+    sweep = methods_of("guidance", RANKS, 2.0)
+    assert {method.strategy for method in sweep} == {"progressive"}
+    assert {method.guidance.rank for method in sweep} == {None, "family", "genus"}
+    assert len({method.guidance for method in sweep}) == len(sweep) == len({method.name for method in sweep})
+    table1 = methods_of("table1", RANKS, 2.0)
+    assert {m.guidance for m in table1 if m.name in ("zero_shot", "lora", "full", "taxadiffusion")} == {Guidance(2.0)}
+    assert [m.strategy for m in methods_of("strategies", RANKS, 2.0)] == ["progressive", "all", "random"]
+    assert experiments_named("all") == EXPERIMENTS
+    with pytest.raises(
+        SettingsError, match="unknown experiment 'table2'; known: table1, strategies, guidance, rare, all"
+    ):
+        experiments_named("table2")
+
+
+def test_the_papers_figures_stand_only_beside_the_same_protocol() -> None:
+    same = Protocol(
+        dataset="fishnet", dataset_hash="", ranks=("order", "family", "genus", "species"),
+        extractor="inception-v3-compat", extractor_sha256="", size_px=512, reference_split="train",
+        max_reference_per_taxon=20, copy_quantile=0.01, seed=0, software={},
+    )  # fmt: skip
+    base = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    assert published("frechet_distance", same, base)["taxadiffusion"] == (41.92, 40.16, 27.35, 31.87)
+    assert not published("alignment", same, base)  # another network looked
+    assert not published("lpips_to_real", same, base)  # not measured
+    assert not published("frechet_distance", same, "nano")
+    assert not published("rank_accuracy", same, base)
