@@ -46,9 +46,9 @@ def clade() -> Clade:
 
 @pytest.fixture(scope="module")
 def strangers() -> tuple[np.ndarray, list[Traits], list[Pose]]:
-    """Pictures of 400 fish of no clade."""
+    """Pictures of 300 fish of no clade."""
     rng = np.random.default_rng(11)
-    traits = [Traits.sample(rng) for _ in range(400)]
+    traits = [Traits.sample(rng) for _ in range(300)]
     poses = [Pose.sample(rng) for _ in traits]
     return np.stack([draw(one, pose, rng) for one, pose in zip(traits, poses, strict=True)]), traits, poses
 
@@ -345,7 +345,7 @@ def test_the_truth_of_a_taxon_is_the_mean_of_its_species(clade: Clade) -> None:
 
 
 def _members_in_turn(clade: Clade, rank: str, num: int) -> list[tuple[int, int]]:
-    """(species told, species shown) of `num` pictures per species, shown in turn by all species of its taxon of `rank`."""
+    """(species told, species shown) of `num` pictures per species, shown in turn by all species of its taxon."""
     pairs = []
     for told, species in enumerate(clade.species):
         members = clade.taxa(rank)[species.truncated(rank)]
