@@ -69,7 +69,7 @@ def test_every_kind_of_table_gives_the_same_records(tmp_path: Path, kind: str) -
 
 def test_a_table_with_an_image_root(tmp_path: Path) -> None:
     table = write(tmp_path, "csv", ROWS)
-    reader = open_reader(table, root=tmp_path / "photos")
+    reader = open_reader(table, root=str(tmp_path / "photos"))
     assert reader.root == tmp_path / "photos"
     assert [r.lineage for r in reader if isinstance(r, Record)] == LINEAGES
 

@@ -50,12 +50,14 @@ def prepare(
     console = Console(stderr=True, highlight=False, quiet=shard.number > 0)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bars(*columns, TimeRemainingColumn(), console=console) as bars:
-        tasks = {phase: bars.add_task(words, total=None, start=False) for phase, words in _PHASES.items()}
+        tasks = {
+            phase: bars.add_task(words, total=None, start=False, visible=False) for phase, words in _PHASES.items()
+        }
 
         def show(progress: Progress) -> None:
             task = tasks[progress.phase]
             bars.start_task(task)
-            bars.update(task, completed=progress.done, total=progress.total)
+            bars.update(task, visible=True, completed=progress.done, total=progress.total)
 
         report = prepare_dataset(
             source,
@@ -80,7 +82,7 @@ def show_report(console: Console, report: PrepareReport, out: Path) -> None:
     """Print what was prepared and what was left out."""
     splits = ", ".join(f"{count} {split}" for split, count in report.images_per_split.items() if count)
     taxa = ", ".join(f"{count} {rank}" for rank, count in report.taxa_per_rank.items())
-    console.print(f"[bold]{out}[/]: {report.images} images ({splits}), taxa: {taxa}")
+    console.print(f"[bold]{out}[/]: {report.images} images ({splits}), taxa: {taxa}", soft_wrap=True)
     facts = {
         "identified only above species": report.images - report.images_at_rank.get("species", report.images),
         "rows that repeat another": report.repeated_rows,

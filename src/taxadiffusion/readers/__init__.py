@@ -43,7 +43,8 @@ def detect_format(source: Path) -> str:
 def open_reader(source: Path, format: str | None = None, **options: Any) -> Reader:  # noqa: A002
     """The reader of `source`, in the named or detected format, with that format's own options.
 
-    Raises `DataError` when the source is missing or not understood, `SettingsError` for an unknown format or option.
+    An option that is a path may be given as text. Raises `DataError` when the source is missing or not understood,
+    `SettingsError` for an unknown format or option.
     """
     source = Path(source)
     if not source.exists():
@@ -52,11 +53,15 @@ def open_reader(source: Path, format: str | None = None, **options: Any) -> Read
         raise SettingsError(f"unknown format {format!r}; known formats: {', '.join(FORMATS)}")
     name = format or detect_format(source)
     open_source = import_module(f"{__name__}.{FORMATS[name]}").open_source
-    known = [parameter for parameter in inspect.signature(open_source).parameters if parameter != "source"]
+    known = {name: p.annotation for name, p in inspect.signature(open_source).parameters.items() if name != "source"}
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise SettingsError(
             f"format {name} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}"
         )
-    reader: Reader = open_source(source, **options)
+    typed = {
+        name: Path(value) if isinstance(value, str) and "Path" in known[name] else value
+        for name, value in options.items()
+    }
+    reader: Reader = open_source(source, **typed)
     return reader
