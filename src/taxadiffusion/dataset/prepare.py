@@ -84,7 +84,7 @@ def prepare(
     except OSError as error:
         reason = error.strerror or error
         raise DataError(
-            f"{error.filename or work}: {reason}; what is done is kept, run the same command again"
+            f"{error.filename or work}: {reason}. What is done is kept: repair this (a full disk: make room) and run the command again"
         ) from error
 
 
