@@ -84,7 +84,8 @@ def prepare(
     except OSError as error:
         reason = error.strerror or error
         raise DataError(
-            f"{error.filename or work}: {reason}. What is done is kept: repair this (a full disk: make room) and run the command again"
+            f"{error.filename or work}: {reason}. What is done is kept: repair this (a full disk: make room) and run "
+            "the same command again"
         ) from error
 
 
