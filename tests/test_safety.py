@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,3 +78,17 @@ def test_the_rule_sees_what_it_must_see(source: str) -> None:
 def test_the_rule_lets_good_calls_pass() -> None:
     good = "yaml.safe_load(f)\nnp.load(f)\ntorch.load(f, weights_only=True)\nmodel.eval()\nre.compile('x')\n"
     assert list(faults(good)) == []
+
+
+def test_every_dependency_of_the_tested_set_is_pinned() -> None:
+    root = PACKAGE.parents[1]
+    project = (root / "pyproject.toml").read_text(encoding="utf-8")
+    named = set(re.findall(r'^  ?"([A-Za-z0-9_-]+)[><=]', project, re.MULTILINE)) | set(
+        re.findall(r'"([A-Za-z0-9_-]+)>=[^"]*"', project)
+    )
+    pins = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {line.partition("==")[0] for line in pins if line and not line.startswith("#")}
+    wanted = {name.lower().replace("_", "-") for name in named} - {"setuptools"}
+    assert len(wanted) > 20
+    assert wanted <= pinned, sorted(wanted - pinned)
+    assert all("==" in line for line in pins if line and not line.startswith("#"))

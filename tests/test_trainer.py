@@ -404,6 +404,28 @@ def test_a_signal_commits_the_step_it_finds_and_leaves(
     assert facts(done) == facts(undisturbed[1])
 
 
+@pytest.mark.parametrize(("launched", "leaves"), [(True, False), (False, True)])
+def test_under_a_launcher_the_passed_on_signal_is_no_second_one(
+    monkeypatch: pytest.MonkeyPatch, launched: bool, leaves: bool
+) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if launched:
+        monkeypatch.setenv("LOCAL_RANK", "0")
+    left: list[int] = []
+    monkeypatch.setattr("os._exit", left.append)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    try:
+        stop = StopSignal()
+        stop.install()
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert stop.number == signal.SIGINT
+    assert left == ([130] if leaves else [])
+
+
 def test_one_run_a_directory(tmp_path: Path) -> None:
     lock = RunLock(tmp_path)
     with pytest.raises(CheckpointError, match="another run holds it"):
