@@ -490,16 +490,16 @@ def word(number: int) -> str:
 
 def test_opening_and_reading_a_row_does_not_read_the_rows(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    rows = [f"{i}.png,train,o{i // 3},F{i % 50},{word(i % 500).title()},{word(i % 5000)}" for i in range(100_000)]
+    rows = [f"{i}.png,train,o{i // 3},F{i % 50},{word(i % 500).title()},{word(i % 5000)}" for i in range(30_000)]
     (tmp_path / "photos" / "metadata.csv").write_text("\n".join([HEADER, *rows]))
     report = prepare(tmp_path / "photos", tmp_path / "out", verify=False, num_workers=1)
-    assert (report.images, report.taxa_per_rank["species"]) == (100_000, 5_000)
+    assert (report.images, report.taxa_per_rank["species"]) == (30_000, 5_000)
     start = time.process_time()
     dataset = PreparedDataset.open(tmp_path / "out")
-    assert dataset.record(77_777).path.name == "77777.png"
+    assert dataset.record(27_777).path.name == "27777.png"
     assert time.process_time() - start < 0.2
     assert dataset.taxon_ids().dtype == np.int32
-    assert len(dataset.rows("train")) == 100_000
+    assert len(dataset.rows("train")) == 30_000
 
 
 def test_reef_fish(shared: Path, tmp_path: Path) -> None:
