@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +48,10 @@ def train(
 
         show_plan(settings)
         return
+    if os.environ.get("RANK", "0") == "0":
+        from taxadiffusion.trainer.lock import RunLock
+
+        RunLock(settings.output.path).release()  # a directory that is held or read-only is told before the slow imports
     stop.raise_if_set("reading the settings")
     from taxadiffusion.cli.train_screen import Screen, Silence
     from taxadiffusion.trainer.world import World
