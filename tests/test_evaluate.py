@@ -173,6 +173,17 @@ def test_distances_see_pictures_that_are_too_bright(dataset: PreparedDataset, pe
     assert bright["density"].mean < honest["density"].mean
 
 
+def test_what_one_image_a_taxon_cannot_tell_is_absent(dataset: PreparedDataset, tmp_path: Path) -> None:
+    scores = scored(dataset, fresh(tmp_path / "pairs", 8, ("species",), per_taxon=2)).methods["method"]
+    assert "diversity" in scores[-1].metrics
+    rng = np.random.default_rng(9)
+    one_each = [(lineage, paint(colour, rng), {}) for lineage, (colour, _) in SPECIES.items()]
+    two_of_one = [(next(iter(SPECIES)), paint((220, 60, 60), rng), {"seed": str(i)}) for i in range(2)]
+    single = scored(dataset, write_folder(tmp_path / "single", one_each + two_of_one)).methods["method"][-1]
+    assert "diversity" not in single.metrics
+    assert "rank_accuracy" in single.metrics
+
+
 def test_every_taxon_falls_in_the_bucket_of_its_training_photographs(perfect: Results) -> None:
     assert [bucket_of(n) for n in (1, 5, 6, 20, 21, 100, 101, 10**6)] == [b for b, _, _ in BUCKETS for _ in (0, 1)]
     species = perfect.methods["method"][-1]

@@ -20,6 +20,7 @@ from taxadiffusion.report.blocks import (
     code,
     data_uri,
     facts,
+    folded,
     heading,
     note,
     picture_grid,
@@ -65,6 +66,7 @@ def everything(name: str) -> str:
         heading(name),
         code(name),
         facts({name: name}),
+        folded(name, [text(name)]),
         table([name, name], [[name, Cell(name, name, True)]], caption=name),
         picture_grid([PictureRow(name, ((Picture(image(), name),),), name)], heads=name, caption=name),
         line_chart(

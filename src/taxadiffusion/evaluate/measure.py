@@ -125,10 +125,12 @@ class RankJudge:
             "rank_accuracy": correct_at(self._rank, predicted, side.lineages).astype(np.float64),
             "error_height": np.array(heights, dtype=np.float64),
             "distance_to_real": _distance_to_taxon(side, self._train),
-            "diversity": _distance_within_taxon(side),
             "copies": copied.copies.astype(np.float64),
             "nearer_than_real": copied.nearer,
         }
+        diversity = _distance_within_taxon(side)
+        if diversity is not None:
+            values["diversity"] = diversity
         return {name: np.asarray(v, dtype=np.float32) for name, v in values.items()}
 
     def _of_sets(self, side: Side, name: str, rng: np.random.Generator) -> dict[str, Interval]:
@@ -233,14 +235,18 @@ def _distance_to_taxon(side: Side, train: Side) -> NDArray[np.floating]:
     return np.asarray(1 - (_unit(side.features) * means).sum(1))
 
 
-def _distance_within_taxon(side: Side) -> NDArray[np.floating]:
-    """(N,) mean cosine distance of each image to the other images of its taxon and run; 0 for a single one."""
+def _distance_within_taxon(side: Side) -> NDArray[np.floating] | None:
+    """(N,) mean cosine distance of each image to the other images of its taxon and run.
+
+    None where a taxon has a single image: there is nothing to compare it with.
+    """
     unit, found = _unit(side.features), np.zeros(len(side.lineages))
     runs = np.array(side.runs)
     for taxon in side.groups().values():
         for run in set(side.runs):
             rows = taxon[runs[taxon] == run]
-            if len(rows) > 1:
-                similarity = unit[rows] @ unit[rows].sum(0) - (unit[rows] ** 2).sum(1)
-                found[rows] = 1 - similarity / (len(rows) - 1)
+            if len(rows) == 1:
+                return None
+            similarity = unit[rows] @ unit[rows].sum(0) - (unit[rows] ** 2).sum(1)
+            found[rows] = 1 - similarity / (len(rows) - 1)
     return found

@@ -36,6 +36,11 @@ def code(words: str) -> Html:
     return Html(f"<pre>{escaped(words)}</pre>")
 
 
+def folded(title: str, blocks: Sequence[Html]) -> Html:
+    """Blocks that open when the title is clicked."""
+    return Html(f"<details><summary>{escaped(title)}</summary>{''.join(blocks)}</details>")
+
+
 def facts(figures: Mapping[str, str]) -> Html:
     """Key figures as cards: what it is → the figure."""
     cards = "".join(

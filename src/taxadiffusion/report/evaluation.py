@@ -17,6 +17,7 @@ from taxadiffusion.report.blocks import (
     PictureRow,
     code,
     facts,
+    folded,
     heading,
     note,
     picture_grid,
@@ -30,6 +31,8 @@ from taxadiffusion.report.page import Html, Section
 from taxadiffusion.report.tables import latex_table, markdown_table
 
 REAL = "real test photographs"
+FIRST = ("rank_accuracy", "frechet_distance", "kernel_distance", "lpips_to_real", "alignment", "copies")
+"""Metrics that a page shows at once; the others are folded away."""
 
 
 def method_tables(results: Results) -> dict[str, tuple[list[str], list[list[Cell]]]]:
@@ -86,11 +89,13 @@ def _at(scores: Sequence[RankScores], rank: Rank, metric: str) -> Interval | Non
 
 
 def _best(results: Results, rank: Rank, metric: str) -> str | None:
-    """The best of two or more methods, where the metric has a better side."""
+    """The one best of two or more methods, where the metric has a better side."""
     found = {name: i.mean for name, scores in results.methods.items() if (i := _at(scores, rank, metric))}
     if len(found) < 2 or metric in ("nearer_than_real", "diversity"):
         return None
-    return min(found, key=found.__getitem__) if metric in LOWER_IS_BETTER else max(found, key=found.__getitem__)
+    best = min(found.values()) if metric in LOWER_IS_BETTER else max(found.values())
+    names = [name for name, value in found.items() if value == best]
+    return names[0] if len(names) == 1 else None
 
 
 def _cell(interval: Interval | None, metric: Metric, best: bool) -> Cell:
@@ -139,11 +144,12 @@ def metric_blocks(results: Results) -> tuple[Html, ...]:
         )
     ]
     tables = method_tables(results)
-    for metric in METRICS:
-        if metric.key in tables:
-            header, rows = tables[metric.key]
-            blocks += [heading(metric.label), table(header, rows, caption=metric.meaning)]
-    return tuple(blocks)
+    shown = {metric: table(*tables[metric.key], caption=metric.meaning) for metric in METRICS if metric.key in tables}
+    for metric, block in shown.items():
+        if metric.key in FIRST:
+            blocks += [heading(metric.label), block]
+    rest = [part for m, block in shown.items() if m.key not in FIRST for part in (heading(m.label), block)]
+    return (*blocks, folded("All other metrics", rest))
 
 
 def frequency_block(results: Results) -> tuple[Html, ...]:

@@ -69,7 +69,7 @@ def write_story(story: Story, out: Path, *, command: str, config: Settings, size
 
 
 def _sections(story: Story, command: str, config: Settings, size_px: int) -> list[Section]:
-    sections = []
+    sections = [Section("Real beside generated", _grid(story, size_px))] if "table1" in story.results else []
     for name, results in story.results.items():
         blocks: list[Html] = [text(INTRODUCTIONS[name])]
         if name == "guidance":
@@ -85,7 +85,6 @@ def _sections(story: Story, command: str, config: Settings, size_px: int) -> lis
         best = best_method(results)
         finest = results.methods[best][-1]
         sections += [
-            Section("Real beside generated", _grid(story, size_px)),
             Section("Common and rare taxa", (*frequency_block(results), *_by_number(results, best))),
             Section("Best and worst taxa", taxa_block(finest, best)),
             Section("What is taken for what", confusion_block(finest, best)),
@@ -107,7 +106,8 @@ _TITLES = {"table1": "Methods", "strategies": "Strategies", "guidance": "Guidanc
 def _guidance(results: Results) -> list[Html]:
     """Accuracy, Fréchet distance and copies of every setting of the sweep."""
     shown = ("rank_accuracy", "frechet_distance", "kernel_distance", "density", "diversity", "copies")
-    metrics = [metric for metric in METRICS if metric.key in shown]
+    measured = next(iter(results.methods.values()))[0].metrics
+    metrics = [metric for metric in METRICS if metric.key in shown and metric.key in measured]
     rows: list[list[Cell | str]] = []
     chart = []
     for name, (scores,) in results.methods.items():
