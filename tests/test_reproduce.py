@@ -151,6 +151,16 @@ def test_rows_share_models_and_differ_in_what_their_names_say() -> None:
         experiments_named("table2")
 
 
+def test_chosen_rows_need_only_their_own_models(clade: Path, tmp_path: Path) -> None:
+    chosen = Reproduction(settings(clade), tmp_path, Options(seeds=(0, 1), methods=("lora", "taxadiffusion")))
+    work = chosen.plan(("table1",))
+    assert sorted(m.run_dir.name for m in work.models) == [
+        "lora-seed0", "lora-seed1", "progressive-seed0", "progressive-seed1",
+    ]  # fmt: skip
+    with pytest.raises(SettingsError, match="strategies has no row named lora; its rows: taxadiffusion, taxadiff"):
+        Reproduction(settings(clade), tmp_path, Options(methods=("lora",))).plan(("strategies",))
+
+
 def test_the_papers_figures_stand_only_beside_the_same_protocol() -> None:
     same = Protocol(
         dataset="fishnet", dataset_hash="", ranks=("order", "family", "genus", "species"),

@@ -31,6 +31,9 @@ def reproduce(
     guidance_scale: Annotated[float, typer.Option(help="The same for every method.")] = 2.0,
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 25,
     size_px: Annotated[int, typer.Option(min=16, help="Both sides are compared at this size.")] = 64,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Only this row, e.g. lora. May be repeated; none: all rows.")
+    ] = None,
     leave_out: Annotated[
         list[str] | None, typer.Option(help="rare: a species to thin out. May be repeated; none: chosen.")
     ] = None,
@@ -55,6 +58,7 @@ def reproduce(
         guidance_scale=guidance_scale,
         num_steps=steps,
         size_px=size_px,
+        methods=tuple(method or ()),
         leave_out=tuple(leave_out or ()),
     )
     reproduction = Reproduction(settings, out, options)

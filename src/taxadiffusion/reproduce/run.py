@@ -10,6 +10,7 @@ from taxadiffusion.adapter import open_model
 from taxadiffusion.build import ranks_of
 from taxadiffusion.config import Settings
 from taxadiffusion.dataset import PreparedDataset
+from taxadiffusion.errors import SettingsError
 from taxadiffusion.evaluate.generation import ImagePlan, generated_pictures, taxa_to_show
 from taxadiffusion.evaluate.pictures import Pictures
 from taxadiffusion.evaluate.run import Networks, evaluate
@@ -36,6 +37,8 @@ class Options:
     guidance_scale: float = 2.0
     num_steps: int = 25
     size_px: int = 64
+    methods: tuple[str, ...] = ()
+    """Only these rows of each experiment, by name; none: all."""
     leave_out: tuple[str, ...] = ()
     """Species to thin out; none: chosen by their number of images."""
     keep: tuple[int, ...] = NUM_IMAGES
@@ -172,7 +175,16 @@ class Reproduction:
             noted.append(budget_of(model))
 
     def _methods(self, experiment: Experiment) -> tuple[Method, ...]:
-        return () if experiment == "rare" else methods_of(experiment, self.ranks, self.options.guidance_scale)
+        if experiment == "rare":
+            return ()
+        rows = methods_of(experiment, self.ranks, self.options.guidance_scale)
+        chosen = tuple(row for row in rows if not self.options.methods or row.name in self.options.methods)
+        if not chosen:
+            raise SettingsError(
+                f"{experiment} has no row named {' or '.join(self.options.methods)}; its rows: "
+                f"{', '.join(row.name for row in rows)}"
+            )
+        return chosen
 
     def _models(self, method: Method) -> list[Model]:
         return [model_of(self.config, method.strategy, seed, self.out) for seed in self.options.seeds]
