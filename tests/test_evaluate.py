@@ -213,6 +213,10 @@ def test_bad_input_gets_one_clear_message(dataset: PreparedDataset, tmp_path: Pa
         evaluate(dataset, {}, Networks(Colours()), Settings(("tribe",)))
     with pytest.raises(DataError, match=r"no metadata\.csv"):
         generated_folder(tmp_path, RANKS)
+    with pytest.raises(DataError, match="its images are of rank family, none of species; choose other --ranks"):
+        generated_folder(few, ("species",))
+    both = fresh(tmp_path / "both", 0, ("family", "species"), per_taxon=2)
+    assert {lineage.rank for lineage in generated_folder(both, ("genus", "species")).lineages} == {"species"}
     (few / "metadata.csv").write_text("file_name,species\n../../etc/passwd,clarus\n")
     with pytest.raises(DataError, match=r"row 2: file_name '\.\./\.\./etc/passwd' is no file below"):
         generated_folder(few, RANKS)

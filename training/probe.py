@@ -59,7 +59,9 @@ def main() -> None:
     namer = Namer.fit(train.features(extractor, options.size_px), train.lineages)
     rarest = namer.rarest("species", 10)
     sets = [photographs(dataset, "test", RANKS), *(generated_folder(folder, RANKS) for folder in options.generated)]
-    for pictures in sets:
+    for everything in sets:
+        # images asked for at a coarser rank are no attempt at a species
+        pictures = everything.select([i for i, lineage in enumerate(everything.lineages) if lineage in set(namer.taxa)])
         predicted = namer(pictures.features(extractor, options.size_px))
         print_scores(pictures.name, predicted, pictures.lineages, rarest)
         print_taxa(predicted, pictures.lineages, namer)

@@ -14,7 +14,7 @@ from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import DataError
 from taxadiffusion.features import Extractor
 from taxadiffusion.images import load_image
-from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.names import RANKS, Lineage, Rank
 
 # N images, D feature width
 
@@ -74,8 +74,9 @@ def photographs(dataset: PreparedDataset, split: str, ranks: Sequence[Rank]) -> 
 def generated_folder(folder: Path, ranks: Sequence[Rank]) -> Pictures:
     """A folder that `taxadiffusion generate` wrote: images beside a `metadata.csv` with a column for each rank.
 
-    A `species` or `specific_epithet` column holds the epithet. Lineages are reduced to `ranks`; an image's finest name
-    is what it was asked to show. Raises `DataError` for a missing table, column, file or name.
+    A `species` or `specific_epithet` column holds the epithet. An image's finest name is what it was asked to show;
+    images asked for at another rank than `ranks` are left out, and lineages are reduced to `ranks`. Raises `DataError`
+    for a missing table, column, file or name, and where no image is left.
     """
     table = folder / "metadata.csv"
     if not table.is_file():
@@ -85,12 +86,16 @@ def generated_folder(folder: Path, ranks: Sequence[Rank]) -> Pictures:
     if not rows or "file_name" not in rows[0]:
         raise DataError(f"{table}: needs a column file_name and one or more rows; generate images first")
     files = [_file(table, number, row["file_name"]) for number, row in enumerate(rows, 2)]
-    lineages = [_lineage(table, number, row, ranks) for number, row in enumerate(rows, 2)]
+    lineages = [_lineage(table, number, row) for number, row in enumerate(rows, 2)]
+    kept = [i for i, lineage in enumerate(lineages) if lineage.rank in ranks]
+    if not kept:
+        found = ", ".join(sorted({str(lineage.rank) for lineage in lineages}))
+        raise DataError(f"{table}: its images are of rank {found}, none of {', '.join(ranks)}; choose other --ranks")
     return Pictures(
         str(folder),
-        tuple(map(str, files)),
-        tuple(lineages),
-        lambda i, size_px: load_image(files[i], size_px),
+        tuple(str(files[i]) for i in kept),
+        tuple(lineages[i].only(ranks) for i in kept),
+        lambda i, size_px: load_image(files[kept[i]], size_px),
     )
 
 
@@ -102,11 +107,10 @@ def _file(table: Path, number: int, name: str) -> Path:
     return path
 
 
-def _lineage(table: Path, number: int, row: dict[str, str], ranks: Sequence[Rank]) -> Lineage:
-    names = {rank: row.get(rank) for rank in ranks}
-    if "species" in names and not names["species"]:
-        names["species"] = row.get("specific_epithet")
+def _lineage(table: Path, number: int, row: dict[str, str]) -> Lineage:
+    names = {rank: row.get(rank) for rank in RANKS}
+    names["species"] = names["species"] or row.get("specific_epithet")
     lineage = Lineage.of(names)
     if not lineage:
-        raise DataError(f"{table} row {number}: no name in any of the columns {', '.join(ranks)}")
+        raise DataError(f"{table} row {number}: no name in any column of a rank ({', '.join(RANKS)})")
     return lineage

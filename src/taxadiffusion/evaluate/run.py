@@ -64,11 +64,7 @@ def evaluate(
     `real`. Raises `SettingsError` for ranks the data lacks, `DataError` where images are too few or show a taxon that
     training lacks.
     """
-    unknown = [rank for rank in settings.ranks if rank not in dataset.ranks]
-    if unknown:
-        raise SettingsError(
-            f"--ranks: {unknown[0]!r} is not in {dataset.path}, whose ranks are {', '.join(dataset.ranks)}"
-        )
+    check_ranks(dataset, settings.ranks)
     progress("reading photographs")
     train = _side([photographs(dataset, "train", settings.ranks)], networks, settings)
     unseen = _side([photographs(dataset, "test", settings.ranks)], networks, settings)
@@ -104,6 +100,15 @@ def evaluate(
         part = part.select(at_most(settings.max_reference_per_taxon, part.groups(), rng))
         real.append(judge(part, "photographs of the test split", pairs(part)))
     return Results(_protocol(dataset, networks, settings), scored, tuple(real))
+
+
+def check_ranks(dataset: PreparedDataset, ranks: Sequence[Rank]) -> None:
+    """Raises `SettingsError` for a rank that the data set does not have."""
+    unknown = [rank for rank in ranks if rank not in dataset.ranks]
+    if unknown:
+        raise SettingsError(
+            f"--ranks: {unknown[0]!r} is not in {dataset.path}, whose ranks are {', '.join(dataset.ranks)}"
+        )
 
 
 def _side(runs: Sequence[Pictures], networks: Networks, settings: Settings) -> Side:

@@ -13,7 +13,7 @@ from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.evaluate.generation import ImagePlan, generated_pictures, taxa_to_show
 from taxadiffusion.evaluate.pictures import Pictures, generated_folder
-from taxadiffusion.evaluate.run import Networks, Settings, evaluate
+from taxadiffusion.evaluate.run import Networks, Settings, check_ranks, evaluate
 from taxadiffusion.evaluate.scores import Results
 from taxadiffusion.features import CachedExtractor, open_extractor
 from taxadiffusion.features.bioclip import BioclipExtractor
@@ -64,6 +64,7 @@ def evaluate_command(
     """
     dataset = PreparedDataset.open(data)
     wanted = ordered_ranks(ranks) if ranks else dataset.ranks
+    check_ranks(dataset, wanted)
     networks = extractors.open(out / "features")
     methods: dict[str, list[Pictures]] = {}
     for entry in generated:
