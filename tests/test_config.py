@@ -103,7 +103,8 @@ def test_only_what_touches_the_trajectory_is_compared() -> None:
     assert {key for key in plain if plain[key] != other[key]} == {"optimiser.learning_rate"}
 
 
-RUNS = [path for path in sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")) if "stages:" in path.read_text()]
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+RUNS = [path for path in CONFIGS if "stages:" in path.read_text()]
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)

@@ -84,7 +84,7 @@ def failpoint(recorder: Recorder, name: str, moment: str, occurrence: int, refer
 
 
 def run(plan: Plan) -> Recorder:
-    times = plan.few(200, 4)
+    times = plan.few(200, 3)
     occurrences = plan.few(3, 1)
     recorder = Recorder(1, times + len(FAILPOINTS) * occurrences)
     reference = undisturbed(job)
