@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real photographs, tables and weights beside the checkout; tests that need it skip where it is missing."""
+    """Real photographs, tables and weights beside the checkout; tests that need them skip where they are missing."""
     path = Path(__file__).resolve().parents[2] / "shared"
     if not (path / "data").is_dir():
         pytest.skip("needs the real photographs and tables in ../shared, which is not beside this checkout")

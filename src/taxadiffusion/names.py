@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from taxadiffusion.errors import DataError
 
@@ -13,7 +14,8 @@ Rank = str
 
 RANKS: tuple[Rank, ...] = (
     "domain", "kingdom", "phylum", "subphylum", "superclass", "class", "subclass", "infraclass", "superorder", "order",
-    "suborder", "infraorder", "superfamily", "family", "subfamily", "tribe", "genus", "subgenus", "species", "subspecies",
+    "suborder", "infraorder", "superfamily", "family", "subfamily", "tribe", "genus", "subgenus", "species",
+    "subspecies",
 )  # fmt: skip
 """Every rank this software knows, coarse to fine. A data set's ranks are an ordered subset."""
 
@@ -36,15 +38,15 @@ def ordered_ranks(ranks: Iterable[Rank]) -> tuple[Rank, ...]:
 class Lineage:
     """A taxon's names from coarse to fine: `((rank, name), …)`, strictly ordered; a missing rank is simply absent.
 
-    At rank `species` the name is the epithet ("clarkii"); `binomial` joins it with the genus. The lineage is the taxon's
-    identity: homonyms differ in it. The empty lineage stands for "unconditional".
+    At rank `species` the name is the epithet ("clarkii"); `binomial` joins it with the genus. The lineage is the
+    taxon's identity: homonyms differ in it. The empty lineage stands for "unconditional".
     """
 
     names: tuple[tuple[Rank, str], ...] = ()
 
     def __post_init__(self) -> None:
         indices = [rank_index(rank) for rank, _ in self.names]
-        if any(a >= b for a, b in zip(indices, indices[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(indices)):
             raise DataError(f"lineage ranks must run coarse to fine without repeats, got {self.names!r}")
 
     @classmethod
