@@ -1,0 +1,136 @@
+"""`python -m benchmarks [--quick] [--json FILE]`: one table of ratios; larger than 1 means that ours is faster."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.compare import Compared, compare
+from benchmarks.measure import Calibration, calibrate
+from benchmarks.memory import peak_bytes
+from benchmarks.ours import build_caches
+from benchmarks.workload import Workload, full_size, nano
+
+PACKAGES = ("taxadiffusion", "torch", "diffusers", "transformers", "peft", "numpy")
+
+
+def main() -> int:
+    args = _arguments()
+    if args.loaded:
+        torch.set_num_threads(1)  # processor time then is the time of the work
+    clock = time.process_time if args.loaded else time.perf_counter
+    before = calibrate()
+    if not (before.quiet or args.loaded):
+        print(_busy("before", before), file=sys.stderr)
+        return 75
+    found: list[Compared] = []
+    memory: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for workload in _workloads(args, Path(scratch)):
+            folder = Path(scratch) / f"caches{workload.suffix}"
+            folder.mkdir()
+            found.append(compare(workload, folder, 3 if args.quick or workload.suffix else 12, clock))
+            if not args.quick:
+                memory |= _memory(workload, Path(scratch))
+    after = calibrate()
+    if not args.loaded and not (after.quiet and after.agrees_with(before)):
+        print(_busy("after", after), file=sys.stderr)
+        return 75
+    report = _report(args.loaded, [before, after], found, memory)
+    print(_table(report))
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the nano base alone, few repetitions, no memory")
+    parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    parser.add_argument(
+        "--loaded",
+        action="store_true",
+        help="report although other processes load the machine: one thread, processor time instead of elapsed time, "
+        "and the report says so",
+    )
+    parser.add_argument("--full-size-base", type=Path, help="where Stable Diffusion 1.5's shapes are, or are written")
+    return parser.parse_args()
+
+
+def _workloads(args: argparse.Namespace, scratch: Path) -> list[Workload]:
+    if args.quick:
+        return [nano(quick=True)]
+    return [nano(), full_size(args.full_size_base or scratch / "full_size")]
+
+
+def _memory(workload: Workload, scratch: Path) -> dict[str, float]:
+    """Ours over the published step's: of whole processes, and of what they hold beyond imported libraries."""
+    folder = scratch / f"memory{workload.suffix}"
+    folder.mkdir()
+    build_caches(workload, folder, None)
+    published, ours = (peak_bytes(side, workload, folder) for side in ("published", "ours"))
+    return {
+        f"memory{workload.suffix}": ours["total"] / published["total"],
+        f"memory_above_imports{workload.suffix}": ours["above_imports"] / published["above_imports"],
+        f"memory_published_bytes{workload.suffix}": published["total"],
+        f"memory_ours_bytes{workload.suffix}": ours["total"],
+    }
+
+
+def _busy(when: str, found: Calibration) -> str:
+    return (
+        f"the machine is not free {when} measuring: the calibration kernel's runs differ by {found.spread:.2f}× and "
+        f"get {found.cpu_share:.0%} of the processor; stop other processes and run again, or pass --loaded"
+    )
+
+
+def _report(
+    loaded: bool, calibrations: list[Calibration], found: list[Compared], memory: dict[str, float]
+) -> dict[str, Any]:
+    return {
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "system": platform.system(),
+            "python": platform.python_version(),
+        },
+        "versions": {name: version(name) for name in PACKAGES},
+        "loaded": loaded,
+        "clock": "processor time" if loaded else "elapsed time",
+        "calibration": [asdict(one) for one in calibrations],
+        "ratios": [asdict(ratio) for one in found for ratio in one.ratios],
+        "roofline": {name: asdict(line) for one in found for name, line in one.rooflines.items()},
+        "memory": memory,
+    }
+
+
+def _table(report: dict[str, Any]) -> str:
+    lines = ["MEASURED ON A LOADED MACHINE: processor time of one thread"] if report["loaded"] else []
+    lines.append(f"{'ratio':52} {'median':>7} {'low':>7} {'high':>7} {'peer s':>9} {'ours s':>9}")
+    for row in report["ratios"]:
+        lines.append(
+            f"{row['name']:52} {row['ratio']:7.2f} {row['low']:7.2f} {row['high']:7.2f} "
+            f"{row['peer_s']:9.3f} {row['ours_s']:9.3f}"
+        )
+    for name, line in report["roofline"].items():
+        lines.append(
+            f"roofline {name}: U-Net forward {line['forward_flops'] / 1e9:.1f}, backward "
+            f"{line['backward_flops'] / 1e9:.1f}, plain products {line['matmul_flops'] / 1e9:.1f} GFLOP/s; "
+            f"{line['unet_share']:.0%} of the step is the U-Net"
+        )
+    lines += [f"{name}: {value:.4g}" for name, value in report["memory"].items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

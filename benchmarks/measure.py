@@ -1,0 +1,86 @@
+"""Ratios of two ways to do the same, run in turn in one process; and whether the machine was free meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+Clock = Callable[[], float]
+
+QUIET_SPREAD = 1.15
+"""On a free machine the calibration kernel's slowest quarter takes at most so much longer than its fastest run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """How many times as long the peer takes: median over pairs of runs, and the quartiles."""
+
+    name: str
+    ratio: float
+    low: float
+    high: float
+    peer_s: float
+    ours_s: float
+    num_pairs: int
+
+
+def interleaved(
+    name: str, peer: Callable[[], object], ours: Callable[[], object], num_pairs: int, clock: Clock
+) -> Ratio:
+    """Peer, ours, peer, ours …, after one run of each that does not count."""
+    peer()
+    ours()
+    seconds = np.array([(timed(peer, clock), timed(ours, clock)) for _ in range(num_pairs)])
+    ratios = seconds[:, 0] / seconds[:, 1]
+    low, middle, high = np.percentile(ratios, [25, 50, 75])
+    peer_s, ours_s = np.median(seconds, axis=0)
+    return Ratio(name, float(middle), float(low), float(high), float(peer_s), float(ours_s), num_pairs)
+
+
+def timed(work: Callable[[], object], clock: Clock) -> float:
+    _wait_for_device()
+    start = clock()
+    work()
+    _wait_for_device()
+    return clock() - start
+
+
+def _wait_for_device() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A fixed kernel on all of the benchmark's threads: its median time, its spread, its share of the processor."""
+
+    seconds: float
+    spread: float
+    cpu_share: float
+
+    @property
+    def quiet(self) -> bool:
+        return self.spread <= QUIET_SPREAD and self.cpu_share >= 1 / QUIET_SPREAD
+
+    def agrees_with(self, other: Calibration) -> bool:
+        return 1 / QUIET_SPREAD <= self.seconds / other.seconds <= QUIET_SPREAD
+
+
+def calibrate(num_runs: int = 24) -> Calibration:
+    """A product of 768 × 768 matrices, `num_runs` times; another process on one of the threads' cores shows at once."""
+    left = torch.ones(768, 768)
+    left @ left
+    started, cpu_started = time.perf_counter(), time.process_time()
+    seconds = []
+    for _ in range(num_runs):
+        start = time.perf_counter()
+        for _ in range(8):
+            left @ left
+        seconds.append(time.perf_counter() - start)
+    share = (time.process_time() - cpu_started) / (time.perf_counter() - started) / torch.get_num_threads()
+    spread = float(np.percentile(seconds, 75) / min(seconds))
+    return Calibration(float(np.median(seconds)), spread, share)
