@@ -284,3 +284,12 @@ def test_a_table_of_embeddings_is_read_by_lineage_and_never_trained() -> None:
     assert conditioner.texts([CLARKII]) == [""]
     with pytest.raises(DataError, match="nothing learned for"):
         conditioner([Lineage.of({"order": "Gadiformes"})])
+
+
+def test_name_gain_enlarges_what_tells_a_name_from_none() -> None:
+    plain = make().eval()
+    enlarged = make(SETTINGS.model_copy(update={"name_gain": 3.0})).eval()
+    none, name = plain.states(["order: none", "order: Perciformes"])
+    expected = plain.encoders["order"]((none + 3.0 * (name - none))[None])
+    torch.testing.assert_close(enlarged([CLARKII.truncated("order")]), expected)
+    torch.testing.assert_close(enlarged.encode([Lineage()]), plain.encode([Lineage()]))  # the null has no name

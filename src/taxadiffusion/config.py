@@ -56,6 +56,7 @@ class ConditionerSettings(Section):
     num_heads: int = Field(default=8, ge=1, description="paper: 8")
     feed_forward: int | None = Field(default=None, ge=1, description="none: 8/3 of the width, the paper's 2048 at 768")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="inside the encoder being trained (paper: 0.1)")
+    name_gain: float = Field(default=1.0, gt=0, le=100, description="names against “none”, enlarged by this (paper: 1)")
     zero_init: bool = Field(default=False, description="a new E_r starts as zero: stage i starts where i−1 ended")
     warm_start: bool = Field(default=False, description="a new E_r starts as a copy of the one above it")
     num_extra_tokens: int = Field(default=4, ge=1, description="strategy taxon_adapter: its tokens")

@@ -78,6 +78,7 @@ def conditioner_settings(
         num_heads=own.num_heads,
         feed_forward=own.feed_forward or backbone.width * 8 // 3,
         dropout=own.dropout,
+        name_gain=own.name_gain,
         zero_init=own.zero_init,
         warm_start=own.warm_start,
     )

@@ -11,7 +11,9 @@ class TaxonomySettings(BaseModel):
     """The rank encoders; the defaults are the paper's.
 
     zero_init: the last normalisation of every encoder but the coarsest starts at zero, so that stage i starts exactly
-    where stage i−1 ended. warm_start: a stage's encoder starts as a copy of the encoder before it.
+    where stage i−1 ended. warm_start: a stage's encoder starts as a copy of the encoder before it. name_gain: how much
+    larger the difference of a name's token states from those of "none" is made; a text encoder that never met a name
+    tells two of them apart only faintly.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -21,6 +23,7 @@ class TaxonomySettings(BaseModel):
     num_heads: int = Field(default=8, ge=1, le=256)
     feed_forward: int = Field(default=2048, ge=1, le=65536)
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    name_gain: float = Field(default=1.0, gt=0, le=100)
     zero_init: bool = False
     warm_start: bool = False
 

@@ -83,7 +83,11 @@ class TaxonomyConditioner(Conditioner):
 
     def _encoded(self, rank: Rank, texts: Sequence[str]) -> Tensor:
         encoder = self.encoders[rank]
-        states = self.states(texts).to(next(encoder.parameters()).device)  # (U, T, D)
+        states = self.states(texts)  # (U, T, D)
+        if self.settings.name_gain != 1.0:
+            none = self.states([rank_text(rank, None)])
+            states = none + self.settings.name_gain * (states - none)
+        states = states.to(next(encoder.parameters()).device)
         return encoder(states)  # type: ignore[no-any-return]
 
     def _kept_state(self, rank: Rank, text: str) -> Tensor:
