@@ -1,0 +1,101 @@
+"""Laws of the benchmark: both sides compute the same, and one that does not is refused. No time is judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.compare import NotTheSameError, begin_alike, compare
+from benchmarks.measure import Calibration, interleaved
+from benchmarks.ours import OurStep, build_caches
+from benchmarks.peers import PublishedStep
+from benchmarks.scale import SimulatedLatents, measure_images, measure_taxa
+from benchmarks.workload import Workload, without_dropout
+
+from taxadiffusion.condition import TaxonomySettings
+from tests.tiny_base import IMAGE_PX, write_tiny_base
+
+
+@pytest.fixture(scope="module")
+def workload(tmp_path_factory: pytest.TempPathFactory) -> Workload:
+    base = write_tiny_base(tmp_path_factory.mktemp("base"), "epsilon")
+    return Workload(
+        "", str(base), IMAGE_PX, 4, torch.float32, TaxonomySettings(num_layers=1, num_heads=2, feed_forward=32),
+        num_pictures=2, num_steps=2, num_taxa_sampled=2, sampling_batch=2,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def sides(workload: Workload, tmp_path: Path) -> tuple[PublishedStep, OurStep]:
+    build_caches(workload, tmp_path, None)
+    return PublishedStep(workload), OurStep(workload, tmp_path)
+
+
+def test_the_quick_benchmark_gives_every_ratio(workload: Workload, tmp_path: Path) -> None:
+    found = compare(workload, tmp_path, 1, time.process_time)
+    names = {ratio.name for ratio in found.ratios}
+    assert names >= {
+        "train_stage0_vs_published",
+        "train_last_stage_vs_published",
+        "train_stage0_vs_diffusers_lora",
+        "sample_vs_published",
+    }
+    assert all(ratio.low <= ratio.ratio <= ratio.high for ratio in found.ratios)
+    assert set(found.rooflines) == {"class", "species"}
+
+
+@pytest.mark.parametrize("index", [0, -1])
+def test_the_cached_step_has_the_loss_and_the_gradients_of_the_plain_one(
+    workload: Workload, sides: tuple[PublishedStep, OurStep], index: int
+) -> None:
+    """Within what float16 caches leave: 0.2 % of the loss, 1 % of the gradient's norm."""
+    published, ours = sides
+    begin_alike(published, ours, workload.stages()[index])
+    gradients = []
+    for step in (published, ours):
+        with without_dropout(step.denoiser):
+            step.loss().backward()
+        trained = {name: p for name, p in step.denoiser.named_parameters() if p.grad is not None}
+        gradients.append({name: p.grad.clone() for name, p in trained.items() if p.grad is not None})
+    plain, cached = gradients
+    assert plain.keys() == cached.keys()
+    assert plain
+    difference = torch.cat([(plain[name] - cached[name]).flatten() for name in plain]).norm()
+    assert difference < 0.01 * torch.cat([plain[name].flatten() for name in plain]).norm()
+
+
+def test_sides_that_do_not_compute_the_same_are_refused(
+    workload: Workload, sides: tuple[PublishedStep, OurStep]
+) -> None:
+    published, ours = sides
+    published.noise = published.noise + 1.0
+    with pytest.raises(NotTheSameError, match="do not compute the same"):
+        begin_alike(published, ours, workload.stages()[0])
+
+
+def test_a_ratio_is_the_peers_time_over_ours() -> None:
+    clock = iter([0.0, 3.0, 10.0, 11.0, 20.0, 23.0, 30.0, 31.0])
+    ratio = interleaved("x", lambda: None, lambda: None, 2, lambda: next(clock))
+    assert (ratio.ratio, ratio.low, ratio.high, ratio.peer_s, ratio.ours_s) == (3.0, 3.0, 3.0, 3.0, 1.0)
+
+
+def test_a_loaded_machine_is_told_from_a_free_one() -> None:
+    free = Calibration(seconds=1.0, spread=1.02, cpu_share=0.99)
+    assert free.quiet
+    assert not dataclasses.replace(free, cpu_share=0.5).quiet
+    assert not dataclasses.replace(free, spread=1.6).quiet
+    assert free.agrees_with(dataclasses.replace(free, seconds=1.1))
+    assert not free.agrees_with(dataclasses.replace(free, seconds=1.5))
+
+
+def test_growth_is_measured_on_what_was_asked_for(tmp_path: Path) -> None:
+    assert measure_images(1000, tmp_path)["images"] == 1000
+    taxa = measure_taxa(100, tmp_path)["taxa"]
+    assert 90 <= taxa <= 110
+    latents, readable = SimulatedLatents(tmp_path / "latents", 100).read(np.array([3, 99]), np.array([0, 0]))
+    assert latents.shape == (2, *SimulatedLatents.latent_shape)
+    assert readable.all()
