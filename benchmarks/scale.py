@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from taxadiffusion.cache.files import mapped
 from taxadiffusion.names import Lineage
 from taxadiffusion.taxonomy import Taxonomy
 from taxadiffusion.trainer.loader import MicroBatches, Share
@@ -40,7 +41,7 @@ class SimulatedLatents:
         shape = (num_images, 1, *LATENT_SHAPE)
         with path.open("wb") as file:
             file.truncate(2 * int(np.prod(shape)))
-        self._map = np.memmap(path, np.float16, mode="r", shape=shape)
+        self._map = mapped(path, shape)
 
     def read(self, rows: np.ndarray, variants: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self._map[rows, variants].astype(np.float32), np.ones(len(rows), np.bool_)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from taxadiffusion.backbone import Backbone
 from taxadiffusion.base import read_json
-from taxadiffusion.cache.files import reserve, sole_writer, write_document
+from taxadiffusion.cache.files import mapped, reserve, sole_writer, write_document
 from taxadiffusion.errors import CheckpointError, DataError, NonFiniteError
 from taxadiffusion.images import Fit, ImageError, load_image
 
@@ -86,7 +86,7 @@ class Latents:
         path = folder / _NAME
         if not path.is_file() or path.stat().st_size != 2 * int(np.prod(self.shape)):
             raise CheckpointError(f"{path} is cut short; delete {folder} and the latents are computed anew")
-        self._map: NDArray[np.float16] = np.memmap(path, np.float16, mode="r", shape=self.shape)
+        self._map: NDArray[np.float16] = mapped(path, self.shape)
         self._readable = np.ones(self.shape[0], np.bool_)
         self._readable[[fault.row for fault in self.unreadable]] = False
 
