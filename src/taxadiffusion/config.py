@@ -130,11 +130,11 @@ class Settings(Section):
 RECIPES: Mapping[str, Mapping[str, Mapping[str, Json]]] = {
     "paper": {},  # the defaults above are METHOD's
     "best": {
-        "conditioner": {"zero_init": True},
+        "conditioner": {"name_gain": 6.0, "dropout": 0.0},
         "lora": {"rank": 32, "alpha": 32},
         "stages": {"lora_in_every_stage": True},
         "optimiser": {
-            "learning_rate": 1e-3, "schedule": "cosine", "warmup_steps": 50, "final_fraction": 0.05, "ema_decay": 0.995,
+            "learning_rate": 2e-3, "schedule": "cosine", "warmup_steps": 10, "final_fraction": 0.05, "ema_decay": 0.995,
         },
         "training": {"timesteps": "stratified", "balance": 0.5, "condition_dropout_later": 0.1},
         "data": {"mirror": True},
