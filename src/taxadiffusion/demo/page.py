@@ -113,7 +113,7 @@ def _clade(clade: Clade) -> list[Section]:
         for lineage in clade.real
     ]
     heads = "drawn | made at " + " | ".join(clade.ranks)
-    beside = Section("Real beside generated, at every rank", (picture_grid(rows, heads=heads, shown_px=72),))
+    beside = Section("Real beside generated, at every rank", (picture_grid(rows, heads=heads, shown_px=52),))
     return [grown, beside, _traits(clade), _curves(clade)]
 
 
