@@ -193,7 +193,7 @@ def main() -> None:
                 "exp_avg": state[f"exp_avg.{name}"],
                 "exp_avg_sq": state[f"exp_avg_sq.{name}"],
             }
-        ema = {k[4:]: v.clone() for k, v in state.items() if k.startswith("ema.")}
+        ema = {name: state[f"ema.{name}"].clone() for name in names}  # in the order of the parameters, not of the file
     else:
         ema = {k: v.detach().clone() for k, v in model.named_parameters()}
 

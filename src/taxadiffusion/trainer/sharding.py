@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from taxadiffusion.trainer.world import World
@@ -15,6 +16,9 @@ def shard_frozen(unet: nn.Module, trained: set[nn.Parameter], world: World) -> N
     """
     if world.num_processes == 1:
         return
+    # The first backward pass counts devices and starts a thread for each. Sharding makes a torch without CUDA pretend
+    # to have some, and their threads may abort the process: let the count be taken before.
+    torch.ones((), requires_grad=True).backward()
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
