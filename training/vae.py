@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from training.teacher import Teacher
 from training.transform import autoencoder, project, write_encoder
 
 # B batch, C channels, H = W side in pixels
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--teacher", type=Path, help="taef2_encoder.pth: compare its features as well, for sharpness")
     args = parser.parse_args()
 
     arrays = [np.load(path, mmap_mode="r", allow_pickle=False) for path in args.images]
@@ -77,6 +79,7 @@ def main() -> None:
     trained = [p for p in model.parameters() if p.requires_grad]
     args.out.mkdir(parents=True, exist_ok=True)
     state_path, log_path = args.out / "vae.safetensors", args.out / "vae.jsonl"
+    teacher = Teacher(args.teacher) if args.teacher else None
     samples = 0
     if state_path.exists():
         model.load_state_dict(load_file(state_path))
@@ -93,7 +96,12 @@ def main() -> None:
         x = batch_of(arrays, shares, args.batch_size, generator).contiguous(memory_format=torch.channels_last)
         latents = project(x, filters, bias)
         latents = latents + MAX_LATENT_NOISE * torch.rand(len(latents), 1, 1, 1) * torch.randn_like(latents)
-        loss = reconstruction_loss(model.decode(latents).sample, x)
+        output = model.decode(latents).sample
+        loss = reconstruction_loss(output, x)
+        if teacher:
+            top, left = generator.integers(0, 33, size=2)  # a quarter of the picture: the teacher is the slow part
+            window = (..., slice(top, top + 32), slice(left, left + 32))
+            loss = loss + teacher.distance(output[window], x[window])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
