@@ -46,7 +46,8 @@ def test_the_demo_goes_on_after_an_interruption_and_writes_one_page(
         demo(tmp_path, size=SMALL, on_progress=interrupted_at("pictures of the clade"))
     made = times_of_change(tmp_path / "reef-fish")
     trained = (tmp_path / "run" / "metrics.jsonl").read_bytes()
-    assert made and trained
+    assert made
+    assert trained
     assert not (tmp_path / "report.html").exists()
 
     report = demo(tmp_path, size=SMALL)
@@ -55,6 +56,7 @@ def test_the_demo_goes_on_after_an_interruption_and_writes_one_page(
     page = report.read_text(encoding="utf-8")
     assert report == tmp_path / "report.html"
     assert page.count("data:image/") > 20  # grids, strips and curves are in the page itself
-    assert 'src="http' not in page and 'href="http' not in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page
     for words in ("Amphiprion clarkii", "order", "family", "genus", "species", "real pictures"):
         assert words in page

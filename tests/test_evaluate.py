@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,15 @@ from PIL import Image
 
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.errors import DataError, SettingsError
+from taxadiffusion.evaluate.measure import Side
 from taxadiffusion.evaluate.naming import Namer, balanced_accuracy
 from taxadiffusion.evaluate.pictures import generated_folder
 from taxadiffusion.evaluate.run import Networks, Settings, evaluate
 from taxadiffusion.evaluate.scores import BUCKETS, Results, bucket_of
+from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.names import Lineage
 from taxadiffusion.report.command import write_results
+from taxadiffusion.simulate import Clade, TraitMeter, photograph, read_clade, simulate
 
 RANKS = ("family", "genus", "species")
 SPECIES: dict[Lineage, tuple[tuple[int, int, int], int]] = {  # true colour, training photographs
@@ -250,3 +254,43 @@ def test_namer_knows_the_rarest_species() -> None:
     lineages = [s for s, (_, number) in SPECIES.items() for _ in range(number)]
     namer = Namer.fit(np.random.default_rng(0).normal(size=(len(lineages), 3)).astype(np.float32), lineages)
     assert [taxon.label for taxon in namer.rarest("species", 2)] == ["Caeruleus clarus", "Ruber obscurus"]
+
+
+# Traits of a simulated clade
+
+
+@pytest.fixture(scope="module")
+def clade_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("traits") / "clade"
+    simulate(folder, seed=7, num_species=5, num_images=40)
+    return folder
+
+
+def drawn(clade: Clade, asked: Sequence[Lineage], shown: Sequence[int]) -> Side:
+    """Eight pictures of species `shown[k]`, as if each had been asked to show `asked[k]`."""
+    pictures = [photograph(clade.traits[s], 1, s, i)[1] for s in shown for i in range(8)]
+    lineages = tuple(lineage for lineage in asked for _ in range(8))
+    files = tuple(str(i) for i in range(len(pictures)))
+    return Side(np.zeros((len(pictures), 2), np.float32), lineages, files, (0,) * len(files), lambda i, _: pictures[i])
+
+
+def test_true_pictures_have_less_trait_error_than_those_of_another_species(clade_folder: Path) -> None:
+    judge = TraitJudge(read_clade(clade_folder), TraitMeter.calibrated(600))
+    clade, numbers = judge.clade, list(range(5))
+    right = judge(drawn(clade, clade.species, numbers), "species", clade.ranks, 0)
+    wrong = judge(drawn(clade, clade.species, numbers[1:] + numbers[:1]), "species", clade.ranks, 0)
+    assert right.error.mean < wrong.error.mean
+    assert right.error.low <= right.error.mean <= right.error.high
+    assert np.mean(list(right.of_species.values())) == pytest.approx(right.error.mean)
+
+
+def test_a_taxon_that_the_clade_lacks_is_named(clade_folder: Path) -> None:
+    judge = TraitJudge(read_clade(clade_folder), TraitMeter.calibrated(200))
+    stranger = Lineage.of({"genus": "Amphiprion", "species": "clarkii"})
+    with pytest.raises(DataError, match=r"clarkii is no species of the simulated clade"):
+        judge(drawn(judge.clade, [stranger], [0]), "species", judge.clade.ranks, 0)
+
+
+def test_a_folder_without_a_clade_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"clade\.json: no recipe of a simulated clade"):
+        read_clade(tmp_path)

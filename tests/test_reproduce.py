@@ -14,13 +14,14 @@ from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.errors import DataError, PreemptedError, SettingsError
 from taxadiffusion.evaluate.run import Networks
 from taxadiffusion.evaluate.scores import Protocol
+from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.guidance import Guidance
 from taxadiffusion.reproduce.leave_out import species_to_leave_out, thinned
 from taxadiffusion.reproduce.methods import EXPERIMENTS, experiments_named, methods_of
 from taxadiffusion.reproduce.page import write_story
 from taxadiffusion.reproduce.published import published
 from taxadiffusion.reproduce.run import Options, Reproduction
-from taxadiffusion.simulate import simulate
+from taxadiffusion.simulate import TraitMeter, read_clade, simulate
 from taxadiffusion.trainer.signals import StopSignal
 from tests.tiny_run import tiny_base
 
@@ -71,7 +72,9 @@ def reproduction(clade: Path, out: Path, seeds: tuple[int, ...] = (0,)) -> Repro
 def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(clade: Path, tmp_path: Path) -> None:
     asked = reproduction(clade, tmp_path)
     work = asked.plan(EXPERIMENTS)
-    story = asked.run(EXPERIMENTS, Networks(Thumbnails()), StopSignal(), lambda _: None)
+    traits = TraitJudge(read_clade(clade.parent / "source"), TraitMeter.calibrated(400))
+    networks = Networks(Thumbnails(), traits=traits)
+    story = asked.run(EXPERIMENTS, networks, StopSignal(), lambda _: None)
     report = write_story(story, tmp_path, command="taxadiffusion reproduce all", config=asked.config, size_px=16)
 
     trained = sorted(path.parent.parent.name for path in (tmp_path / "models").glob("*/adapter/adapter.json"))
@@ -86,17 +89,25 @@ def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(clade:
         for rank in RANKS:
             accuracy = document["table1"][method][rank]["rank_accuracy"]
             assert 0 <= accuracy["low"] <= accuracy["mean"] <= accuracy["high"] <= 1
+            assert document["table1"][method][rank]["trait_error"]["mean"] > 0
     assert set(document["experiments"]) == set(EXPERIMENTS)
     samples = {runs[0]["samples"] for strategy, runs in document["training"].items() if strategy != "zero_shot"}
     assert samples == {4 * len(RANKS)}  # every strategy saw as much
     assert document["training"]["zero_shot"][0]["samples"] == 0
     page = report.read_text()
-    for word in ("Strategies", "Guidance", "Fewer and fewer images", "taxadiffusion_random", "thumbnails"):
+    for word in (
+        "Strategies",
+        "Guidance",
+        "Fewer and fewer images",
+        "taxadiffusion_random",
+        "thumbnails",
+        "Traits learned",
+    ):
         assert word in page
     assert (tmp_path / "table1" / "tables.tex").is_file()
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")}
-    again = reproduction(clade, tmp_path).run(("table1",), Networks(Thumbnails()), StopSignal(), lambda _: None)
+    again = reproduction(clade, tmp_path).run(("table1",), networks, StopSignal(), lambda _: None)
     assert again.results["table1"].to_json() == story.results["table1"].to_json()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")} == before
 

@@ -28,6 +28,9 @@ def evaluate(
     weights: Annotated[Path | None, typer.Option(help="The extractor's weights, for use without network.")] = None,
     lpips: Annotated[Path | None, typer.Option(help="AlexNet weights: also measure LPIPS.")] = None,
     device: Annotated[str, typer.Option(help="Where the extractor runs: cpu, cuda.")] = "cpu",
+    clade: Annotated[
+        Path | None, typer.Option(help="Folder that `simulate` wrote, of this data: also measure trait error.")
+    ] = None,
     size_px: Annotated[int, typer.Option(min=16, help="Both sides are compared at this size.")] = 64,
     per_taxon: Annotated[int, typer.Option(min=1, help="Images of each taxon to generate with a model.")] = 10,
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps, with a model.")] = 25,
@@ -48,7 +51,7 @@ def evaluate(
             generated,
             data,
             out,
-            extractors=Extractors(extractor, weights, lpips, device),
+            extractors=Extractors(extractor, weights, lpips, device, clade),
             ranks=[rank.strip() for rank in ranks.split(",")] if ranks else None,
             images=ImagePlan(per_taxon, seed, Guidance(guidance_scale, guidance_rank), Sampling(steps)),
             base=base,

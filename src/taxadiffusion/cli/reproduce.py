@@ -26,6 +26,9 @@ def reproduce(
     weights: Annotated[Path | None, typer.Option(help="The extractor's weights, for use without network.")] = None,
     lpips: Annotated[Path | None, typer.Option(help="AlexNet weights: also measure LPIPS.")] = None,
     device: Annotated[str, typer.Option(help="Where the extractor runs: cpu, cuda.")] = "cpu",
+    clade: Annotated[
+        Path | None, typer.Option(help="Folder that `simulate` wrote, of this data: also measure trait error.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of every method, each with its own seed.")] = 3,
     per_taxon: Annotated[int, typer.Option(min=1, help="Images of each taxon from each training.")] = 10,
     guidance_scale: Annotated[float, typer.Option(help="The same for every method.")] = 2.0,
@@ -65,7 +68,7 @@ def reproduce(
     if plan:
         _show_plan(reproduction, reproduction.plan(experiments))
         return
-    networks = Extractors(extractor, weights, lpips, device).open(out / "features")
+    networks = Extractors(extractor, weights, lpips, device, clade).open(out / "features")
     with Console(stderr=True).status("starting") as status:
         story = reproduction.run(experiments, networks, stop, status.update)
         command = command_line(sys.argv[1:])

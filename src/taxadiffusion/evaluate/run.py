@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import numpy as np
@@ -14,7 +14,8 @@ from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.evaluate.measure import RankJudge, Side, at_most
 from taxadiffusion.evaluate.naming import Namer
 from taxadiffusion.evaluate.pictures import Pictures, photographs
-from taxadiffusion.evaluate.scores import Protocol, Results
+from taxadiffusion.evaluate.scores import Protocol, RankScores, Results
+from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.features import Extractor
 from taxadiffusion.features.bioclip import BioclipExtractor
 from taxadiffusion.features.perceptual import PerceptualDistance
@@ -44,11 +45,12 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """What looks at the images. `perceptual` (LPIPS) may be absent; then its rows are."""
+    """What looks at the images. `perceptual` (LPIPS) and `traits` (simulated clades) may be absent, with their rows."""
 
     features: Extractor
     perceptual: PerceptualDistance | None = None
     alignment: BioclipExtractor | None = None
+    traits: TraitJudge | None = None
 
 
 def evaluate(
@@ -88,7 +90,9 @@ def evaluate(
         progress(f"measuring {name}")
         side = _side(runs, networks, settings)
         scored[name] = tuple(
-            judge(part, name, pairs(part)) for rank, judge in judges.items() if (part := _made_for(side, rank)).files
+            _with_traits(judge(part, name, pairs(part)), part, networks, settings)
+            for rank, judge in judges.items()
+            if (part := _made_for(side, rank)).files
         )
         if not scored[name]:
             raise DataError(f"{name}: no image shows a taxon of a rank in {', '.join(settings.ranks)}")
@@ -98,8 +102,16 @@ def evaluate(
         rng = np.random.default_rng(settings.seed)
         part = unseen.at(rank)
         part = part.select(at_most(settings.max_reference_per_taxon, part.groups(), rng))
-        real.append(judge(part, "photographs of the test split", pairs(part)))
+        scores = judge(part, "photographs of the test split", pairs(part))
+        real.append(_with_traits(scores, part, networks, settings))
     return Results(_protocol(dataset, networks, settings), scored, tuple(real))
+
+
+def _with_traits(scores: RankScores, side: Side, networks: Networks, settings: Settings) -> RankScores:
+    if networks.traits is None:
+        return scores
+    found = networks.traits(side, scores.rank, settings.ranks, settings.seed)
+    return replace(scores, metrics={**scores.metrics, "trait_error": found.error}, traits=found.of_species)
 
 
 def check_ranks(dataset: PreparedDataset, ranks: Sequence[Rank]) -> None:

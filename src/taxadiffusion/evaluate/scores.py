@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from taxadiffusion.metrics.intervals import Interval
@@ -18,7 +18,15 @@ BUCKETS: tuple[tuple[str, int, int | None], ...] = (
 """Frequency buckets: name, fewest and most training photographs of a taxon."""
 
 LOWER_IS_BETTER = frozenset(
-    {"frechet_distance", "kernel_distance", "lpips_to_real", "distance_to_real", "error_height", "copies"}
+    {
+        "frechet_distance",
+        "kernel_distance",
+        "lpips_to_real",
+        "distance_to_real",
+        "error_height",
+        "copies",
+        "trait_error",
+    }
 )
 """Metrics of which less is better; `nearer_than_real` is best at 0.5."""
 
@@ -76,6 +84,8 @@ class RankScores:
     confusions: tuple[ConfusionPair, ...]
     nearest: tuple[CopyPair, ...]
     """The pairs nearest to each other, nearest first."""
+    traits: Mapping[str, float] = field(default_factory=dict)
+    """Of a simulated clade: what the images tell of each species' true traits (`TraitScores.of_species`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +141,7 @@ def _details(scores: RankScores) -> dict[str, Any]:
             {"true": c.true.label, "predicted": c.predicted.label, "count": c.count, "of": c.of}
             for c in scores.confusions
         ],
+        "traits": dict(scores.traits),
         "nearest": [{**asdict(p), "taxon": _names(p.taxon), "label": p.taxon.label} for p in scores.nearest],
     }
 

@@ -15,6 +15,7 @@ from taxadiffusion.evaluate.generation import ImagePlan, generated_pictures, tax
 from taxadiffusion.evaluate.pictures import Pictures, generated_folder
 from taxadiffusion.evaluate.run import Networks, Settings, check_ranks, evaluate
 from taxadiffusion.evaluate.scores import Results
+from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.features import CachedExtractor, open_extractor
 from taxadiffusion.features.bioclip import BioclipExtractor
 from taxadiffusion.features.perceptual import PerceptualDistance
@@ -27,12 +28,16 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Extractors:
-    """Names and weights of the networks that look at the images; `lpips` None leaves LPIPS out."""
+    """Names and weights of the networks that look at the images; `lpips` None leaves LPIPS out.
+
+    `clade`: the folder of a simulated clade, whose true traits are then compared with the images'.
+    """
 
     features: str
     weights: Path | None = None
     lpips: Path | None = None
     device: str = "cpu"
+    clade: Path | None = None
 
     def open(self, cache_dir: Path) -> Networks:
         """The networks, features kept in `cache_dir`. Raises `SettingsError`."""
@@ -41,6 +46,7 @@ class Extractors:
             features=CachedExtractor(features, cache_dir),
             perceptual=PerceptualDistance(self.lpips, self.device) if self.lpips else None,
             alignment=features if isinstance(features, BioclipExtractor) else None,
+            traits=TraitJudge.of(self.clade) if self.clade else None,
         )
 
 

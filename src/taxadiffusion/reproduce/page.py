@@ -21,6 +21,7 @@ from taxadiffusion.report.evaluation import (
     frequency_block,
     metric_blocks,
     taxa_block,
+    trait_sections,
     write_tables,
 )
 from taxadiffusion.report.figures import METRICS
@@ -88,6 +89,7 @@ def _sections(story: Story, command: str, config: Settings, size_px: int) -> lis
             Section("Common and rare taxa", (*frequency_block(results), *_by_number(results, best))),
             Section("Best and worst taxa", taxa_block(finest, best)),
             Section("What is taken for what", confusion_block(finest, best)),
+            *trait_sections(results, best),
             Section("Nearest training photographs", copies_block(results, size_px, number=2)),
         ]
     sections.append(Section("Training", tuple(_training(story))))

@@ -33,6 +33,18 @@ def species_spread(clade: Clade) -> Values:
     return spread
 
 
+def legible(meter: TraitMeter, spread: Values) -> list[int]:
+    """The measurands that the instrument reads well enough and in which the clade's species differ, as columns.
+
+    Raises `DataError` where there is none.
+    """
+    varied = spread >= MIN_SPREAD * meter.spread
+    columns = [MEASURANDS.index(name) for name in meter.usable if varied[MEASURANDS.index(name)]]
+    if not columns:
+        raise DataError("no measurand is both legible and varied: calibrate on more pictures or grow more species")
+    return columns
+
+
 @dataclass(frozen=True, slots=True)
 class TraitError:
     """How far pictures are from true traits, in standard deviations between species.
@@ -66,10 +78,7 @@ def trait_error(
     unknown = sorted({str(taxon) for taxon in taxa if taxon not in truth})
     if unknown:
         raise DataError(f"no true traits of {unknown[0]}; they are known of {', '.join(str(taxon) for taxon in truth)}")
-    varied = spread >= MIN_SPREAD * meter.spread
-    columns = [MEASURANDS.index(name) for name in meter.usable if varied[MEASURANDS.index(name)]]
-    if not columns:
-        raise DataError("no measurand is both legible and varied: calibrate on more pictures or grow more species")
+    columns = legible(meter, spread)
     readings = meter.read(images)  # (N, M)
     members: dict[Lineage, list[int]] = {}
     for index, taxon in enumerate(taxa):

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from taxadiffusion.errors import SettingsError
-from taxadiffusion.names import Rank
+from taxadiffusion.errors import DataError, SettingsError
+from taxadiffusion.names import RANKS, Rank
 from taxadiffusion.simulate.captions import caption
 from taxadiffusion.simulate.clade import DEFAULT_RANKS, Clade
 from taxadiffusion.simulate.draw import dive_of, photograph
@@ -76,6 +76,21 @@ def split_of(index: int, num_images: int) -> str:
             return name
         from_end -= size
     return "train"
+
+
+def read_clade(folder: Path) -> Clade:
+    """The clade that `simulate` drew in `folder`, grown again from its recipe. Raises `DataError`."""
+    path = folder / "clade.json"
+    try:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+        seed, num_species, ranks = int(recipe["seed"]), int(recipe["num_species"]), tuple(recipe["ranks"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: no recipe of a simulated clade ({error}); give the folder that `simulate` wrote"
+        ) from error
+    if not set(ranks) <= set(RANKS):
+        raise DataError(f"{path}: unknown ranks {', '.join(map(str, ranks))}")
+    return Clade.grow(seed, num_species, ranks)
 
 
 def simulate(

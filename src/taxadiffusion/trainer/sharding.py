@@ -18,7 +18,7 @@ def shard_frozen(unet: nn.Module, trained: set[nn.Parameter], world: World) -> N
         return
     # The first backward pass counts devices and starts a thread for each. Sharding makes a torch without CUDA pretend
     # to have some, and their threads may abort the process: let the count be taken before.
-    torch.ones((), requires_grad=True).backward()
+    torch.ones((), requires_grad=True).backward()  # type: ignore[no-untyped-call]
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
