@@ -163,6 +163,34 @@ def test_diversity_and_coverage_see_a_generator_that_repeats_one_picture(
     assert collapsed["coverage"].mean < honest["coverage"].mean
 
 
+class ColourNames:
+    """An image and a name in one space, as BioCLIP has it: mean colour, and true colour of the named."""
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return self._unit(images.mean((2, 3)) - 110.0)
+
+    def texts(self, lineages: Sequence[Lineage]) -> np.ndarray:
+        members = [[c for s, (c, _) in SPECIES.items() if s.truncated(t.rank) == t] for t in lineages]
+        return self._unit(np.array([np.mean(colours, axis=0) for colours in members]) - 110.0)
+
+    @staticmethod
+    def _unit(vectors: np.ndarray) -> np.ndarray:
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_images_are_named_by_the_nearest_name_without_training(dataset: PreparedDataset, tmp_path: Path) -> None:
+    networks = Networks(Colours(), alignment=ColourNames())  # type: ignore[arg-type]
+    methods = {
+        "right": [generated_folder(fresh(tmp_path / "right", 1, ("species",)), RANKS)],
+        "swapped": [generated_folder(fresh(tmp_path / "swapped", 1, ("species",), swap=True), RANKS)],
+    }
+    found = evaluate(dataset, methods, networks, Settings(RANKS, size_px=32, max_reference_per_taxon=8)).methods
+    right, swapped = found["right"][0].metrics, found["swapped"][0].metrics
+    assert right["zero_shot_accuracy"].mean > 0.9
+    assert swapped["zero_shot_accuracy"].mean == pytest.approx(0.5, abs=0.1)  # the two species of Ruber are swapped
+    assert right["alignment"].mean > swapped["alignment"].mean
+
+
 def test_distances_see_pictures_that_are_too_bright(dataset: PreparedDataset, perfect: Results, tmp_path: Path) -> None:
     rng = np.random.default_rng(6)
     pictures = [

@@ -149,22 +149,26 @@ class _Pairs:
         self._train = train
 
     def __call__(self, side: Side) -> dict[str, NDArray[np.floating]]:
-        """(N,) values by metric: `lpips_to_real`, `lpips_diversity`, `alignment`."""
+        """(N,) values by metric: `lpips_to_real`, `lpips_diversity`; `alignment`, `zero_shot_accuracy`."""
         found: dict[str, NDArray[np.floating]] = {}
+        rank = side.lineages[0].rank
+        assert rank is not None, "images of a rank name it"
         if self._networks.perceptual is not None:
             rng = np.random.default_rng(self._settings.seed)
-            rank = side.lineages[0].rank
-            assert rank is not None, "images of a rank name it"
             train = self._train.at(rank)
             photographs_of = train.groups()
             real = [int(rng.choice(photographs_of[taxon])) for taxon in side.lineages]
             found["lpips_to_real"] = self._lpips(side, range(len(side.files)), train, real)
             found["lpips_diversity"] = self._lpips(side, range(len(side.files)), side, _next_of_taxon(side))
         if self._networks.alignment is not None:
-            names = self._networks.alignment.texts(side.lineages)
+            taxa = list(self._train.at(rank).groups())
+            names = self._networks.alignment.texts(taxa)  # (taxa, D)
             images = self._networks.alignment
             batches = [images(batch) for batch in _batches(side, range(len(side.files)), self._settings.size_px)]
-            found["alignment"] = 100 * (np.concatenate(batches) * names).sum(1)
+            similarity = np.concatenate(batches) @ names.T  # (N, taxa)
+            own = np.array([taxa.index(lineage) for lineage in side.lineages])
+            found["alignment"] = 100 * similarity[np.arange(len(own)), own]
+            found["zero_shot_accuracy"] = (similarity.argmax(1) == own).astype(np.float64)
         return found
 
     def _lpips(self, side: Side, rows: Sequence[int], other: Side, others: Sequence[int]) -> NDArray[np.floating]:

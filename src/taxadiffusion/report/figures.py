@@ -19,6 +19,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "rank_accuracy", "Named right", 3, "Share named as their taxon by a probe of real photographs; mean of taxa."
     ),
+    Metric("zero_shot_accuracy", "Named right by BioCLIP", 3, "Share whose taxon's name is the nearest of the rank's."),
     Metric("error_height", "Height of errors", 2, "Ranks up to the common ancestor of what was asked for and named."),
     Metric("frechet_distance", "Fréchet distance", 2, "To training photographs; biased upwards for few images."),
     Metric("kernel_distance", "Kernel distance", 3, "Unbiased squared MMD to training photographs; may be negative."),
