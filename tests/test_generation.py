@@ -6,11 +6,14 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from taxadiffusion import generation
 from taxadiffusion.adapter import Adapter, load_adapter, save_adapter
 from taxadiffusion.dataset import PreparedDataset, prepare
+from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import DataError
 from taxadiffusion.generation import (
     DIGITAL_SOURCE_TYPE,
@@ -98,6 +101,30 @@ def test_stopping_midway_loses_nothing_that_was_made(adapter: Adapter, tmp_path:
     assert {row["file_name"] for row in rows_of(tmp_path)} == {p.path.relative_to(tmp_path).as_posix() for p in done}
     again = list(generate(adapter, requests(0, 1), tmp_path, FEW))
     assert sum(p.made for p in again) == 4
+
+
+def test_processes_share_the_pictures_and_the_first_lists_them_all(adapter: Adapter, tmp_path: Path) -> None:
+    alone = list(generate(adapter, requests(1, 2, 3), tmp_path / "alone", FEW))
+    second = list(generate(adapter, requests(1, 2, 3), tmp_path / "shared", FEW, Shard(1, 2)))
+    assert [picture.request for picture in second] == requests(1, 2, 3)[1::2]
+    assert not (tmp_path / "shared" / "metadata.csv").exists()
+    first = list(generate(adapter, requests(1, 2, 3), tmp_path / "shared", FEW, Shard(0, 2)))
+    assert {picture.request for picture in first} == set(requests(1, 2, 3))
+    assert sorted(row["file_name"] for row in rows_of(tmp_path / "shared")) == sorted(
+        picture.path.relative_to(tmp_path / "alone").as_posix() for picture in alone
+    )
+    for picture in alone:
+        there = tmp_path / "shared" / picture.path.relative_to(tmp_path / "alone")
+        assert np.abs(read_picture(there).astype(int) - read_picture(picture.path).astype(int)).max() <= 1
+
+
+def test_the_first_process_makes_what_another_leaves_undone(
+    adapter: Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "PATIENCE_S", 0.0)
+    made = list(generate(adapter, requests(1, 2), tmp_path, FEW, Shard(0, 2)))
+    assert {picture.request for picture in made} == set(requests(1, 2))
+    assert len(rows_of(tmp_path)) == len(made)
 
 
 def test_the_folder_is_itself_a_source(adapter: Adapter, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from taxadiffusion import __version__
 from taxadiffusion.adapter import Adapter
+from taxadiffusion.dataset.shards import PATIENCE_S, Shard
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.sampler import Request, Sampler
@@ -27,6 +29,10 @@ DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlg
 """IPTC's term for a picture made by a trained model, written into every file."""
 
 SOURCE = "synthetic image"
+
+ALONE = Shard()
+
+_POLL_S = 0.5
 
 _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -78,9 +84,12 @@ def species_of(adapter: Adapter) -> tuple[Lineage, ...]:
 
 
 def generate(
-    adapter: Adapter, requests: Sequence[Request], out: Path, sampling: Sampling = Sampling()
+    adapter: Adapter, requests: Sequence[Request], out: Path, sampling: Sampling = Sampling(), shard: Shard = ALONE
 ) -> Iterator[Generated]:
     """Make the pictures and write them below `out`, batch by batch, in the order of the requests.
+
+    Of several processes (`shard`, one file system) each makes its share; the first yields every picture and writes the
+    table, and makes what another leaves undone; the others yield their own.
 
     A file is `<taxon>/<taxon>-<seed>-<recipe>.png`; `<recipe>` is a hash of all that decides its pixels, so a second
     call makes only what is missing and never passes off an old picture for a new one. `out/metadata.csv` has a row for
@@ -92,23 +101,59 @@ def generate(
     paths = [out / _file_name(request, recipe) for request, recipe in zip(requests, recipes, strict=True)]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        known = _known_rows(out / "metadata.csv")
-        missing = [i for i, path in enumerate(paths) if path.relative_to(out).as_posix() not in known]
-        yield from (Generated(requests[i], path, made=False) for i, path in enumerate(paths) if i not in set(missing))
         sampler = Sampler(adapter.denoiser, scheduler=sampling.scheduler, size_px=adapter.card.image_size_px)
-        todo = [requests[i] for i in missing]
-        samples = sampler(todo, num_steps=sampling.num_steps, batch_size=sampling.batch_size)
+
+        def make(chosen: Sequence[int]) -> Iterator[int]:
+            todo = [requests[i] for i in chosen]
+            samples = sampler(todo, num_steps=sampling.num_steps, batch_size=sampling.batch_size)
+            for i, sample in zip(chosen, samples, strict=True):
+                _save(sample.image, paths[i], recipes[i])
+                yield i
+
+        known = _known_rows(out / "metadata.csv")
+        names = [path.relative_to(out).as_posix() for path in paths]
+        # The recipe is part of a file's name: a whole file is the picture asked for, whichever process made it.
+        there = [i for i, path in enumerate(paths) if names[i] in known or _is_whole(path)]
+        missing = sorted({*range(len(paths))} - {*there})
+        mine = [i for i in missing if i % shard.count == shard.number]
+        if shard.number:
+            yield from (Generated(requests[i], paths[i], made=True) for i in make(mine))
+            return
         with (out / "metadata.csv").open("w", encoding="utf-8", newline="") as stream:
             table = csv.DictWriter(stream, _columns(adapter))
             table.writeheader()
             table.writerows(known.values())
-            for i, sample in zip(missing, samples, strict=True):
-                _save(sample.image, paths[i], recipes[i])
-                table.writerow({"file_name": paths[i].relative_to(out).as_posix(), **recipes[i]})
-                stream.flush()
-                yield Generated(sample.request, paths[i], made=True)
+
+            def listed(i: int, made: bool) -> Generated:
+                if names[i] not in known:
+                    known[names[i]] = {"file_name": names[i], **recipes[i]}
+                    table.writerow(known[names[i]])
+                    stream.flush()
+                return Generated(requests[i], paths[i], made)
+
+            yield from (listed(i, made=False) for i in there)
+            yield from (listed(i, made=True) for i in make(mine))
+            undone = set(missing) - set(mine)
+            for i in _appearing(paths, undone):
+                undone.discard(i)
+                yield listed(i, made=True)
+            yield from (listed(i, made=True) for i in make(sorted(undone)))
     except OSError as error:
         raise DataError(f"{out}: the pictures cannot be written: {error.strerror}") from error
+
+
+def _appearing(paths: Sequence[Path], awaited: Iterable[int]) -> Iterator[int]:
+    """Those of the awaited files that other processes write, until none has appeared for `PATIENCE_S`."""
+    waiting = set(awaited)
+    last = time.monotonic()
+    while waiting and time.monotonic() - last < PATIENCE_S:
+        done = [i for i in sorted(waiting) if _is_whole(paths[i])]
+        waiting -= set(done)
+        yield from done
+        if done:
+            last = time.monotonic()
+        elif waiting:
+            time.sleep(_POLL_S)
 
 
 def read_picture(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:

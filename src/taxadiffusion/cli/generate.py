@@ -48,18 +48,20 @@ def generate(
     base: Annotated[str | None, typer.Option(help="Where the base lies, if not where the model says.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures denoised together.")] = 16,
 ) -> None:
-    """Make pictures of taxa. Each file says in its metadata how it was made and that it is synthetic."""
+    """Make pictures of taxa. Each file says in its metadata how it was made and that it is synthetic.
+
+    Under accelerate launch the processes share the pictures.
+    """
     from taxadiffusion.errors import SettingsError
 
     if bool(taxa) == all_species:
         raise SettingsError("name at least one taxon, or give --all-species (not both)")
-    import torch
-
     from taxadiffusion.adapter import open_model
+    from taxadiffusion.dataset.shards import Shard
     from taxadiffusion.generation import Sampling, requested_lineage, species_of
     from taxadiffusion.generation import generate as make
 
-    adapter = open_model(model, base=base, device="cuda" if torch.cuda.is_available() else "cpu")
+    adapter = open_model(model, base=base, device=_device())
     lineages: list[Lineage] = []
     for name in taxa or [species.label for species in species_of(adapter)]:
         lineage, note = requested_lineage(adapter, name, rank)
@@ -72,10 +74,22 @@ def generate(
     requests = _requests(
         adapter, lineages, range(seed, seed + num_images), guidance_scale, guidance_rank, guidance_interval
     )
-    made = _shown(make(adapter, requests, out, Sampling(num_steps, batch_size)), len(requests))
+    shard = Shard.of_environment()
+    made = _shown(make(adapter, requests, out, Sampling(num_steps, batch_size), shard), len(requests))
+    if shard.number:
+        return  # the first process tells of all of them
     num_new = sum(picture.made for picture in made)
     typer.echo(f"{num_new} pictures made, {len(made) - num_new} were there: {out}/metadata.csv")
     typer.echo(f"contact sheet: {_contact_sheet(made, requests, num_images, out)}")
+
+
+def _device() -> str:
+    """This process's GPU, if there is one: accelerate launch numbers the processes of a machine."""
+    import os
+
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
 def _requests(
