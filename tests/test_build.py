@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from taxadiffusion.trainer.order import Order
 from taxadiffusion.trainer.signals import StopSignal
 from taxadiffusion.trainer.watchers import read_metrics
 from taxadiffusion.trainer.world import World
+from tests.tiny_clip import WIDTH, write_tiny_clip
 from tests.tiny_run import tiny_base
 
 SPECIES = [("Pomacentridae", "Amphiprion", "clarkii"), ("Pomacentridae", "Abudefduf", "vaigiensis")]
@@ -130,6 +132,19 @@ def test_every_strategy_trains_and_its_adapter_loads(prepared: Path, tmp_path: P
     adapter = load_adapter(tmp_path / "run" / "adapter", base=str(tiny_base()))
     dataset = PreparedDataset.open(prepared)
     assert adapter.taxonomy.content_hash == dataset.taxonomy.content_hash
+
+
+def test_the_taxon_adapter_takes_its_embeddings_from_another_model_of_names(prepared: Path, tmp_path: Path) -> None:
+    from taxadiffusion.adapter import load_adapter
+
+    write_tiny_clip(tmp_path / "clip")
+    chosen = [f"conditioner.taxon_encoder={tmp_path / 'clip'}", "stages.strategy=taxon_adapter", "stages.steps=1"]
+    run_all(parse(values(prepared, tmp_path / "run"), chosen))
+    shutil.rmtree(tmp_path / "clip")  # what it said of the taxa is in the adapter
+    table = load_adapter(tmp_path / "run" / "adapter", base=str(tiny_base())).denoiser.conditioner.table
+    assert table.shape[1] == WIDTH
+    assert torch.allclose(table.norm(dim=1), torch.ones(len(table)), atol=1e-5)
+    assert len({tuple(row) for row in table.tolist()}) == len(table)
 
 
 def test_a_dry_run_tells_costs_and_writes_nothing(prepared: Path, tmp_path: Path) -> None:

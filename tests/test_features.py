@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from taxadiffusion.features.inception import InceptionExtractor
 from taxadiffusion.features.perceptual import PerceptualDistance
 from taxadiffusion.features.weights import state_hash
 from taxadiffusion.names import Lineage
+from tests.tiny_clip import write_tiny_clip
 
 
 def pictures(number: int, size_px: int = 64, seed: int = 0) -> np.ndarray:
@@ -173,18 +173,8 @@ def test_lpips_is_the_packages_and_zero_for_equal_images(tmp_path: Path, monkeyp
 
 def test_bioclip_is_open_clips_and_names_a_lineage_as_it_was_trained_to(tmp_path: Path) -> None:
     import open_clip
-    from safetensors.torch import save_file
 
-    settings = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-    }
-    network = open_clip.model.CLIP(**settings).eval()
-    document = {"model_cfg": settings, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
-    (tmp_path / "open_clip_config.json").write_text(json.dumps(document))
-    save_file(network.state_dict(), tmp_path / "open_clip_model.safetensors")
-
+    network = write_tiny_clip(tmp_path)
     ours, images = BioclipExtractor(tmp_path), pictures(2, 32)
     pixels = torch.stack([torch.from_numpy(image).float() / 127.5 - 1 for image in images])
     lineage = Lineage.of({"kingdom": "Animalia", "genus": "Amphiprion", "species": "clarkii"})

@@ -59,6 +59,9 @@ class ConditionerSettings(Section):
     name_gain: float = Field(default=1.0, gt=0, le=100, description="names against “none”, enlarged by this (paper: 1)")
     zero_init: bool = Field(default=False, description="a new E_r starts as zero: stage i starts where i−1 ended")
     warm_start: bool = Field(default=False, description="a new E_r starts as a copy of the one above it")
+    taxon_encoder: str | None = Field(
+        default=None, description="strategy taxon_adapter: BioCLIP (`hub`, a folder or file); none: the base's own text"
+    )
     num_extra_tokens: int = Field(default=4, ge=1, description="strategy taxon_adapter: its tokens")
 
 

@@ -19,6 +19,7 @@ from taxadiffusion.condition import (
     ClassEmbeddingSettings,
     ConditionerSettings,
     PromptSettings,
+    TaxonAdapterConditioner,
     TaxonAdapterSettings,
     TaxonomySettings,
     build_conditioner,
@@ -28,6 +29,7 @@ from taxadiffusion.config import Settings, flattened
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import SettingsError
+from taxadiffusion.features.bioclip import BioclipExtractor
 from taxadiffusion.lora import LoRASettings
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.stages import Stage, plan
@@ -61,9 +63,16 @@ def taxa_of(dataset: PreparedDataset, ranks: Sequence[Rank]) -> tuple[Lineage, .
 
 
 def conditioner_settings(
-    settings: Settings, backbone: Backbone, ranks: Sequence[Rank], taxa: Sequence[Lineage]
+    settings: Settings,
+    backbone: Backbone,
+    ranks: Sequence[Rank],
+    taxa: Sequence[Lineage],
+    embedding_width: int | None = None,
 ) -> ConditionerSettings:
-    """The conditioner that the strategy needs; prompts in as many parts as their length asks."""
+    """The conditioner that the strategy needs; prompts in as many parts as their length asks.
+
+    `embedding_width`: of the taxon encoder, where there is one.
+    """
     strategy = settings.stages.strategy
     own = settings.conditioner
     if strategy == "class_embedding":
@@ -71,7 +80,9 @@ def conditioner_settings(
     if strategy in ("zero_shot", "lora", "full", "taxon_adapter"):
         num_parts = num_parts_needed(taxa, ranks, backbone.text.length, backbone.num_text_tokens)
         if strategy == "taxon_adapter":
-            return TaxonAdapterSettings(num_tokens=own.num_extra_tokens, num_parts=num_parts)
+            return TaxonAdapterSettings(
+                num_tokens=own.num_extra_tokens, num_parts=num_parts, embedding_width=embedding_width
+            )
         return PromptSettings(num_parts=num_parts)
     return TaxonomySettings(
         num_layers=own.num_layers,
@@ -99,6 +110,14 @@ def load_backbone(settings: Settings, device: torch.device | str = "cpu") -> Bac
     return backbone
 
 
+def _taxon_encoder(settings: Settings, device: torch.device) -> BioclipExtractor | None:
+    """What embeds a taxon's name for the taxon-embedding adapter; None: the base's own text encoder does."""
+    name = settings.conditioner.taxon_encoder
+    if name is None or settings.stages.strategy != "taxon_adapter":
+        return None
+    return BioclipExtractor(None if name == "hub" else Path(name), str(device))
+
+
 @dataclass
 class _Width:
     """The shape of token states, before there are any: enough to make a conditioner that is asked for its texts."""
@@ -124,10 +143,14 @@ def build_denoiser(
     `cache_dir` None: states of zeros, for trials of shape, memory and time alone.
     """
     shape = _Width(backbone.width, backbone.num_text_tokens)
+    encoder = _taxon_encoder(settings, backbone.device)
+    width = encoder.texts([Lineage()]).shape[1] if encoder else None
     conditioner = build_conditioner(
-        conditioner_settings(settings, backbone, ranks, taxa), ranks, shape, taxa, seed=settings.seed
+        conditioner_settings(settings, backbone, ranks, taxa, width), ranks, shape, taxa, seed=settings.seed
     )
     conditioner = conditioner.to(backbone.device)
+    if encoder and isinstance(conditioner, TaxonAdapterConditioner):
+        conditioner.fill(encoder.texts)
     if cache_dir is not None:
         conditioner.states = cached_states(
             cache_dir,

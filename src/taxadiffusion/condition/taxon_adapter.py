@@ -17,6 +17,8 @@ from taxadiffusion.condition.taxa import TaxonRows
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.text import TokenStates
 
+_NAMES = 256  # embedded together
+
 
 class TaxonAdapterConditioner(Conditioner):
     """(T + K) tokens: the base's null states, then K tokens made from one embedding of the lineage.
@@ -49,8 +51,11 @@ class TaxonAdapterConditioner(Conditioner):
     def fill(self, embed: Callable[[Sequence[Lineage]], NDArray[np.float32]]) -> None:
         """Write the table: `embed` gives (N, E) for the lineages of all taxa and their ancestors."""
         assert self.table is not None, "this adapter reads the base's text states and has no table"
+        lineages = self._rows.lineages
         with torch.no_grad():
-            self.table.copy_(torch.from_numpy(embed(self._rows.lineages)))
+            for start in range(0, len(lineages), _NAMES):
+                rows = embed(lineages[start : start + _NAMES])
+                self.table[start : start + len(rows)] = torch.from_numpy(rows).to(self.table)
 
     def encode(self, lineages: Sequence[Lineage]) -> Tensor:
         """(U, T + K, D). Raises `DataError` for a taxon that a table does not hold."""
