@@ -255,6 +255,20 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, component: str, fau
         Backbone.load(str(base)).encode(np.zeros((1, 3, 16, 16), np.uint8))
 
 
+def test_a_network_that_fails_midway_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever HTTP library the hub's client stands on."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    (transport,) = (base for base in HfHubHTTPError.__bases__ if base is not OSError)
+
+    def broken(*_: object, **__: object) -> str:
+        raise transport("the connection was closed")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", broken)
+    with pytest.raises(CheckpointError, match=r"cannot be had from the hub \(HTTPError\)"):
+        resolve_base("someone/base")
+
+
 def test_a_base_nobody_can_find_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match=r"no/such-base-anywhere.*give an existing directory"):

@@ -59,9 +59,11 @@ def from_hub(repository: str, patterns: Sequence[str], what: str) -> Path:
 
     what: "base" or "model", for messages. Raises `CheckpointError`.
     """
-    from httpx import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    # Of the HTTP library that this version of the hub's client stands on: httpx or httpx2.
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # isort: skip
 
     remedy = "give an existing directory, a shipped name, or a hub id that is in the cache or can be reached"
     try:
