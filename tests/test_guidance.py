@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from taxadiffusion.errors import DataError, SettingsError
-from taxadiffusion.guidance import Guidance, combined, guided, rank_guided
+from taxadiffusion.guidance import DEFAULT_SCALE, Guidance, combined, guided, rank_guided
 from taxadiffusion.names import Lineage
 
 LINEAGE = Lineage.of({"order": "Perciformes", "family": "Pomacentridae", "genus": "Amphiprion", "species": "clarkii"})
@@ -89,3 +89,19 @@ def test_interval_bounds_are_inclusive_and_checked() -> None:
 def test_an_unknown_rank_is_refused() -> None:
     with pytest.raises(DataError, match="unknown rank 'phyllum'"):
         Guidance(3.0, rank="phyllum")
+
+
+def test_every_way_to_sample_has_the_same_default_scale() -> None:
+    """The commands spell the number, for their help must not import torch."""
+    from inspect import signature
+
+    from taxadiffusion.cli.evaluate import evaluate
+    from taxadiffusion.cli.generate import generate
+    from taxadiffusion.cli.reproduce import reproduce
+    from taxadiffusion.config import Settings
+    from taxadiffusion.pipeline import TaxaDiffusionPipeline
+    from taxadiffusion.reproduce.run import Options
+
+    for call in (generate, evaluate, reproduce, TaxaDiffusionPipeline.__call__):
+        assert signature(call).parameters["guidance_scale"].default == DEFAULT_SCALE
+    assert Settings().preview.guidance_scale == Options().guidance_scale == DEFAULT_SCALE

@@ -92,7 +92,7 @@ class PreviewSettings(Section):
     every_steps: int = free(0, "optimizer steps between preview grids; 0: at the end of each stage alone", ge=0)
     num_taxa: int = free(8, "taxa in a grid; 0: no grids", ge=0)
     num_steps: int = free(15, "sampling steps", ge=1)
-    guidance_scale: float = free(2.0, "1: none")
+    guidance_scale: float = free(6.0, "1: none")
 
 
 class Settings(Section):

@@ -20,7 +20,7 @@ from torch import Tensor
 from taxadiffusion.adapter import Adapter, open_model
 from taxadiffusion.base import BASE_FILES
 from taxadiffusion.errors import SettingsError
-from taxadiffusion.guidance import Guidance
+from taxadiffusion.guidance import DEFAULT_SCALE, Guidance
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.sampler import Request, Sampler
 
@@ -97,8 +97,8 @@ class TaxaDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         taxon: str | Lineage | Sequence[str | Lineage],
         *,
         rank: Rank | None = None,
-        guidance_scale: float = 9.0,
-        guidance_rank: Rank | Literal["coarsest", "unconditional"] = "coarsest",
+        guidance_scale: float = DEFAULT_SCALE,
+        guidance_rank: Rank | Literal["coarsest", "unconditional"] = UNCONDITIONAL,
         num_inference_steps: int = 25,
         num_images_per_taxon: int = 1,
         seed: int = 0,

@@ -34,7 +34,7 @@ def evaluate(
     size_px: Annotated[int, typer.Option(min=16, help="Both sides are compared at this size.")] = 64,
     per_taxon: Annotated[int, typer.Option(min=1, help="Images of each taxon to generate with a model.")] = 10,
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps, with a model.")] = 25,
-    guidance_scale: Annotated[float, typer.Option(help="With a model; 1: none.")] = 1.0,
+    guidance_scale: Annotated[float, typer.Option(help="With a model; 1: none.")] = 6.0,
     base: Annotated[str | None, typer.Option(help="Where a model's base lies, if not where the model says.")] = None,
     guidance_rank: Annotated[str | None, typer.Option(help="Ancestor to guide from; none: the empty lineage.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="First seed of generated images; also of the bootstrap.")] = 0,

@@ -30,7 +30,7 @@ def generate(
     all_species: Annotated[bool, typer.Option("--all-species", help="Every species that the model knows.")] = False,
     rank: Annotated[str | None, typer.Option(help="Draw each taxon's ancestor at this rank.")] = None,
     num_images: Annotated[int, typer.Option("-n", "--num-images", min=1, help="Pictures of each taxon.")] = 4,
-    guidance_scale: Annotated[float, typer.Option(help="1 = no guidance.")] = 2.0,
+    guidance_scale: Annotated[float, typer.Option(help="1 = no guidance.")] = 6.0,
     guidance_rank: Annotated[
         str, typer.Option(help="Guide away from the ancestor at this rank; `coarsest`, or `unconditional`.")
     ] = "unconditional",

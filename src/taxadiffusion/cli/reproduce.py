@@ -31,7 +31,7 @@ def reproduce(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of every method, each with its own seed.")] = 3,
     per_taxon: Annotated[int, typer.Option(min=1, help="Images of each taxon from each training.")] = 10,
-    guidance_scale: Annotated[float, typer.Option(help="The same for every method.")] = 2.0,
+    guidance_scale: Annotated[float, typer.Option(help="The same for every method.")] = 6.0,
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 25,
     size_px: Annotated[int, typer.Option(min=16, help="Both sides are compared at this size.")] = 64,
     method: Annotated[

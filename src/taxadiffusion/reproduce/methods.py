@@ -14,7 +14,7 @@ from taxadiffusion.stages import Strategy
 Experiment = Literal["table1", "strategies", "guidance", "rare"]
 EXPERIMENTS: tuple[Experiment, ...] = get_args(Experiment)
 
-SWEEP_SCALES = (1.5, 2.0, 3.0)
+SWEEP_SCALES = (3.0, 6.0, 9.0)
 SWEEP_INTERVALS = ((0.0, 0.6), (0.4, 1.0))
 """Guidance only near the picture, and only near the noise; 0 is clean."""
 

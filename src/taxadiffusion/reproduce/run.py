@@ -17,7 +17,7 @@ from taxadiffusion.evaluate.run import Networks, evaluate
 from taxadiffusion.evaluate.run import Settings as Measuring
 from taxadiffusion.evaluate.scores import Results
 from taxadiffusion.generation import Sampling
-from taxadiffusion.guidance import Guidance
+from taxadiffusion.guidance import DEFAULT_SCALE, Guidance
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.reproduce.leave_out import NUM_IMAGES, species_to_leave_out, thinned
 from taxadiffusion.reproduce.methods import Experiment, Method, methods_of
@@ -34,7 +34,7 @@ class Options:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of training; every strategy is trained once with each."""
     per_taxon: int = 10
-    guidance_scale: float = 2.0
+    guidance_scale: float = DEFAULT_SCALE
     num_steps: int = 25
     size_px: int = 64
     methods: tuple[str, ...] = ()
