@@ -16,7 +16,7 @@ from taxadiffusion.backbone import Backbone
 from taxadiffusion.condition import TaxonomyConditioner, TaxonomySettings
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import DataError, SettingsError
-from taxadiffusion.guidance import Guidance
+from taxadiffusion.guidance import DEFAULT_SCALE, Guidance
 from taxadiffusion.lora import LoRASettings, lora_parameters
 from taxadiffusion.names import Lineage
 from taxadiffusion.pipeline import TaxaDiffusionPipeline
@@ -57,9 +57,11 @@ def pipeline(folder: Path) -> TaxaDiffusionPipeline:
 
 
 def test_it_is_the_sampler(pipeline: TaxaDiffusionPipeline) -> None:
-    images = pipeline("Zanclus cornutus", num_inference_steps=2, num_images_per_taxon=2, seed=4).images
-    guidance = Guidance(9.0, "order")
-    requests = [Request(TAXA[1], seed, guidance) for seed in (4, 5)]
+    asked = {"num_inference_steps": 2, "num_images_per_taxon": 2, "seed": 4}
+    images = pipeline("Zanclus cornutus", **asked).images
+    images += pipeline("Zanclus cornutus", guidance_scale=9.0, guidance_rank="coarsest", **asked).images
+    guidances = (Guidance(DEFAULT_SCALE), Guidance(9.0, "order"))
+    requests = [Request(TAXA[1], seed, guidance) for guidance in guidances for seed in (4, 5)]
     for image, sample in zip(images, Sampler(pipeline.adapter.denoiser)(requests, num_steps=2), strict=True):
         assert np.array_equal(np.asarray(image).transpose(2, 0, 1), sample.image)
 
@@ -78,8 +80,9 @@ def test_rank_and_guidance_rank_mean_what_they_say(pipeline: TaxaDiffusionPipeli
         return pipeline(taxon, num_inference_steps=2, output_type="np", **kwargs).images  # type: ignore[arg-type,no-any-return]
 
     assert np.array_equal(draw("Zanclus cornutus", rank="genus"), draw("Zanclus"))
-    vanilla, taxonomy = draw("Zanclus", guidance_rank="unconditional"), draw("Zanclus")
+    vanilla, taxonomy = draw("Zanclus", guidance_rank="unconditional"), draw("Zanclus", guidance_rank="coarsest")
     assert not np.array_equal(vanilla, taxonomy)
+    assert np.array_equal(vanilla, draw("Zanclus"))
     one = torch.Generator().manual_seed(3)
     two = torch.Generator().manual_seed(3)
     assert np.array_equal(draw("Zanclus", generator=one), draw("Zanclus", generator=two))
@@ -104,7 +107,8 @@ def test_stock_diffusers_draws_the_same_from_exported_conditions(
         output_type="latent",
     ).images
     expected = pipeline.adapter.denoiser.backbone.decode(latents)[0].astype(int)
-    own = pipeline("Zanclus cornutus", num_inference_steps=3, seed=2, output_type="np").images[0] * 255
+    asked = {"num_inference_steps": 3, "seed": 2, "guidance_scale": 9.0, "guidance_rank": "coarsest"}
+    own = pipeline("Zanclus cornutus", output_type="np", **asked).images[0] * 255
     assert np.abs(own.round().astype(int).transpose(2, 0, 1) - expected).max() <= 2
 
 
