@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks.measure import Clock, Ratio, interleaved, timed
-from benchmarks.ours import OurStep, build_caches, longest_name, our_pictures
+from benchmarks.ours import OurStep, UncachedStep, build_caches, longest_name, our_pictures
 from benchmarks.peers import DiffusersLoRAStep, PublishedStep, published_pictures
 from benchmarks.roofline import Roofline, roofline
 from benchmarks.workload import RANKS, Workload, without_dropout
@@ -54,6 +54,7 @@ def compare(workload: Workload, folder: Path, num_pairs: int, clock: Clock) -> C
     published = PublishedStep(workload)
     ours = OurStep(workload, folders[None])
     ratios = list(training(workload, published, ours, num_pairs, clock))
+    ratios += caches(workload, UncachedStep(workload, folders[None]), ours, num_pairs, clock)
     rooflines = {}
     for stage in (workload.stages()[0], workload.stages()[-1]):
         ours.begin(stage)
@@ -79,6 +80,14 @@ def training(
     yield interleaved(f"train_stage0_vs_diffusers_lora{workload.suffix}", lora, ours, num_pairs, clock)
 
 
+def caches(workload: Workload, off: UncachedStep, on: OurStep, num_pairs: int, clock: Clock) -> Iterator[Ratio]:
+    """Latents and name states computed in every step against read: all else is the same code."""
+    first, last = workload.stages()[0], workload.stages()[-1]
+    for label, stage in (("stage0", first), ("last_stage", last)):
+        begin_alike(off, on, stage)
+        yield interleaved(f"train_{label}_caches_off_vs_on{workload.suffix}", off, on, num_pairs, clock)
+
+
 def trimmed(
     workload: Workload, published: PublishedStep, ours: OurStep, num_pairs: int, clock: Clock
 ) -> Iterator[Ratio]:
@@ -94,7 +103,7 @@ def trimmed(
     yield interleaved(f"train_stage0_vs_diffusers_lora_trimmed{workload.suffix}", lora, ours, num_pairs, clock)
 
 
-def begin_alike(published: PublishedStep, ours: OurStep, stage: Stage) -> None:
+def begin_alike(published: PublishedStep | UncachedStep, ours: OurStep, stage: Stage) -> None:
     """Both at the start of a stage, with the same weights. Raises `NotTheSameError` where losses differ."""
     ours.denoiser.load_state(published.denoiser.state(), "the published step")
     published.begin(stage)

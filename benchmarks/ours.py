@@ -82,6 +82,29 @@ class OurStep:
         return float(loss.detach())
 
 
+class _EveryTime:
+    """Token states straight from the text encoder."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.width, self.num_tokens = backbone.text_width, backbone.num_text_tokens
+        self.content_hash = backbone.text_hash
+        self.encoder = backbone.text
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        return self.encoder(texts)
+
+
+class UncachedStep(OurStep):
+    """Our step with both caches off: the VAE encodes the images and the text encoder the names, every time."""
+
+    def __init__(self, workload: Workload, folder: Path) -> None:
+        super().__init__(workload, folder)
+        self.denoiser.conditioner.states = _EveryTime(self.backbone)
+
+    def batch(self) -> Batch:
+        return Batch(self.backbone.encode(self.workload.images()), self.lineages, self.noise, self.timesteps)
+
+
 def our_pictures(step: OurStep, requests: Sequence[Request], num_steps: int) -> list[Sample]:
     sampler = Sampler(step.denoiser, size_px=step.workload.size_px)
     return list(sampler(requests, num_steps=num_steps, batch_size=step.workload.sampling_batch))
