@@ -38,7 +38,8 @@ OnProgress = Callable[[str, int, int], None]
 """Told what is being done, how much is done, and of how much."""
 
 SHIPPED = "reef-fish"
-GUIDANCE = Guidance(DEFAULT_SCALE)
+GALLERY_GUIDANCE = Guidance(DEFAULT_SCALE)
+CLADE_GUIDANCE = Guidance(2.0)  # traits are measured on these pictures, and more guidance overdraws them
 _NUM_CALIBRATION = 2000  # simulated pictures the trait meter is fitted on
 
 Images = NDArray[np.uint8]
@@ -161,10 +162,10 @@ def _pictures(
 
 def _gallery(adapter: Adapter, out: Path, size: Size, on_progress: OnProgress) -> Gallery:
     species = species_of(adapter)
-    grid = [Request(lineage, seed, GUIDANCE) for lineage in species for seed in range(size.gallery_columns)]
+    grid = [Request(lineage, seed, GALLERY_GUIDANCE) for lineage in species for seed in range(size.gallery_columns)]
     chosen = species[:: max(1, len(species) // size.strip_taxa)][: size.strip_taxa]
     strip = [
-        Request(lineage.truncated(rank), 100 + k, GUIDANCE)
+        Request(lineage.truncated(rank), 100 + k, GALLERY_GUIDANCE)
         for k, lineage in enumerate(chosen)
         for rank in lineage.ranks
     ]
@@ -174,7 +175,7 @@ def _gallery(adapter: Adapter, out: Path, size: Size, on_progress: OnProgress) -
     for request in grid:
         rows.setdefault(request.lineage, []).append(made[request])
     strips = {
-        lineage: [made[Request(lineage.truncated(rank), 100 + k, GUIDANCE)] for rank in lineage.ranks]
+        lineage: [made[Request(lineage.truncated(rank), 100 + k, GALLERY_GUIDANCE)] for rank in lineage.ranks]
         for k, lineage in enumerate(chosen)
     }
     return Gallery(rows, strips)
@@ -184,7 +185,7 @@ def _clade(out: Path, seed: int, size: Size, on_progress: OnProgress) -> Clade:
     grown = SimulatedClade.grow(seed, size.num_species)
     adapter = open_model(str(out / "run"))
     ranks = adapter.card.ranks
-    guidance = GUIDANCE
+    guidance = CLADE_GUIDANCE
     requests = [
         Request(lineage.truncated(rank), index, guidance)
         for rank in ranks
