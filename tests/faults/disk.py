@@ -12,7 +12,7 @@ from pathlib import Path
 
 from taxadiffusion import checkpoint
 from taxadiffusion.errors import CheckpointError
-from tests.faults.harness import Plan, Recorder, folder
+from tests.faults.harness import Plan, Recorder, folder, fork
 from tests.faults.training import Job, Reference, undisturbed
 
 _MESSAGE = re.compile(r"error: (?P<path>\S+): .*needs [\d,]+ bytes, [\d,]+ are free")
@@ -97,7 +97,7 @@ def small_disk(recorder: Recorder, seed: int, num_bytes: int, reference: Referen
         try:
             with recorder.case(label, seed, "exit 4, message, earlier commits verify, equal bits after") as case:
                 chosen = job(place / "disk" / "run")
-                child = chosen.start()
+                child = fork(chosen.run, place)  # what it says must not need the full disk
                 code = child.wait()
                 check_stopped(chosen, code, child.output(), max(chosen.noted("Committed"), default=0))
                 subprocess.run(["mount", "-o", "remount,size=64m", str(place / "disk")], check=True)
