@@ -1,9 +1,10 @@
 """Name generated images by a linear probe fitted on real training photographs: the number a model is chosen by.
 
-    python -m training.probe --real PREPARED --generated DIR [DIR …] --onnx FILE [--size-px 64] [--cache DIR]
+    python -m training.probe --real PREPARED --onnx FILE [--base DIR] [--generated DIR …] [--size-px 64] [--cache DIR]
 
-Prints balanced accuracy at every rank, real test photographs beside it, the ten rarest species alone, and what each
-species is taken for.
+Prints balanced accuracy at every rank, real test photographs beside it (with --base also after a pass through that
+base's autoencoder, the most that images from it can reach), the ten rarest species alone, and what each species is
+taken for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from taxadiffusion.backbone import Backbone
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.evaluate.naming import Namer, balanced_accuracy
 from taxadiffusion.evaluate.pictures import generated_folder, photographs
@@ -48,6 +52,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path, required=True, help="prepared data set")
     parser.add_argument("--generated", type=Path, nargs="*", default=[], help="folders with images and metadata.csv")
     parser.add_argument("--onnx", type=Path, required=True, help="feature network")
+    parser.add_argument("--base", help="also name the test photographs as this base's autoencoder gives them back")
     parser.add_argument("--size-px", type=int, default=64)
     parser.add_argument("--cache", type=Path, default=Path("runs/features"), help="where features are kept")
     options = parser.parse_args()
@@ -58,7 +63,13 @@ def main() -> None:
     train = photographs(dataset, "train", RANKS)
     namer = Namer.fit(train.features(extractor, options.size_px), train.lineages)
     rarest = namer.rarest("species", 10)
-    sets = [photographs(dataset, "test", RANKS), *(generated_folder(folder, RANKS) for folder in options.generated)]
+    test = photographs(dataset, "test", RANKS)
+    if options.base:
+        backbone = Backbone.load(options.base)
+        passed = [backbone.decode(backbone.encode(batch)) for batch in test.images(options.size_px)]
+        predicted = namer(np.concatenate([extractor(batch) for batch in passed]))
+        print_scores(f"{test.name} through {options.base}", predicted, test.lineages, rarest)
+    sets = [test, *(generated_folder(folder, RANKS) for folder in options.generated)]
     for everything in sets:
         # images asked for at a coarser rank are no attempt at a species
         pictures = everything.select([i for i, lineage in enumerate(everything.lineages) if lineage in set(namer.taxa)])

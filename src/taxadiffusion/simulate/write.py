@@ -88,7 +88,7 @@ def read_clade(folder: Path) -> Clade:
         raise DataError(
             f"{path}: no recipe of a simulated clade ({error}); give the folder that `simulate` wrote"
         ) from error
-    if not set(ranks) <= set(RANKS):
+    if any(rank not in RANKS for rank in ranks):
         raise DataError(f"{path}: unknown ranks {', '.join(map(str, ranks))}")
     return Clade.grow(seed, num_species, ranks)
 
