@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
+from taxadiffusion.attention import Conditions
 from taxadiffusion.backbone import Backbone
 from taxadiffusion.base import resolve_base
 from taxadiffusion.errors import CheckpointError, NonFiniteError, SettingsError
@@ -279,3 +280,48 @@ def test_a_base_nobody_can_find_is_one_clear_error(tmp_path: Path, monkeypatch: 
     (base / "scheduler" / "scheduler_config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"scheduler_config\.json is not readable JSON"):
         Backbone.load(str(base))
+
+
+def test_keys_and_values_of_distinct_conditions_give_the_same_predictions_and_gradients(base: Path) -> None:
+    backbone = with_lora(base)
+    noisy, timesteps, states = inputs()
+    noisy, timesteps = noisy.repeat(2, 1, 1, 1), timesteps.repeat(2)
+    conditions = Conditions(states.requires_grad_(True), torch.tensor([1, 0, 1, 1]))
+    lora = list(lora_parameters(backbone.unet).values())
+    for parameter in lora:
+        parameter.requires_grad_(True)
+    found = []
+    for condition in (conditions.expanded(), conditions):
+        prediction = backbone(noisy, timesteps, condition)
+        found.append((prediction, *torch.autograd.grad(prediction.square().sum(), [conditions.states, *lora])))
+    for apart, shared in zip(*found, strict=True):
+        torch.testing.assert_close(shared, apart, rtol=1e-4, atol=1e-4)
+
+
+def test_keys_and_values_are_computed_once_for_each_distinct_condition_and_kept_where_asked(base: Path) -> None:
+    backbone = Backbone.load(str(base))
+    seen: list[int] = []
+    projection = next(m.to_k for name, m in backbone.unet.named_modules() if name.endswith("attn2"))
+    projection.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
+    noisy, timesteps, states = inputs()
+    rows = torch.tensor([0, 0])
+    with torch.no_grad():
+        backbone(noisy, timesteps, Conditions(states[:1], rows))
+        kept = Conditions(states[:1], rows, kept={})
+        first, again = (backbone(noisy, timesteps, kept) for _ in range(2))
+        backbone(noisy, timesteps, states)
+    assert seen == [1, 1, 2]
+    assert torch.equal(first, again)
+
+
+def test_a_base_whose_attention_does_more_gets_each_samples_condition(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "base")
+    config = tmp_path / "base" / "unet" / "config.json"
+    settings = json.loads(config.read_text()) | {"cross_attention_norm": "layer_norm"}
+    UNet2DConditionModel.from_config(settings).save_pretrained(tmp_path / "base" / "unet")
+    backbone = Backbone.load(str(tmp_path / "base"))
+    noisy, timesteps, states = inputs()
+    conditions = Conditions(states, torch.tensor([1, 1]))
+    with torch.no_grad():
+        expected = backbone(noisy, timesteps, conditions.expanded())
+        assert torch.equal(backbone(noisy, timesteps, conditions), expected)

@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from taxadiffusion.attention import Conditions, Current, share_attention
 from taxadiffusion.base import component_hash, joined_hash, read_json, resolve_base
 from taxadiffusion.decoupled import add_decoupled_attention
 from taxadiffusion.errors import CheckpointError, NonFiniteError, SettingsError
@@ -49,6 +50,8 @@ class Backbone(nn.Module):
         self._text_config = read_json(path / "text_encoder" / "config.json")
         self._num_text_tokens = num_text_tokens
         self._before_merge: dict[str, Tensor] | None = None
+        self._current = Current()
+        self._shares_attention = share_attention(unet, self._current)
 
     @classmethod
     def load(
@@ -187,6 +190,7 @@ class Backbone(nn.Module):
     def add_decoupled_attention(self, num_extra: int) -> None:
         """Give a condition's last tokens their own cross-attention; nothing changes until it is trained or loaded."""
         add_decoupled_attention(self.unet, num_extra)
+        self._shares_attention = False
         self.unet.eval().requires_grad_(False)
 
     @property
@@ -204,10 +208,21 @@ class Backbone(nn.Module):
             unmerge_lora(self.unet, self._before_merge)
             self._before_merge = None
 
-    def forward(self, noisy_latents: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
-        """The U-Net's prediction, float32 (B, C, H, W), at timesteps (B,) under a condition (B, T, D)."""
+    def forward(self, noisy_latents: Tensor, timesteps: Tensor, condition: Tensor | Conditions) -> Tensor:
+        """The U-Net's prediction, float32 (B, C, H, W), at timesteps (B,).
+
+        condition: (B, T, D), or the distinct ones of the batch, whose keys and values are then computed once each.
+        """
+        if isinstance(condition, Conditions):
+            if self._shares_attention:
+                with self._current.set_to(condition):
+                    return self._predicted(noisy_latents, timesteps, condition.states)
+            condition = condition.expanded()
+        return self._predicted(noisy_latents, timesteps, condition)
+
+    def _predicted(self, noisy_latents: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
         prediction: Tensor = self.unet(
-            noisy_latents.to(self.dtype), timesteps, encoder_hidden_states=condition.to(self.device, self.dtype)
+            noisy_latents.to(self.dtype), timesteps, encoder_hidden_states=states.to(self.device, self.dtype)
         ).sample
         return prediction.float()
 

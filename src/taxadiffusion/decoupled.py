@@ -8,6 +8,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from taxadiffusion.attention import heads
+
 
 class DecoupledAttention(nn.Module):
     """Attention processor: `Attn(q, K_text, V_text) + Attn(q, K_extra, V_extra)` (Ye et al. 2023, eq. 5).
@@ -36,20 +38,16 @@ class DecoupledAttention(nn.Module):
         assert attention_mask is None
         assert temb is None
         text, extra = encoder_hidden_states[:, : -self.num_extra], encoder_hidden_states[:, -self.num_extra :]
-        query = _heads(attn.to_q(hidden_states), attn.heads)
+        query = heads(attn.to_q(hidden_states), attn.heads)
         attended = F.scaled_dot_product_attention(
-            query, _heads(attn.to_k(text), attn.heads), _heads(attn.to_v(text), attn.heads)
+            query, heads(attn.to_k(text), attn.heads), heads(attn.to_v(text), attn.heads)
         )
         weight_type = self.to_k_extra.weight.dtype
-        keys = _heads(self.to_k_extra(extra.to(weight_type)).to(query.dtype), attn.heads)
-        values = _heads(self.to_v_extra(extra.to(weight_type)).to(query.dtype), attn.heads)
+        keys = heads(self.to_k_extra(extra.to(weight_type)).to(query.dtype), attn.heads)
+        values = heads(self.to_v_extra(extra.to(weight_type)).to(query.dtype), attn.heads)
         attended = attended + F.scaled_dot_product_attention(query, keys, values)  # (B, heads, Q, inner/heads)
         joined = attended.transpose(1, 2).flatten(2)
         return attn.to_out[1](attn.to_out[0](joined))  # type: ignore[no-any-return]
-
-
-def _heads(states: Tensor, heads: int) -> Tensor:
-    return states.reshape(*states.shape[:2], heads, -1).transpose(1, 2)  # (B, heads, n, inner/heads)
 
 
 def add_decoupled_attention(unet: Any, num_extra: int) -> None:

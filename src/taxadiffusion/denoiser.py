@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from taxadiffusion.attention import Conditions
 from taxadiffusion.backbone import Backbone
 from taxadiffusion.base import check_tensors, copy_tensors
 from taxadiffusion.condition import Conditioner
@@ -97,7 +98,7 @@ class Denoiser(nn.Module):
         if encoders == [encoder_group(stage.rank)]:
             self.conditioner.begin(stage.rank)
 
-    def predict(self, noisy_latents: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
+    def predict(self, noisy_latents: Tensor, timesteps: Tensor, condition: Tensor | Conditions) -> Tensor:
         """The base's kind of prediction, float32 (B, C, H, W)."""
         prediction: Tensor = self.backbone(noisy_latents, timesteps, condition)
         return prediction
@@ -106,7 +107,7 @@ class Denoiser(nn.Module):
         """Loss of every sample, (B,): the mean square error of the prediction (METHOD, Progressive training)."""
         schedule = self.backbone.schedule
         noisy_latents = schedule.add_noise(batch.latents, batch.noise, batch.timesteps)
-        prediction = self.predict(noisy_latents, batch.timesteps, self.conditioner(batch.lineages))
+        prediction = self.predict(noisy_latents, batch.timesteps, self.conditioner.distinct(batch.lineages))
         target = schedule.target(batch.latents, batch.noise, batch.timesteps)
         losses = (prediction - target).square().flatten(1).mean(1)  # (B,)
         if self.min_snr_gamma is None:

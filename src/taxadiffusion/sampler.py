@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from taxadiffusion.attention import Conditions
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import NonFiniteError, SettingsError
 from taxadiffusion.guidance import Guidance, combined
@@ -58,7 +59,7 @@ class _Mix:
 class _Predictions:
     """What one step predicts: M conditions, the picture each belongs to and the coefficient it enters with."""
 
-    conditions: Tensor  # (M, T, D)
+    conditions: Conditions
     pictures: Tensor  # (M,)
     coefficients: Tensor  # (M,)
 
@@ -186,13 +187,18 @@ def _gathered(
 ) -> _Predictions:
     """All predictions of a step, for all pictures: where guidance does not act, the target alone."""
     entries = [
-        (conditions[mix], picture, coefficient)
+        (mix, picture, coefficient)
         for picture, (request, acts) in enumerate(zip(batch, acting, strict=True))
         for mix, coefficient in (_terms(request) if acts else ((_target(request), 1.0),))
     ]
-    states, pictures, coefficients = zip(*entries, strict=True)
+    mixes, pictures, coefficients = zip(*entries, strict=True)
+    rows = {mix: row for row, mix in enumerate(dict.fromkeys(mixes))}
     return _Predictions(
-        torch.stack(states).to(device),
+        Conditions(
+            torch.stack([conditions[mix] for mix in rows]).to(device),
+            torch.tensor([rows[mix] for mix in mixes], device=device),
+            kept={},
+        ),
         torch.tensor(pictures, device=device),
         torch.tensor(coefficients, device=device),
     )

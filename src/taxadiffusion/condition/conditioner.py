@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from taxadiffusion.attention import Conditions
 from taxadiffusion.condition.settings import ConditionerSettings
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage, Rank
@@ -32,11 +33,14 @@ class Conditioner(nn.Module, ABC):
 
     def forward(self, lineages: Sequence[Lineage]) -> Tensor:
         """(B, T, D) float32; every distinct lineage is encoded once."""
+        return self.distinct(lineages).expanded()
+
+    def distinct(self, lineages: Sequence[Lineage]) -> Conditions:
+        """The same, each distinct condition once."""
         known = [self._known(lineage) for lineage in lineages]
         unique = {lineage: index for index, lineage in enumerate(dict.fromkeys(known))}
         table = self.encode(list(unique))  # (U, T, D)
-        index = torch.tensor([unique[lineage] for lineage in known], device=table.device)
-        return table.index_select(0, index)  # (B, T, D)
+        return Conditions(table, torch.tensor([unique[lineage] for lineage in known], device=table.device))
 
     def _known(self, lineage: Lineage) -> Lineage:
         known = lineage.only(self.ranks)

@@ -84,9 +84,9 @@ class Reproduction:
         num_images = 0
         for experiment in experiments:
             for method in self._methods(experiment):
-                taxa = taxa_to_show(self.dataset, method.ranks)
-                num_images += len(taxa) * self.options.per_taxon * len(self.options.seeds)
-                models |= {model.run_dir: model for model in self._models(method)}
+                taxa, needed = taxa_to_show(self.dataset, method.ranks), self._models(method)
+                num_images += len(taxa) * self.options.per_taxon * len(needed)
+                models |= {model.run_dir: model for model in needed}
         if "rare" in experiments:
             species = species_to_leave_out(self.dataset, self.options.leave_out)
             for number in self.options.keep:
@@ -187,7 +187,9 @@ class Reproduction:
         return chosen
 
     def _models(self, method: Method) -> list[Model]:
-        return [model_of(self.config, method.strategy, seed, self.out) for seed in self.options.seeds]
+        """One a seed; one in all where nothing is trained, for the same images again would feign certainty."""
+        seeds = self.options.seeds[:1] if method.strategy == "zero_shot" else self.options.seeds
+        return [model_of(self.config, method.strategy, seed, self.out) for seed in seeds]
 
     def _thinned_models(self, number: int) -> list[Model]:
         data = self.out / "thinned" / f"keep{number}"

@@ -1,0 +1,111 @@
+"""Cross-attention whose keys and values are computed once per distinct condition, not once per sample."""
+
+# Letters: B batch, U distinct conditions, Q queries, T tokens, D width.
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from diffusers.models.attention_processor import AttnProcessor2_0
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conditions:
+    """The conditions of a batch: the distinct ones, and which of them each sample has.
+
+    kept: where keys and values may stay between calls, for as long as neither states nor weights change (sampling).
+    """
+
+    states: Tensor  # (U, T, D)
+    rows: Tensor  # (B,)
+    kept: dict[int, tuple[Tensor, Tensor]] | None = None
+
+    def expanded(self) -> Tensor:
+        """(B, T, D), one for each sample."""
+        return self.states.index_select(0, self.rows)
+
+
+class Current:
+    """The conditions of the forward pass that is going on; all attention of one U-Net shares it."""
+
+    def __init__(self) -> None:
+        self.conditions: Conditions | None = None
+
+    @contextmanager
+    def set_to(self, conditions: Conditions) -> Iterator[None]:
+        self.conditions = conditions
+        try:
+            yield
+        finally:
+            self.conditions = None
+
+    def keys_and_values(self, attn: Any, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Each (B, T, inner), of a context (U, T, D) that belongs to the current conditions, or (B, T, D) of its own."""
+        conditions = self.conditions
+        if conditions is None:
+            return attn.to_k(context), attn.to_v(context)
+        kept = conditions.kept
+        found = kept.get(id(attn)) if kept is not None else None
+        if found is None:
+            found = attn.to_k(context), attn.to_v(context)  # each (U, T, inner)
+            if kept is not None:
+                kept[id(attn)] = found
+        key, value = found
+        return key.index_select(0, conditions.rows), value.index_select(0, conditions.rows)
+
+
+class SharedAttention:
+    """Attention processor: what `AttnProcessor2_0` computes in a transformer block, keys and values shared."""
+
+    def __init__(self, current: Current) -> None:
+        self._current = current
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        """(B, Q, inner) → (B, Q, inner)."""
+        assert attention_mask is None
+        assert temb is None
+        query = heads(attn.to_q(hidden_states), attn.heads)
+        key, value = self._current.keys_and_values(attn, encoder_hidden_states)
+        attended = F.scaled_dot_product_attention(query, heads(key, attn.heads), heads(value, attn.heads))
+        return attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]
+
+
+def heads(states: Tensor, number: int) -> Tensor:
+    """(B, n, inner) → (B, heads, n, inner / heads)."""
+    return states.reshape(*states.shape[:2], number, -1).transpose(1, 2)
+
+
+def share_attention(unet: nn.Module, current: Current) -> bool:
+    """Let every cross-attention of the U-Net read `current`; False, and nothing is changed, where one does more than
+    a transformer block's plain attention."""
+    found = [module for name, module in unet.named_modules() if name.endswith("attn2")]
+    if not all(_is_plain(module) for module in found):
+        return False
+    for module in found:
+        module.set_processor(SharedAttention(current))
+    return bool(found)
+
+
+def _is_plain(attn: Any) -> bool:
+    return (
+        isinstance(attn.processor, AttnProcessor2_0)
+        and attn.group_norm is None
+        and attn.spatial_norm is None
+        and not attn.norm_cross
+        and attn.norm_q is None
+        and attn.norm_k is None
+        and not attn.residual_connection
+        and attn.rescale_output_factor == 1.0
+        and attn.added_kv_proj_dim is None
+    )
