@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.measure import Clock, Ratio, interleaved, timed
 from benchmarks.ours import OurStep, UncachedStep, build_caches, longest_name, our_pictures
-from benchmarks.peers import DiffusersLoRAStep, PublishedStep, published_pictures
+from benchmarks.peers import DiffusersLoRAStep, DiffusersPictures, PublishedStep, published_pictures
 from benchmarks.roofline import Roofline, roofline
 from benchmarks.workload import RANKS, Workload, without_dropout
 from taxadiffusion.condition import PromptConditioner, PromptSettings
@@ -136,18 +136,37 @@ def sampling(
     def theirs() -> list[np.ndarray]:
         return published_pictures(published, requests, workload.num_steps)
 
-    difference = max(
-        float(np.abs(a.astype(float) - b.image.astype(float)).mean())
-        for a, b in zip(theirs(), our_pictures(ours, requests, workload.num_steps), strict=True)
-    )
-    if difference > PICTURE_TOLERANCE[workload.precision]:
-        raise NotTheSameError(f"pictures of the same seed differ by {difference:.1f} levels of 256 on average")
-    name = f"sample_vs_published{workload.suffix}"
-    yield interleaved(name, theirs, lambda: our_pictures(ours, requests, workload.num_steps), _fewer(num_pairs), clock)
+    def mine() -> list[np.ndarray]:
+        return [sample.image for sample in our_pictures(ours, requests, workload.num_steps)]
+
+    check_pictures("the published inference", theirs(), mine(), workload.precision)
+    yield interleaved(f"sample_vs_published{workload.suffix}", theirs, mine, _fewer(num_pairs), clock)
+    ours.backbone.unmerge_lora()
+    with torch.no_grad():
+        targets = ours.denoiser.conditioner([request.lineage for request in requests])
+        bases = ours.denoiser.conditioner([request.lineage.truncated(RANKS[0]) for request in requests])
+    pipeline = DiffusersPictures(ours.backbone)
+
+    def diffusers() -> list[np.ndarray]:
+        return pipeline(
+            requests, targets, bases, workload.size_px, workload.num_steps, batch_size=workload.sampling_batch
+        )
+
+    check_pictures("StableDiffusionPipeline", diffusers(), mine(), workload.precision)
+    yield interleaved(f"sample_vs_diffusers{workload.suffix}", diffusers, mine, _fewer(num_pairs), clock)
     short = workload.requests(SHORT_GUIDANCE)
     num_steps = max(1, round(SHORT_STEPS * workload.num_steps))
     name = f"sample_fewer_evaluations_vs_published{workload.suffix}"
     yield interleaved(name, theirs, lambda: our_pictures(ours, short, num_steps), _fewer(num_pairs), clock)
+
+
+def check_pictures(
+    what: str, theirs: list[np.ndarray], mine: list[np.ndarray], precision: torch.dtype
+) -> None:
+    """Raises `NotTheSameError` where pictures of one seed differ."""
+    differences = [float(np.abs(a.astype(float) - b.astype(float)).mean()) for a, b in zip(theirs, mine, strict=True)]
+    if max(differences) > PICTURE_TOLERANCE[precision]:
+        raise NotTheSameError(f"{what}: pictures of the same seed differ by {max(differences):.1f} levels of 256")
 
 
 def _fewer(num_pairs: int) -> int:

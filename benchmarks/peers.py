@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -148,3 +149,38 @@ def published_pictures(step: PublishedStep, requests: Sequence[Request], num_ste
             latents = scheduler.step(low + request.guidance.scale * (high - low), timestep, latents).prev_sample
         pictures.append(backbone.decode(latents)[0])
     return pictures
+
+
+class DiffusersPictures:
+    """diffusers' `StableDiffusionPipeline` as it is, in full batches, with the LoRA that `load_lora_weights` leaves
+    unmerged. Conditions are given to it as `prompt_embeds`, which spares it the text encoder.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        self.pipeline = StableDiffusionPipeline(
+            vae=backbone.vae, text_encoder=backbone.text.model, tokenizer=backbone.text.tokenizer, unet=backbone.unet,
+            scheduler=backbone.schedule.scheduler(), safety_checker=None, feature_extractor=None,
+            requires_safety_checker=False,
+        )  # fmt: skip
+        self.pipeline.set_progress_bar_config(disable=True)
+
+    @torch.no_grad()
+    def __call__(
+        self, requests: Sequence[Request], targets: Tensor, bases: Tensor, size_px: int, num_steps: int, batch_size: int
+    ) -> list[NDArray[np.uint8]]:
+        """Pictures of the requests; `targets` and `bases` (pictures, T, D) are their conditions."""
+        shape = self.backbone.latent_shape_at(size_px)
+        pictures: list[NDArray[np.uint8]] = []
+        for start in range(0, len(requests), batch_size):
+            now = slice(start, start + batch_size)
+            noise = [torch.randn(shape, generator=torch.Generator().manual_seed(r.seed)) for r in requests[now]]
+            latents = self.pipeline(
+                prompt_embeds=targets[now].to(self.backbone.dtype),
+                negative_prompt_embeds=bases[now].to(self.backbone.dtype),
+                guidance_scale=requests[0].guidance.scale, num_inference_steps=num_steps,
+                latents=torch.stack(noise).to(self.backbone.dtype), height=size_px, width=size_px,
+                output_type="latent", return_dict=False,
+            )[0]  # fmt: skip
+            pictures += list(self.backbone.decode(latents))
+        return pictures

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Clock, timed
 from benchmarks.ours import OurStep
+from taxadiffusion.attention import Conditions
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class Roofline:
 
 def roofline(step: OurStep, clock: Clock, num_runs: int) -> Roofline:
     """Of the stage that `step` has begun. FLOP as torch counts them (two per multiply-add)."""
-    condition = step.denoiser.conditioner(step.lineages).detach().requires_grad_(True)
+    distinct = step.denoiser.conditioner.distinct(step.lineages)
+    condition = replace(distinct, states=distinct.states.detach().requires_grad_(True))
     latents = step.noise
 
     def forward() -> Tensor:
@@ -51,7 +53,7 @@ def roofline(step: OurStep, clock: Clock, num_runs: int) -> Roofline:
 
 
 @torch.no_grad()
-def matmul_rate(step: OurStep, condition: Tensor, clock: Clock) -> float:
+def matmul_rate(step: OurStep, condition: Conditions, clock: Clock) -> float:
     """FLOP per second of one plain product (M, K) × (K, N) for each linear layer and convolution of the U-Net."""
     shapes: list[tuple[int, int, int]] = []
 

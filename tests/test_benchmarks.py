@@ -43,6 +43,7 @@ def test_the_quick_benchmark_gives_every_ratio(workload: Workload, tmp_path: Pat
         "train_last_stage_vs_published",
         "train_stage0_vs_diffusers_lora",
         "sample_vs_published",
+        "sample_vs_diffusers",
     }
     assert all(ratio.low <= ratio.ratio <= ratio.high for ratio in found.ratios)
     assert set(found.rooflines) == {"class", "species"}
