@@ -160,9 +160,7 @@ def sampling(
     yield interleaved(name, theirs, lambda: our_pictures(ours, short, num_steps), _fewer(num_pairs), clock)
 
 
-def check_pictures(
-    what: str, theirs: list[np.ndarray], mine: list[np.ndarray], precision: torch.dtype
-) -> None:
+def check_pictures(what: str, theirs: list[np.ndarray], mine: list[np.ndarray], precision: torch.dtype) -> None:
     """Raises `NotTheSameError` where pictures of one seed differ."""
     differences = [float(np.abs(a.astype(float) - b.astype(float)).mean()) for a, b in zip(theirs, mine, strict=True)]
     if max(differences) > PICTURE_TOLERANCE[precision]:

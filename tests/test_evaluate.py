@@ -233,6 +233,26 @@ def test_training_runs_are_measured_apart(dataset: PreparedDataset, tmp_path: Pa
     assert pooled.metrics["frechet_distance"].mean == pytest.approx(single.metrics["frechet_distance"].mean, rel=0.5)
 
 
+def test_a_method_is_told_from_the_best_by_the_difference(dataset: PreparedDataset, tmp_path: Path) -> None:
+    methods = {
+        name: [generated_folder(fresh(tmp_path / name, 1, swap=name == "swapped"), RANKS)]
+        for name in ("right", "swapped")
+    }
+    results = evaluate(dataset, methods, Networks(Colours()), Settings(RANKS, size_px=32, max_reference_per_taxon=8))
+    assert results.best() == "right"
+    differences = results.differences()
+    assert list(differences) == ["swapped"]
+    assert differences["swapped"]["species"].mean == pytest.approx(
+        results.methods["right"][-1].metrics["rank_accuracy"].mean
+        - results.methods["swapped"][-1].metrics["rank_accuracy"].mean
+    )
+    assert differences["swapped"]["genus"].low <= 0 <= differences["swapped"]["genus"].high
+    write_results(results, tmp_path / "out", command="taxadiffusion evaluate x", size_px=32)
+    assert "Named right: right above each method" in (tmp_path / "out" / "tables.md").read_text()
+    document = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert document["differences"]["from"] == "right"
+
+
 def test_bad_input_gets_one_clear_message(dataset: PreparedDataset, tmp_path: Path) -> None:
     few = fresh(tmp_path / "few", 0, ("family",), per_taxon=2)
     with pytest.raises(DataError, match=r"4 images at rank family are too few .* generate 6 or more"):

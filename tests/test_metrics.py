@@ -17,7 +17,12 @@ from taxadiffusion.metrics.distribution import (
     mean_alignment,
     mean_distance,
 )
-from taxadiffusion.metrics.intervals import Interval, mean_over_taxa, statistic_within_taxa
+from taxadiffusion.metrics.intervals import (
+    Interval,
+    difference_over_taxa,
+    mean_over_taxa,
+    statistic_within_taxa,
+)
 from taxadiffusion.metrics.naming import confusions, correct_at, error_height, mean_by_taxon
 from taxadiffusion.metrics.neighbours import memorisation, nearest, overlap
 from taxadiffusion.metrics.probe import fit_probe
@@ -263,3 +268,27 @@ def test_interval_of_a_distance_is_centred_on_the_distance_of_all_images() -> No
     assert interval.low < interval.mean < interval.high
     assert Interval(0, 0, 1).overlaps(Interval(1, 1, 2))
     assert not Interval(0, 0, 1).overlaps(Interval(2, 1.1, 3))
+
+
+def test_a_difference_over_the_same_taxa_is_surer_than_two_intervals_apart() -> None:
+    rng = np.random.default_rng(0)
+    ease = rng.uniform(0, 0.8, size=20)  # some taxa are hard for both
+    better = [[(rng.random(40) < e + 0.15).astype(float)] for e in ease]
+    worse = [[(rng.random(40) < e).astype(float)] for e in ease]
+    difference = difference_over_taxa(better, worse, rng)
+    assert mean_over_taxa(better, rng).overlaps(mean_over_taxa(worse, rng))
+    assert 0 < difference.low < difference.mean < difference.high
+    assert difference.mean == pytest.approx(np.mean(better) - np.mean(worse))
+    with pytest.raises(DataError, match="the same taxa on both sides; there are 20 and 19"):
+        difference_over_taxa(better, worse[1:], rng)
+
+
+def test_a_difference_covers_the_true_one_at_least_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(120):
+        ease = rng.normal(5, 1, size=20)
+        sides = [[[rng.normal(e + rng.normal(more, 0.3), 1, size=8)] for e in ease] for more in (0.5, 0.0)]
+        interval = difference_over_taxa(*sides, rng, num_draws=400)
+        hits += interval.low <= 0.5 <= interval.high
+    assert hits / 120 >= 0.93

@@ -44,7 +44,7 @@ class Current:
             self.conditions = None
 
     def keys_and_values(self, attn: Any, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Each (B, T, inner), of a context (U, T, D) that belongs to the current conditions, or (B, T, D) of its own."""
+        """Each (B, T, inner), of a context (U, T, D) of the current conditions, or (B, T, D) where there are none."""
         conditions = self.conditions
         if conditions is None:
             return attn.to_k(context), attn.to_v(context)

@@ -116,6 +116,7 @@ class RankJudge:
                 ConfusionPair(c.true, c.predicted, c.count, c.of) for c in confusions(predicted, side.lineages)
             ),
             nearest=self._nearest(side, copied),
+            right=_by_taxon_and_run(per_image["rank_accuracy"], side),
         )
 
     def _per_image(self, side: Side, predicted: Sequence[Lineage], copied: Memorisation) -> dict[str, Floats]:
@@ -216,12 +217,17 @@ def at_most(number: int, groups: Mapping[Lineage, NDArray[np.intp]], rng: np.ran
 
 def _interval(values: NDArray[np.generic], side: Side, rng: np.random.Generator) -> Interval:
     """The mean over taxa and runs of (N,) values. A taxon that a run lacks makes it a `DataError`."""
+    return mean_over_taxa(list(_by_taxon_and_run(values, side).values()), rng)
+
+
+def _by_taxon_and_run(values: NDArray[np.generic], side: Side) -> dict[Lineage, tuple[NDArray[np.floating], ...]]:
+    """(N,) values by taxon, then by run."""
     runs = np.array(side.runs)
     numbers = np.asarray(values, dtype=np.float64)
-    return mean_over_taxa(
-        [[numbers[rows[runs[rows] == run]] for run in sorted(set(side.runs))] for rows in side.groups().values()],
-        rng,
-    )
+    return {
+        taxon: tuple(numbers[rows[runs[rows] == run]] for run in sorted(set(side.runs)))
+        for taxon, rows in side.groups().items()
+    }
 
 
 def _unit(features: Floats) -> NDArray[np.floating]:

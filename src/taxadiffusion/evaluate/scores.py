@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from taxadiffusion.metrics.intervals import Interval
+import numpy as np
+from numpy.typing import NDArray
+
+from taxadiffusion.metrics.intervals import Interval, difference_over_taxa
 from taxadiffusion.names import Lineage, Rank
 
 BUCKETS: tuple[tuple[str, int, int | None], ...] = (
@@ -86,6 +89,8 @@ class RankScores:
     """The pairs nearest to each other, nearest first."""
     traits: Mapping[str, float] = field(default_factory=dict)
     """Of a simulated clade: what the images tell of each species' true traits (`TraitScores.of_species`)."""
+    right: Mapping[Lineage, tuple[NDArray[np.floating], ...]] = field(default_factory=dict)
+    """By taxon and run: 1 for each image named right, 0 for the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +130,33 @@ class Results:
                 method: {s.rank: {name: asdict(i) for name, i in s.metrics.items()} for s in ranks}
                 for method, ranks in named.items()
             },
+            "differences": {
+                "from": self.best(),
+                "rank_accuracy": {
+                    method: {rank: asdict(i) for rank, i in found.items()}
+                    for method, found in self.differences().items()
+                },
+            },
             "details": {method: {s.rank: _details(s) for s in ranks} for method, ranks in named.items()},
         }
+
+    def best(self) -> str:
+        """The method that is named right most often at the finest rank it has."""
+        return max(self.methods, key=lambda name: self.methods[name][-1].metrics["rank_accuracy"].mean)
+
+    def differences(self) -> dict[str, dict[Rank, Interval]]:
+        """How much more often the best method is named right than each other one, where they show the same taxa."""
+        best = {scores.rank: scores.right for scores in self.methods[self.best()]}
+        found: dict[str, dict[Rank, Interval]] = {}
+        for name, ranks in self.methods.items():
+            rng = np.random.default_rng(self.protocol.seed)
+            pairs = {s.rank: (best[s.rank], s.right) for s in ranks if name != self.best() and s.rank in best}
+            found[name] = {
+                rank: difference_over_taxa([ours[t] for t in ours], [theirs[t] for t in ours], rng)
+                for rank, (ours, theirs) in pairs.items()
+                if set(ours) == set(theirs)
+            }
+        return {name: intervals for name, intervals in found.items() if intervals}
 
 
 def _details(scores: RankScores) -> dict[str, Any]:

@@ -34,6 +34,11 @@ REAL = "real test photographs"
 FIRST = ("rank_accuracy", "frechet_distance", "kernel_distance", "lpips_to_real", "alignment", "trait_error", "copies")
 """Metrics that a page shows at once; the others are folded away."""
 
+DIFFERENCE = (
+    "Difference of the shares, with an interval of its own: taxa are drawn for both methods together, since some are "
+    "hard for each. An interval above 0 tells them apart even where their own intervals overlap."
+)
+
 
 def method_tables(results: Results) -> dict[str, tuple[list[str], list[list[Cell]]]]:
     """For each metric present: header and rows (methods, then real photographs) of a table with a column per rank."""
@@ -53,7 +58,7 @@ def method_tables(results: Results) -> dict[str, tuple[list[str], list[list[Cell
 
 def evaluation_sections(results: Results, *, command: str, size_px: int) -> tuple[Section, ...]:
     """The whole report of an evaluation; pictures are read from where `results` says they lie."""
-    best = best_method(results)
+    best = results.best()
     finest = results.methods[best][-1]
     return (
         Section("At a glance", _glance(results, best)),
@@ -67,11 +72,6 @@ def evaluation_sections(results: Results, *, command: str, size_px: int) -> tupl
     )
 
 
-def best_method(results: Results) -> str:
-    """The method that is named right most often at the finest rank it has."""
-    return max(results.methods, key=lambda name: results.methods[name][-1].metrics["rank_accuracy"].mean)
-
-
 def write_tables(results: Results, out: Path) -> None:
     """`tables.md` and `tables.tex` in `out`: one table a metric, figures with their intervals."""
     markdown, latex = [], []
@@ -80,6 +80,12 @@ def write_tables(results: Results, out: Path) -> None:
         rows = [[f"{c.value} ({c.small})" if c.small else c.value for c in row] for row in body]
         markdown.append(f"### {metric.label}\n\n{metric.meaning}\n\n{markdown_table(header, rows)}")
         latex.append(latex_table(header, rows, caption=f"{metric.label}. {metric.meaning}", label=f"tab:{key}"))
+    header, body = difference_table(results)
+    if body:
+        rows = [[f"{c.value} ({c.small})" if c.small else c.value for c in row] for row in body]
+        title = f"Named right: {results.best()} above each method"
+        markdown.insert(1, f"### {title}\n\n{DIFFERENCE}\n\n{markdown_table(header, rows)}")
+        latex.insert(1, latex_table(header, rows, caption=f"{title}. {DIFFERENCE}", label="tab:difference"))
     extractor = f"Features: {results.protocol.extractor}, sha256 {results.protocol.extractor_sha256}."
     (out / "tables.md").write_text("\n".join([f"{extractor}\n", *markdown]), encoding="utf-8")
     (out / "tables.tex").write_text("\n".join(latex), encoding="utf-8")
@@ -149,8 +155,27 @@ def metric_blocks(results: Results) -> tuple[Html, ...]:
     for metric, block in shown.items():
         if metric.key in FIRST:
             blocks += [heading(metric.label), block]
+    blocks += difference_block(results)
     rest = [part for m, block in shown.items() if m.key not in FIRST for part in (heading(m.label), block)]
     return (*blocks, folded("All other metrics", rest))
+
+
+def difference_table(results: Results) -> tuple[list[str], list[list[Cell]]]:
+    """How much more often the best method is named right: header and rows; without rows where there is one method."""
+    metric = next(m for m in METRICS if m.key == "rank_accuracy")
+    rows = [
+        [Cell(name), *(_cell(found.get(rank), metric, False) for rank in results.protocol.ranks)]
+        for name, found in results.differences().items()
+    ]
+    return ["method", *results.protocol.ranks], rows
+
+
+def difference_block(results: Results) -> list[Html]:
+    """The table above with its heading; [] where there is nothing to compare."""
+    header, rows = difference_table(results)
+    if not rows:
+        return []
+    return [heading(f"Named right: {results.best()} above each method"), table(header, rows, caption=DIFFERENCE)]
 
 
 def frequency_block(results: Results) -> tuple[Html, ...]:

@@ -15,7 +15,6 @@ from taxadiffusion.report.blocks import Cell, Picture, PictureRow, code, heading
 from taxadiffusion.report.charts import Band, IntervalRow, Series, interval_chart, line_chart
 from taxadiffusion.report.evaluation import (
     REAL,
-    best_method,
     confusion_block,
     copies_block,
     frequency_block,
@@ -83,7 +82,7 @@ def _sections(story: Story, command: str, config: Settings, size_px: int) -> lis
         sections.append(Section(_TITLES[name], tuple(blocks)))
     if "table1" in story.results:
         results = story.results["table1"]
-        best = best_method(results)
+        best = results.best()
         finest = results.methods[best][-1]
         sections += [
             Section("Common and rare taxa", (*frequency_block(results), *_by_number(results, best))),
