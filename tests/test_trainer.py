@@ -200,7 +200,11 @@ def test_conditions_are_cut_holed_or_null_in_the_stated_shares() -> None:
     seen: Counter[Lineage] = Counter()
     for step in range(400):
         draws = draw(0, step, np.arange(32), (1,))
-        seen.update(conditions([CLOWNFISH] * 32, "genus", ranks, draws, condition_dropout=0.1, rank_dropout=5 / 21))
+        seen.update(
+            conditions(
+                [CLOWNFISH] * 32, "genus", ranks, draws, condition_dropout=0.1, rank_dropout=5 / 21, truncation=0
+            )
+        )
     total = sum(seen.values())
     cut = CLOWNFISH.truncated("genus")
     assert set(seen) == {Lineage(), cut, cut.without("order"), cut.without("family")}  # never without its finest rank
@@ -212,8 +216,26 @@ def test_conditions_are_cut_holed_or_null_in_the_stated_shares() -> None:
 def test_without_dropout_the_condition_is_the_truncation() -> None:
     draws = draw(0, 0, np.arange(4), (1,))
     for rank in CLOWNFISH.ranks:
-        got = conditions([CLOWNFISH] * 4, rank, CLOWNFISH.ranks, draws, condition_dropout=0, rank_dropout=0)
+        got = conditions(
+            [CLOWNFISH] * 4, rank, CLOWNFISH.ranks, draws, condition_dropout=0, rank_dropout=0, truncation=0
+        )
         assert got == (CLOWNFISH.truncated(rank),) * 4
+
+
+def test_coarser_conditions_come_in_the_stated_share_and_each_as_often() -> None:
+    seen: Counter[Lineage] = Counter()
+    for step in range(400):
+        draws = draw(0, step, np.arange(32), (1,))
+        shares = {"condition_dropout": 0.1, "rank_dropout": 5 / 21, "truncation": 0.3}
+        seen.update(conditions([CLOWNFISH] * 32, "genus", CLOWNFISH.ranks, draws, **shares))
+        assert conditions([CLOWNFISH] * 32, "order", CLOWNFISH.ranks, draws, **shares | {"condition_dropout": 0}) == (
+            CLOWNFISH.truncated("order"),
+        ) * 32  # nothing lies above the coarsest rank
+    total = sum(seen.values())
+    for rank in ("order", "family"):
+        assert abs(seen[CLOWNFISH.truncated(rank)] / total - 0.9 * 16 / 21 * 0.3 / 2) < 0.01
+    holes = sum(seen[CLOWNFISH.truncated("genus").without(rank)] for rank in ("order", "family"))
+    assert abs(holes / total - 0.9 * 5 / 21 / 2) < 0.01
 
 
 # Learning rate

@@ -17,13 +17,16 @@ def conditions(
     *,
     condition_dropout: float,
     rank_dropout: float,
+    truncation: float,
 ) -> tuple[Lineage, ...]:
     """One condition per sample.
 
     With probability `condition_dropout` the empty lineage (it trains the null). Otherwise the lineage cut at `rank`;
     with probability `rank_dropout` one of the data's `ranks` is drawn, and if it stands above the finest one left, it
     becomes a hole. A drawn rank at or below the finest one changes nothing: leaving that out would be a truncation,
-    which is the condition of another stage (METHOD: "a hole, not a truncation").
+    which is the condition of another stage (METHOD: "a hole, not a truncation"). Of the samples that draw no rank to
+    drop, the share `truncation` is cut at one of the ranks above: a LoRA that goes on learning in later stages would
+    otherwise forget what coarser conditions look like.
     """
     chosen = []
     for index, lineage in enumerate(lineages):
@@ -34,6 +37,9 @@ def conditions(
             drawn = ranks[int(draws.hole_rank[index] * len(ranks))]
             if drawn != cut.rank:
                 cut = _with_hole(cut, drawn)
+        elif draws.hole[index] < rank_dropout + truncation * (1 - rank_dropout) and len(cut.ranks) > 1:
+            above = cut.ranks[:-1]
+            cut = _cut(cut, above[int(draws.hole_rank[index] * len(above))])
         chosen.append(cut)
     return tuple(chosen)
 

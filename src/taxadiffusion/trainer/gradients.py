@@ -86,7 +86,11 @@ class Gradients:
                 stage = stage.at(drawn_depth(self.settings.seed, batch.step, self.data.ranks))
                 self.denoiser.prepare_stage(stage)
             losses = self.losses(
-                stage, batch, condition_dropout=condition_dropout, rank_dropout=self.settings.training.rank_dropout
+                stage,
+                batch,
+                condition_dropout=condition_dropout,
+                rank_dropout=self.settings.training.rank_dropout,
+                truncation=self.settings.training.truncation,
             )
             loss = (losses * torch.from_numpy(batch.readable).to(losses)).sum() / self.share.batch_size
             if loss.requires_grad:  # else no sample reaches what the stage trains, e.g. all of them are null
@@ -110,7 +114,9 @@ class Gradients:
             faulty_rows=() if finite else tuple(self.world.gathered(faulty)),
         )
 
-    def losses(self, stage: Stage, batch: MicroBatch, *, condition_dropout: float, rank_dropout: float) -> Tensor:
+    def losses(
+        self, stage: Stage, batch: MicroBatch, *, condition_dropout: float, rank_dropout: float, truncation: float
+    ) -> Tensor:
         """Per-sample losses (b,), before a sample that could not be read is left out."""
         lineages = [self.lineage_of(taxon_id) for taxon_id in self.data.taxon_ids[batch.rows].tolist()]
         chosen = conditions(
@@ -120,6 +126,7 @@ class Gradients:
             batch.draws,
             condition_dropout=condition_dropout,
             rank_dropout=rank_dropout,
+            truncation=truncation,
         )
         device = self.world.device
         uniform = torch.from_numpy(batch.draws.timestep).float().to(device)

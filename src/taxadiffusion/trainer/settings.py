@@ -47,6 +47,7 @@ class TrainingSettings(Section):
     rank_dropout: float = Field(
         default=5 / 21, ge=0, le=1, description="samples that draw a rank to drop (paper: 5/21)"
     )
+    truncation: float = Field(default=0.0, ge=0, lt=1, description="of the others, samples cut at a coarser rank")
     timesteps: Literal["uniform", "stratified"] = Field(default="uniform", description="drawn singly (paper) or spread")
     min_snr_gamma: float | None = Field(default=None, gt=0, description="min-SNR weight (Hang et al. 2023); none: off")
     balance: float = Field(default=0.0, ge=0, le=1, description="0: by images (paper), 0.5: by square root, 1: by taxa")

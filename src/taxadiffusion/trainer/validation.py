@@ -33,7 +33,7 @@ class Validation:
         with torch.no_grad():
             for number in range(share.accumulation):
                 batch = dataset[number]
-                losses = gradients.losses(stage, batch, condition_dropout=0.0, rank_dropout=0.0)
+                losses = gradients.losses(stage, batch, condition_dropout=0.0, rank_dropout=0.0, truncation=0.0)
                 total += torch.stack([losses.sum(dtype=torch.float64), torch.tensor(float(len(losses)))]).to(total)
         world.sum_(total)
         return events.Validated(step, stage.name, float(total[0] / total[1]), int(total[1]))
