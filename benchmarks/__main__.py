@@ -26,6 +26,9 @@ PACKAGES = ("taxadiffusion", "torch", "diffusers", "transformers", "peft", "nump
 
 def main() -> int:
     args = _arguments()
+    if args.device != "cpu" and not torch.cuda.is_available():
+        print(f"--device {args.device}: this torch sees no GPU", file=sys.stderr)
+        return 2
     if args.loaded:
         torch.set_num_threads(1)  # processor time then is the time of the work
     clock = time.process_time if args.loaded else time.perf_counter
@@ -46,7 +49,7 @@ def main() -> int:
     if not args.loaded and not (after.quiet and after.agrees_with(before)):
         print(_busy("after", after), file=sys.stderr)
         return 75
-    report = _report(args.loaded, [before, after], found, memory)
+    report = _report(args, [before, after], found, memory)
     print(_table(report))
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
@@ -63,14 +66,15 @@ def _arguments() -> argparse.Namespace:
         help="report although other processes load the machine: one thread, processor time instead of elapsed time, "
         "and the report says so",
     )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; both sides of every ratio run there")
     parser.add_argument("--full-size-base", type=Path, help="where Stable Diffusion 1.5's shapes are, or are written")
     return parser.parse_args()
 
 
 def _workloads(args: argparse.Namespace, scratch: Path) -> list[Workload]:
     if args.quick:
-        return [nano(quick=True)]
-    return [nano(), full_size(args.full_size_base or scratch / "full_size")]
+        return [nano(quick=True, device=args.device)]
+    return [nano(device=args.device), full_size(args.full_size_base or scratch / "full_size", device=args.device)]
 
 
 def _memory(workload: Workload, scratch: Path) -> dict[str, float]:
@@ -95,21 +99,23 @@ def _busy(when: str, found: Calibration) -> str:
 
 
 def _report(
-    loaded: bool, calibrations: list[Calibration], found: list[Compared], memory: dict[str, float]
+    args: argparse.Namespace, calibrations: list[Calibration], found: list[Compared], memory: dict[str, float]
 ) -> dict[str, Any]:
     return {
         "machine": {
             "processor": platform.processor() or platform.machine(),
+            "device": torch.cuda.get_device_name() if args.device != "cpu" else "cpu",
             "threads": torch.get_num_threads(),
             "system": platform.system(),
             "python": platform.python_version(),
         },
         "versions": {name: version(name) for name in PACKAGES},
-        "loaded": loaded,
-        "clock": "processor time" if loaded else "elapsed time",
+        "loaded": args.loaded,
+        "clock": "processor time" if args.loaded else "elapsed time",
         "calibration": [asdict(one) for one in calibrations],
         "ratios": [asdict(ratio) for one in found for ratio in one.ratios],
         "roofline": {name: asdict(line) for one in found for name, line in one.rooflines.items()},
+        "images_per_s": {name: rate for one in found for name, rate in one.images_per_s.items()},
         "memory": memory,
     }
 
@@ -128,6 +134,7 @@ def _table(report: dict[str, Any]) -> str:
             f"{line['backward_flops'] / 1e9:.1f}, plain products {line['matmul_flops'] / 1e9:.1f} GFLOP/s; "
             f"{line['unet_share']:.0%} of the step is the U-Net"
         )
+    lines += [f"images/s {name}: {rate:.1f}" for name, rate in report["images_per_s"].items()]
     lines += [f"{name}: {value:.4g}" for name, value in report["memory"].items()]
     return "\n".join(lines)
 

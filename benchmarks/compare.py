@@ -42,6 +42,8 @@ class NotTheSameError(RuntimeError):
 class Compared:
     ratios: tuple[Ratio, ...]
     rooflines: dict[str, Roofline]
+    images_per_s: dict[str, float]
+    """Ours: training in the first and the last stage, and sampling."""
 
 
 def compare(workload: Workload, folder: Path, num_pairs: int, clock: Clock) -> Compared:
@@ -63,7 +65,7 @@ def compare(workload: Workload, folder: Path, num_pairs: int, clock: Clock) -> C
     ratios.append(_end_to_end(workload, ratios, ours, clock))
     del ours
     ratios += trimmed(workload, published, OurStep(workload, folders[short], short), num_pairs, clock)
-    return Compared(tuple(ratios), rooflines)
+    return Compared(tuple(ratios), rooflines, _images_per_s(workload, ratios))
 
 
 def training(
@@ -170,6 +172,19 @@ def check_pictures(what: str, theirs: list[np.ndarray], mine: list[np.ndarray], 
 def _fewer(num_pairs: int) -> int:
     """Sampling is long, so its pairs are fewer."""
     return max(2, num_pairs // 4)
+
+
+def _images_per_s(workload: Workload, ratios: list[Ratio]) -> dict[str, float]:
+    counts = {
+        "train_stage0_vs_published": workload.batch_size,
+        "train_last_stage_vs_published": workload.batch_size,
+        "sample_vs_published": workload.num_pictures,
+    }
+    of = {ratio.name.removesuffix(workload.suffix): ratio for ratio in ratios}
+    return {
+        f"{name.removesuffix('_vs_published')}{workload.suffix}": count / of[name].ours_s
+        for name, count in counts.items()
+    }
 
 
 def _end_to_end(workload: Workload, ratios: list[Ratio], ours: OurStep, clock: Clock) -> Ratio:

@@ -1,4 +1,4 @@
-"""Peak memory of one side's training, in a process of its own: `python -m benchmarks.memory SIDE STAGE WORKLOAD …`."""
+"""Peak memory of one side's training, in a process of its own: of the process, or of the GPU where there is one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 from benchmarks.ours import OurStep
 from benchmarks.peers import PublishedStep
 from benchmarks.workload import Workload, full_size, nano
@@ -15,24 +17,27 @@ from benchmarks.workload import Workload, full_size, nano
 
 def peak_bytes(side: str, workload: Workload, folder: Path) -> dict[str, int]:
     """Of a process that trains two steps of the last stage: as a whole, and above what importing libraries takes."""
-    command = [sys.executable, "-m", "benchmarks.memory", side, workload.suffix or "nano", workload.base, str(folder)]
+    size = workload.suffix or "nano"
+    command = [sys.executable, "-m", "benchmarks.memory", side, size, workload.base, str(folder), workload.device]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def _peak() -> int:
+def _peak(device: str) -> int:
+    if device != "cpu":
+        return int(torch.cuda.max_memory_allocated())
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts in KiB
 
 
-def main(side: str, size: str, base: str, folder: str) -> None:
-    imported = _peak()
-    workload = nano() if size == "nano" else full_size(Path(base))
+def main(side: str, size: str, base: str, folder: str, device: str) -> None:
+    imported = _peak(device)
+    workload = nano(device=device) if size == "nano" else full_size(Path(base), device=device)
     step = PublishedStep(workload) if side == "published" else OurStep(workload, Path(folder))
     step.begin(workload.stages()[-1])
     for _ in range(2):
         step()
-    print(json.dumps({"total": _peak(), "above_imports": _peak() - imported}))
+    print(json.dumps({"total": _peak(device), "above_imports": _peak(device) - imported}))
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ def longest_name(workload: Workload) -> int:
 
 def build_caches(workload: Workload, folder: Path, num_tokens: int | None) -> None:
     """Latents of the batch's images and states of every name, as the first minutes of a run write them."""
-    backbone = Backbone.load(workload.base, num_text_tokens=num_tokens)
-    backbone.encode(workload.images()).numpy().astype(np.float16).tofile(folder / _LATENTS)
+    backbone = Backbone.load(workload.base, device=workload.device, num_text_tokens=num_tokens)
+    backbone.encode(workload.images()).cpu().numpy().astype(np.float16).tofile(folder / _LATENTS)
     _states(folder, backbone)
 
 
@@ -54,7 +54,7 @@ class OurStep:
         self.workload = workload
         self.backbone = workload.backbone(workload.precision, num_tokens)
         conditioner = TaxonomyConditioner(RANKS, _states(folder, self.backbone), workload.encoders)
-        self.denoiser = Denoiser(self.backbone, conditioner)
+        self.denoiser = Denoiser(self.backbone, conditioner.to(workload.device))
         shape = (workload.batch_size, *self.backbone.latent_shape_at(workload.size_px))
         self.cache = np.memmap(folder / _LATENTS, np.float16, mode="r", shape=shape)
         self.noise, self.timesteps = noise_and_timesteps(workload, self.backbone)
@@ -67,7 +67,7 @@ class OurStep:
         self.optimiser = StageOptimiser(parameters, OptimiserSettings(), num_steps=1_000_000)
 
     def batch(self) -> Batch:
-        latents = torch.from_numpy(self.cache.astype(np.float32))  # (B, C, H, W)
+        latents = torch.from_numpy(self.cache.astype(np.float32)).to(self.workload.device)  # (B, C, H, W)
         return Batch(latents, self.lineages, self.noise, self.timesteps)
 
     def loss(self) -> Tensor:

@@ -31,7 +31,7 @@ class PublishedStep:
     def __init__(self, workload: Workload, num_tokens: int | None = None) -> None:
         self.workload = workload
         self.backbone = workload.backbone(torch.float32, num_tokens)
-        conditioner = TaxonomyConditioner(RANKS, self.backbone.text, workload.encoders)
+        conditioner = TaxonomyConditioner(RANKS, self.backbone.text, workload.encoders).to(workload.device)
         self.encoders = conditioner.encoders
         self.denoiser = Denoiser(self.backbone, conditioner)  # says what a stage trains; its forward is not used
         self.images = workload.images()
@@ -79,7 +79,7 @@ class DiffusersLoRAStep:
         self.noise, self.timesteps = noise_and_timesteps(workload, backbone)
         rank = workload.stages()[0].rank  # a longer caption costs the same: it is padded
         self.captions = [prompt(lineage.truncated(rank)) for lineage in workload.lineages()]
-        fresh = Backbone.load(workload.base, num_text_tokens=backbone.num_text_tokens)
+        fresh = Backbone.load(workload.base, device=workload.device, num_text_tokens=backbone.num_text_tokens)
         self.encoder = fresh.text
         self.vae = fresh.vae.to(backbone.dtype)
         self.text = self.encoder.model.to(backbone.dtype)
@@ -87,7 +87,7 @@ class DiffusersLoRAStep:
         self.adam = torch.optim.AdamW(self.parameters, lr=1e-4, weight_decay=1e-2)
 
     def loss(self) -> Tensor:
-        pixels = (torch.from_numpy(self.images) / 127.5 - 1.0).to(self.vae.dtype)
+        pixels = (torch.from_numpy(self.images).to(self.backbone.device) / 127.5 - 1.0).to(self.vae.dtype)
         with torch.no_grad():
             encoded = self.vae.encode(pixels).latent_dist.mode().float()  # every step
             latents = (encoded - self.backbone._shift) * self.backbone._scaling
@@ -113,7 +113,7 @@ def token_ids(encoder: TextEncoder, texts: Sequence[str]) -> Tensor:
     encoded = encoder.tokenizer(
         list(texts), padding="max_length", truncation=True, max_length=encoder.num_tokens, return_tensors="pt"
     )
-    ids: Tensor = encoded["input_ids"]
+    ids: Tensor = encoded["input_ids"].to(encoder.model.device)
     return ids
 
 
@@ -141,8 +141,8 @@ def published_pictures(step: PublishedStep, requests: Sequence[Request], num_ste
         scheduler = schedule.scheduler()
         scheduler.set_timesteps(num_steps)
         shape = backbone.latent_shape_at(step.workload.size_px)
-        latents = torch.randn(shape, generator=torch.Generator().manual_seed(request.seed))[None]
-        latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(request.seed))[None]
+        latents = noise.to(backbone.device) * getattr(scheduler, "init_noise_sigma", 1.0)
         for timestep in scheduler.timesteps:
             scaled = scheduler.scale_model_input(latents, timestep)
             low, high = backbone(torch.cat([scaled, scaled]), timestep.expand(2), both).chunk(2)
@@ -179,7 +179,7 @@ class DiffusersPictures:
                 prompt_embeds=targets[now].to(self.backbone.dtype),
                 negative_prompt_embeds=bases[now].to(self.backbone.dtype),
                 guidance_scale=requests[0].guidance.scale, num_inference_steps=num_steps,
-                latents=torch.stack(noise).to(self.backbone.dtype), height=size_px, width=size_px,
+                latents=torch.stack(noise).to(self.backbone.device, self.backbone.dtype), height=size_px, width=size_px,
                 output_type="latent", return_dict=False,
             )[0]  # fmt: skip
             pictures += list(self.backbone.decode(latents))

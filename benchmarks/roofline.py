@@ -70,8 +70,9 @@ def matmul_rate(step: OurStep, condition: Conditions, clock: Clock) -> float:
     flop = seconds = 0.0
     for shape in sorted(set(shapes)):
         rows, inner, columns = shape
-        left = torch.ones(rows, inner, dtype=step.backbone.dtype)
-        right = torch.ones(columns, inner, dtype=step.backbone.dtype).T  # as a linear layer holds it
+        kind = {"dtype": step.backbone.dtype, "device": step.backbone.device}
+        left = torch.ones(rows, inner, **kind)
+        right = torch.ones(columns, inner, **kind).T  # as a linear layer holds it
         best = min(timed(lambda a=left, b=right: a @ b, clock) for _ in range(5))
         flop += 2.0 * math.prod(shape) * shapes.count(shape)
         seconds += best * shapes.count(shape)

@@ -44,13 +44,14 @@ class Workload:
     num_steps: int
     num_taxa_sampled: int
     sampling_batch: int
+    device: str = "cpu"
 
     def stages(self) -> tuple[Stage, ...]:
         return plan("progressive", RANKS, 1)
 
     def backbone(self, dtype: torch.dtype, num_tokens: int | None = None) -> Backbone:
         """The base with a LoRA whose effect is not zero, the same for every call."""
-        backbone = Backbone.load(self.base, dtype=dtype, num_text_tokens=num_tokens)
+        backbone = Backbone.load(self.base, dtype=dtype, device=self.device, num_text_tokens=num_tokens)
         backbone.add_lora(LoRASettings())
         generator = torch.Generator().manual_seed(SEED)
         for name, parameter in sorted(backbone.unet.named_parameters()):
@@ -91,16 +92,16 @@ def _taxa() -> list[Lineage]:
 TAXA = _taxa()
 
 
-def nano(*, quick: bool = False) -> Workload:
+def nano(*, quick: bool = False, device: str = "cpu") -> Workload:
     """The shipped base at its own size."""
     return Workload(
         "", "nano", 64, 32, torch.float32, TaxonomySettings(feed_forward=683),
         num_pictures=8 if quick else 64, num_steps=5 if quick else 25, num_taxa_sampled=4 if quick else 16,
-        sampling_batch=8 if quick else 16,
+        sampling_batch=8 if quick else 16, device=device,
     )  # fmt: skip
 
 
-def full_size(folder: Path) -> Workload:
+def full_size(folder: Path, *, device: str = "cpu") -> Workload:
     """Stable Diffusion 1.5's shapes with random weights, written to `folder` if they are not there.
 
     Two pictures of two steps: the time of a picture is that of its steps and its decoding, both of which scale.
@@ -109,7 +110,7 @@ def full_size(folder: Path) -> Workload:
         write_full_size_base(folder)
     return Workload(
         "_sd15", str(folder), 256, 2, torch.bfloat16, TaxonomySettings(),
-        num_pictures=2, num_steps=2, num_taxa_sampled=1, sampling_batch=2,
+        num_pictures=2, num_steps=2, num_taxa_sampled=1, sampling_batch=2, device=device,
     )  # fmt: skip
 
 
@@ -142,7 +143,7 @@ def noise_and_timesteps(workload: Workload, backbone: Backbone) -> tuple[Tensor,
     generator = torch.Generator().manual_seed(SEED)
     noise = torch.randn(workload.batch_size, *backbone.latent_shape_at(workload.size_px), generator=generator)
     uniform = (torch.arange(workload.batch_size) + 0.5) / workload.batch_size
-    return noise, backbone.schedule.timesteps_of(uniform)
+    return noise.to(workload.device), backbone.schedule.timesteps_of(uniform).to(workload.device)
 
 
 @contextmanager

@@ -237,13 +237,14 @@ def test_random_depth_trains_one_encoder_and_the_lora(bases: dict[str, Path]) ->
     assert any(".lora_" in name for name in moved)
 
 
-def test_a_warm_start_happens_where_one_encoder_begins_and_nowhere_else(bases: dict[str, Path]) -> None:
+def test_a_warm_start_happens_where_a_rank_begins_and_nowhere_else(bases: dict[str, Path]) -> None:
     denoiser = make(bases["epsilon"], SMALL.model_copy(update={"warm_start": True}))
     before = everything(denoiser)
     for stage in (*plan("all", RANKS, 1), *plan("random", RANKS, 1), plan("progressive", RANKS, 1)[0]):
         denoiser.begin_stage(stage)
     assert not changed(before, everything(denoiser))
-    denoiser.begin_stage(plan("progressive", RANKS, 1, lora_in_every_stage=True)[1])
+    together = plan("progressive", RANKS, 1, lora_in_every_stage=True, encoders_in_every_stage=True)
+    denoiser.begin_stage(together[1])
     encoders = denoiser.state()["conditioner"]
     assert changed(before, everything(denoiser))
     for name, tensor in encoders.items():

@@ -22,6 +22,12 @@ def test_lora_in_every_stage_is_a_named_exception() -> None:
     assert all(stage.trains == ("lora", f"encoder.{stage.rank}") for stage in stages)
 
 
+def test_encoders_in_every_stage_is_a_named_exception() -> None:
+    stages = plan("progressive", RANKS, 10, encoders_in_every_stage=True)
+    assert stages[0].trains == ("lora", "encoder.order")
+    assert stages[2].trains == ("encoder.order", "encoder.family", "encoder.genus")
+
+
 @pytest.mark.parametrize("strategy", ["all", "random", "lora", "full", "class_embedding", "taxon_adapter"])
 def test_every_strategy_has_the_progressive_budget(strategy: str) -> None:
     steps = {"order": 5, "family": 7, "genus": 11, "species": 13}

@@ -228,9 +228,10 @@ def test_coarser_conditions_come_in_the_stated_share_and_each_as_often() -> None
         draws = draw(0, step, np.arange(32), (1,))
         shares = {"condition_dropout": 0.1, "rank_dropout": 5 / 21, "truncation": 0.3}
         seen.update(conditions([CLOWNFISH] * 32, "genus", CLOWNFISH.ranks, draws, **shares))
-        assert conditions([CLOWNFISH] * 32, "order", CLOWNFISH.ranks, draws, **shares | {"condition_dropout": 0}) == (
-            CLOWNFISH.truncated("order"),
-        ) * 32  # nothing lies above the coarsest rank
+        assert (
+            conditions([CLOWNFISH] * 32, "order", CLOWNFISH.ranks, draws, **shares | {"condition_dropout": 0})
+            == (CLOWNFISH.truncated("order"),) * 32
+        )  # nothing lies above the coarsest rank
     total = sum(seen.values())
     for rank in ("order", "family"):
         assert abs(seen[CLOWNFISH.truncated(rank)] / total - 0.9 * 16 / 21 * 0.3 / 2) < 0.01

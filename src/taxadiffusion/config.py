@@ -81,6 +81,9 @@ class StageSettings(Section):
     lora_in_every_stage: bool = Field(
         default=False, description="train the LoRA in every stage (paper: in the first alone)"
     )
+    encoders_in_every_stage: bool = Field(
+        default=False, description="go on training the encoders of the ranks above (paper: frozen)"
+    )
 
 
 class OutputSettings(Section):

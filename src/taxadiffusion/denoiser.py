@@ -17,7 +17,7 @@ from taxadiffusion.decoupled import decoupled_parameters
 from taxadiffusion.errors import CheckpointError, SettingsError
 from taxadiffusion.lora import lora_parameters, lora_targets
 from taxadiffusion.names import Lineage
-from taxadiffusion.stages import Stage, encoder_group
+from taxadiffusion.stages import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,7 @@ class Denoiser(nn.Module):
 
     def begin_stage(self, stage: Stage) -> None:
         """What happens to weights when a stage starts from nothing (warm start); never called when one resumes."""
-        encoders = [group for group in stage.trains if group.startswith("encoder.")]
-        if encoders == [encoder_group(stage.rank)]:
+        if stage.name == stage.rank:  # a stage of progressive training: the encoder of its rank is new
             self.conditioner.begin(stage.rank)
 
     def predict(self, noisy_latents: Tensor, timesteps: Tensor, condition: Tensor | Conditions) -> Tensor:

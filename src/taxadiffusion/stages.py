@@ -53,6 +53,7 @@ def plan(
     steps: int | Mapping[Rank, int],
     *,
     lora_in_every_stage: bool = False,
+    encoders_in_every_stage: bool = False,
 ) -> tuple[Stage, ...]:
     """The stages of a run, in order.
 
@@ -72,7 +73,11 @@ def plan(
                 name=rank,
                 rank=rank,
                 num_steps=budget[rank],
-                trains=(*(("lora",) if index == 0 or lora_in_every_stage else ()), encoder_group(rank)),
+                trains=(
+                    *(("lora",) if index == 0 or lora_in_every_stage else ()),
+                    *(encoder_group(above) for above in ranks[:index] if encoders_in_every_stage),
+                    encoder_group(rank),
+                ),
             )
             for index, rank in enumerate(ranks)
         )

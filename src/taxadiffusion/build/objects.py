@@ -54,7 +54,13 @@ def ranks_of(settings: Settings, dataset: PreparedDataset) -> tuple[Rank, ...]:
 def plan_of(settings: Settings, ranks: Sequence[Rank]) -> tuple[Stage, ...]:
     """The stages. Raises `SettingsError`."""
     stages = settings.stages
-    return plan(stages.strategy, ranks, stages.steps, lora_in_every_stage=stages.lora_in_every_stage)
+    return plan(
+        stages.strategy,
+        ranks,
+        stages.steps,
+        lora_in_every_stage=stages.lora_in_every_stage,
+        encoders_in_every_stage=stages.encoders_in_every_stage,
+    )
 
 
 def taxa_of(dataset: PreparedDataset, ranks: Sequence[Rank]) -> tuple[Lineage, ...]:
