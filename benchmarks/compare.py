@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.measure import Clock, Ratio, interleaved, timed
+from benchmarks.measure import Clock, Ratio, interleaved, interleaved_all, timed
 from benchmarks.ours import OurStep, UncachedStep, build_caches, longest_name, our_pictures
 from benchmarks.peers import DiffusersLoRAStep, DiffusersPictures, PublishedStep, published_pictures
 from benchmarks.roofline import Roofline, roofline
@@ -142,7 +142,17 @@ def sampling(
         return [sample.image for sample in our_pictures(ours, requests, workload.num_steps)]
 
     check_pictures("the published inference", theirs(), mine(), workload.precision)
-    yield interleaved(f"sample_vs_published{workload.suffix}", theirs, mine, _fewer(num_pairs), clock)
+    short = workload.requests(SHORT_GUIDANCE)
+    num_steps = max(1, round(SHORT_STEPS * workload.num_steps))
+    yield from interleaved_all(
+        theirs,
+        {
+            f"sample_vs_published{workload.suffix}": mine,
+            f"sample_fewer_evaluations_vs_published{workload.suffix}": lambda: our_pictures(ours, short, num_steps),
+        },
+        _fewer(num_pairs),
+        clock,
+    )
     ours.backbone.unmerge_lora()
     with torch.no_grad():
         targets = ours.denoiser.conditioner([request.lineage for request in requests])
@@ -156,10 +166,6 @@ def sampling(
 
     check_pictures("StableDiffusionPipeline", diffusers(), mine(), workload.precision)
     yield interleaved(f"sample_vs_diffusers{workload.suffix}", diffusers, mine, _fewer(num_pairs), clock)
-    short = workload.requests(SHORT_GUIDANCE)
-    num_steps = max(1, round(SHORT_STEPS * workload.num_steps))
-    name = f"sample_fewer_evaluations_vs_published{workload.suffix}"
-    yield interleaved(name, theirs, lambda: our_pictures(ours, short, num_steps), _fewer(num_pairs), clock)
 
 
 def check_pictures(what: str, theirs: list[np.ndarray], mine: list[np.ndarray], precision: torch.dtype) -> None:
@@ -171,7 +177,7 @@ def check_pictures(what: str, theirs: list[np.ndarray], mine: list[np.ndarray], 
 
 def _fewer(num_pairs: int) -> int:
     """Sampling is long, so its pairs are fewer."""
-    return max(2, num_pairs // 4)
+    return max(2, num_pairs // 6)
 
 
 def _images_per_s(workload: Workload, ratios: list[Ratio]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Ways to make the U-Net's forward pass faster on this machine, each in turn with the plain one.
 
-`python -m benchmarks.levers [--json FILE]`: the nano base, 32 predictions of 32 conditions, no gradients. Each variant must
-predict the same (within what its precision leaves) or is not timed. An engine that is not installed is said to be.
+`python -m benchmarks.levers [--json FILE]`: the nano base, 32 predictions of 32 conditions, no gradients. Each variant
+must predict the same (within what its precision leaves) or is not timed; one that cannot be built here says why.
 """
 
 from __future__ import annotations

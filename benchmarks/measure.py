@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,13 +32,23 @@ def interleaved(
     name: str, peer: Callable[[], object], ours: Callable[[], object], num_pairs: int, clock: Clock
 ) -> Ratio:
     """Peer, ours, peer, ours …, after one run of each that does not count."""
-    peer()
-    ours()
-    seconds = np.array([(timed(peer, clock), timed(ours, clock)) for _ in range(num_pairs)])
-    ratios = seconds[:, 0] / seconds[:, 1]
-    low, middle, high = np.percentile(ratios, [25, 50, 75])
-    peer_s, ours_s = np.median(seconds, axis=0)
-    return Ratio(name, float(middle), float(low), float(high), float(peer_s), float(ours_s), num_pairs)
+    return interleaved_all(peer, {name: ours}, num_pairs, clock)[0]
+
+
+def interleaved_all(
+    peer: Callable[[], object], ours: Mapping[str, Callable[[], object]], num_pairs: int, clock: Clock
+) -> list[Ratio]:
+    """The same for several of ours: the peer, each of ours, the peer, …"""
+    sides = [peer, *ours.values()]
+    for side in sides:
+        side()
+    seconds = np.array([[timed(side, clock) for side in sides] for _ in range(num_pairs)])
+    found = []
+    for column, name in enumerate(ours, 1):
+        low, middle, high = np.percentile(seconds[:, 0] / seconds[:, column], [25, 50, 75])
+        peer_s, ours_s = np.median(seconds[:, [0, column]], axis=0)
+        found.append(Ratio(name, float(middle), float(low), float(high), float(peer_s), float(ours_s), num_pairs))
+    return found
 
 
 def timed(work: Callable[[], object], clock: Clock) -> float:
