@@ -19,7 +19,7 @@ from benchmarks.compare import Compared, compare
 from benchmarks.measure import Calibration, calibrate
 from benchmarks.memory import peak_bytes
 from benchmarks.ours import build_caches
-from benchmarks.workload import Workload, full_size, nano
+from benchmarks.workload import Workload, faster_precision, full_size, nano
 
 PACKAGES = ("taxadiffusion", "torch", "diffusers", "transformers", "peft", "numpy")
 
@@ -38,18 +38,23 @@ def main() -> int:
         return 75
     found: list[Compared] = []
     memory: dict[str, float] = {}
+    precision: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for workload in _workloads(args, Path(scratch)):
+        workloads = _workloads(args, Path(scratch))
+        for workload in workloads:
             folder = Path(scratch) / f"caches{workload.suffix}"
             folder.mkdir()
-            found.append(compare(workload, folder, 3 if args.quick or workload.suffix else 12, clock))
-            if not args.quick:
+            precision[f"ours{workload.suffix}"] = str(workload.precision).removeprefix("torch.")
+            found.append(compare(workload, folder, 3 if args.quick else 2 if workload.suffix else 8, clock))
+            print(_table(_report(args, [before], found, memory)), file=sys.stderr, flush=True)  # should it end early
+        if not args.quick:
+            for workload in workloads:
                 memory |= _memory(workload, Path(scratch))
     after = calibrate()
     if not args.loaded and not (after.quiet and after.agrees_with(before)):
         print(_busy("after", after), file=sys.stderr)
         return 75
-    report = _report(args, [before, after], found, memory)
+    report = _report(args, [before, after], found, memory) | {"precision": precision}
     print(_table(report))
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
@@ -74,7 +79,11 @@ def _arguments() -> argparse.Namespace:
 def _workloads(args: argparse.Namespace, scratch: Path) -> list[Workload]:
     if args.quick:
         return [nano(quick=True, device=args.device)]
-    return [nano(device=args.device), full_size(args.full_size_base or scratch / "full_size", device=args.device)]
+    folder = args.full_size_base or scratch / "full_size"
+    return [
+        nano(device=args.device),
+        full_size(folder, device=args.device, precision=faster_precision(args.device)),
+    ]
 
 
 def _memory(workload: Workload, scratch: Path) -> dict[str, float]:
@@ -134,6 +143,7 @@ def _table(report: dict[str, Any]) -> str:
             f"{line['backward_flops'] / 1e9:.1f}, plain products {line['matmul_flops'] / 1e9:.1f} GFLOP/s; "
             f"{line['unet_share']:.0%} of the step is the U-Net"
         )
+    lines += [f"precision of the base, {name}: {value}" for name, value in report.get("precision", {}).items()]
     lines += [f"images/s {name}: {rate:.1f}" for name, rate in report["images_per_s"].items()]
     lines += [f"{name}: {value:.4g}" for name, value in report["memory"].items()]
     return "\n".join(lines)

@@ -36,11 +36,16 @@ def interleaved(
 
 
 def interleaved_all(
-    peer: Callable[[], object], ours: Mapping[str, Callable[[], object]], num_pairs: int, clock: Clock
+    peer: Callable[[], object],
+    ours: Mapping[str, Callable[[], object]],
+    num_pairs: int,
+    clock: Clock,
+    *,
+    warm: bool = False,
 ) -> list[Ratio]:
-    """The same for several of ours: the peer, each of ours, the peer, …"""
+    """The same for several of ours: the peer, each of ours, the peer, … `warm`: all have run before."""
     sides = [peer, *ours.values()]
-    for side in sides:
+    for side in () if warm else sides:
         side()
     seconds = np.array([[timed(side, clock) for side in sides] for _ in range(num_pairs)])
     found = []

@@ -2,7 +2,9 @@
 
 `python -m benchmarks.processes [--steps N] [--rounds N] [--json FILE]`. The real command under `accelerate launch`, one
 thread a process, the same global batch; runs of one and of two processes take turns. Efficiency is t1 / (2 · t2)
-(1 would be perfect). Only what a stage trains travels, once a step, as float32.
+(1 would be perfect). Beside them two runs that know nothing of each other, each of half the batch: what this machine's
+two cores can do at all, so t_apart / t2 is what the exchange costs. Only what a stage trains travels, once a step, as
+float32.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,36 +33,43 @@ WARM_UP = 2  # steps of each stage that are not counted
 STAGES = ("genus", "species")
 
 
-def settings_of(data: Path, out: Path, steps: int) -> dict[str, Any]:
+def settings_of(data: Path, out: Path, steps: int, batch_size: int = BATCH_SIZE) -> dict[str, Any]:
     return {
         "recipe": "best",
         "data": {"path": str(data), "ranks": list(STAGES), "cache_dir": str(data.parent / "cache")},
         "base": {"path": "nano"},
         "stages": {"steps": steps, "lora_in_every_stage": False},
-        "training": {"batch_size": BATCH_SIZE},
+        "training": {"batch_size": batch_size},
         "preview": {"num_taxa": 0},
         "output": {"path": str(out), "tensorboard": False},
         "num_threads": 1,
     }
 
 
-def train(data: Path, out: Path, steps: int, num_processes: int) -> dict[str, float]:
-    """Median seconds of a step of each stage, of a run by the launcher."""
+def started(
+    data: Path, out: Path, steps: int, num_processes: int, batch_size: int = BATCH_SIZE
+) -> subprocess.Popen[str]:
+    """A run by the launcher."""
     config = out.with_suffix(".json")
-    config.write_text(json.dumps(settings_of(data, out, steps)))  # JSON is YAML
+    config.write_text(json.dumps(settings_of(data, out, steps, batch_size)))  # JSON is YAML
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1", "--num_processes"]
     more = ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", "--no_python"]
     command = str(Path(sys.executable).with_name("taxadiffusion"))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
+    return subprocess.Popen(
         [*launcher, str(num_processes), *more, command, "train", str(config)],
         env=environment,
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    if done.returncode:
-        raise SystemExit(f"{num_processes} processes ended with {done.returncode}: {done.stderr[-2000:]}")
+
+
+def seconds_of(run: subprocess.Popen[str], out: Path) -> dict[str, float]:
+    """Median seconds of a step of each stage, when the run is done."""
+    _, errors = run.communicate()
+    if run.returncode:
+        raise SystemExit(f"{out.name} ended with {run.returncode}: {errors[-2000:]}")
     steps_done = [line for line in read_metrics(out / METRICS_FILE) if line["event"] == "StepDone"]
     return {
         stage: median(line["seconds"] for line in steps_done if line["stage"] == stage and line["stage_step"] > WARM_UP)
@@ -83,22 +93,27 @@ def main() -> int:
         prepare(folder / "clade", folder / "prepared")
         parsed: Settings = parse(settings_of(folder / "prepared", folder / "none", args.steps))
         trained = {cost.stage: cost.num_trained for cost in trial(parsed, World()).costs}
-        seconds: dict[int, list[dict[str, float]]] = {1: [], 2: []}
+        seconds: dict[str, list[dict[str, float]]] = {"one": [], "two": [], "apart": []}
         for number in range(args.rounds):
-            for num_processes in (1, 2):
-                out = folder / f"run{number}-{num_processes}"
-                seconds[num_processes].append(train(folder / "prepared", out, args.steps, num_processes))
+            for name, count in (("one", 1), ("two", 2)):
+                out = folder / f"{name}{number}"
+                seconds[name].append(seconds_of(started(folder / "prepared", out, args.steps, count), out))
+            outs = [folder / f"apart{number}-{side}" for side in "ab"]
+            runs = [started(folder / "prepared", out, args.steps, 1, BATCH_SIZE // 2) for out in outs]
+            seconds["apart"] += [seconds_of(run, out) for run, out in zip(runs, outs, strict=True)]
     report = []
     for stage in STAGES:
-        one, two = (median(run[stage] for run in seconds[count]) for count in (1, 2))
-        row = {"stage": stage, "one_s": one, "two_s": two, "efficiency": one / two / 2, "bytes": 4 * trained[stage]}
-        report.append(row)
+        one, two, apart = (median(run[stage] for run in seconds[name]) for name in ("one", "two", "apart"))
+        report.append(
+            {"stage": stage, "one_s": one, "two_s": two, "apart_s": apart, "efficiency": one / two / 2,
+             "of_what_two_runs_apart_reach": apart / two, "bytes": 4 * trained[stage]}
+        )  # fmt: skip
         print(
-            f"{stage:8}  1 process {one:.3f} s  2 processes {two:.3f} s  efficiency {row['efficiency']:.2f}  "
-            f"{row['bytes'] / 1e6:.1f} MB a step"
+            f"{stage:8}  1 process {one:.3f} s  2 processes {two:.3f} s  2 runs apart {apart:.3f} s  efficiency "
+            f"{one / two / 2:.2f}, {apart / two:.2f} of what two runs apart reach  {4 * trained[stage] / 1e6:.1f} MB"
         )
     if args.json:
-        args.json.write_text(json.dumps({"machine": before.__dict__, "stages": report}, indent=2, default=str) + "\n")
+        args.json.write_text(json.dumps({"machine": asdict(before), "stages": report}, indent=2, default=str) + "\n")
     return 0
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from benchmarks.measure import timed
 from taxadiffusion.backbone import Backbone
 from taxadiffusion.base import resolve_base
 from taxadiffusion.condition import TaxonomySettings
@@ -101,7 +103,16 @@ def nano(*, quick: bool = False, device: str = "cpu") -> Workload:
     )  # fmt: skip
 
 
-def full_size(folder: Path, *, device: str = "cpu") -> Workload:
+def faster_precision(device: str = "cpu", num_runs: int = 3) -> torch.dtype:
+    """bfloat16 where this device multiplies faster in it than in float32; a CPU without such arithmetic does not."""
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left = torch.ones(512, 512, dtype=dtype, device=device)
+        seconds[dtype] = min(timed(lambda a=left: a @ a, time.perf_counter) for _ in range(num_runs + 1))
+    return min(seconds, key=lambda dtype: seconds[dtype])
+
+
+def full_size(folder: Path, *, device: str = "cpu", precision: torch.dtype) -> Workload:
     """Stable Diffusion 1.5's shapes with random weights, written to `folder` if they are not there.
 
     Two pictures of two steps: the time of a picture is that of its steps and its decoding, both of which scale.
@@ -109,7 +120,7 @@ def full_size(folder: Path, *, device: str = "cpu") -> Workload:
     if not (folder / "model_index.json").exists():
         write_full_size_base(folder)
     return Workload(
-        "_sd15", str(folder), 256, 2, torch.bfloat16, TaxonomySettings(),
+        "_sd15", str(folder), 256, 2, precision, TaxonomySettings(),
         num_pictures=2, num_steps=2, num_taxa_sampled=1, sampling_batch=2, device=device,
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from taxadiffusion.config import Settings, parse
 from taxadiffusion.dataset import PreparedDataset, prepare
@@ -82,6 +83,12 @@ def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(clade:
     assert len(list((tmp_path / "images").rglob("*.png"))) <= work.num_images
 
     document = json.loads((tmp_path / "results.json").read_text())
+    small = json.loads((tmp_path / "summary.json").read_text())
+    assert small["table1"] == document["table1"]
+    assert "details" in document["experiments"]["table1"]
+    assert "details" not in small["experiments"]["table1"]
+    with Image.open(tmp_path / "generated.png") as sheet:
+        assert sheet.width > 2 * 16 * 2
     methods = {"zero_shot", "lora", "full", "class_embedding", "taxon_adapter", "taxadiffusion"}
     assert methods <= set(document["table1"])
     for method in methods:

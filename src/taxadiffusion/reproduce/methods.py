@@ -70,6 +70,7 @@ def _table1(ranks: tuple[Rank, ...], scale: float) -> tuple[Method, ...]:
         Method("taxon_adapter", "taxon_adapter", null, ranks),
         Method("taxadiffusion", "progressive", null, ranks),
         Method("taxadiffusion_taxonomy_guidance", "progressive", Guidance(scale, ranks[0]), ranks),
+        Method("taxadiffusion_all", "all", null, ranks),
     )
 
 

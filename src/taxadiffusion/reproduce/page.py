@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from taxadiffusion.config import Settings, flattened
 from taxadiffusion.evaluate.scores import Results
-from taxadiffusion.images import load_image
+from taxadiffusion.images import image_grid, load_image
 from taxadiffusion.report.blocks import Cell, Picture, PictureRow, code, heading, note, picture_grid, table, text
 from taxadiffusion.report.charts import Band, IntervalRow, Series, interval_chart, line_chart
 from taxadiffusion.report.evaluation import (
@@ -42,20 +43,28 @@ INTRODUCTIONS = {
 
 
 def write_story(story: Story, out: Path, *, command: str, config: Settings, size_px: int) -> Path:
-    """`results.json`, `tables.md`, `tables.tex` for each experiment, and `report.html` in `out`; returns the report."""
+    """`results.json`, `tables.md`, `tables.tex` for each experiment, and `report.html` in `out`; returns the report.
+
+    The small form, to keep or to publish: `summary.json` (no details of single taxa and images) and `generated.png` (no
+    photographs).
+    """
     out.mkdir(parents=True, exist_ok=True)
+    experiments = {name: results.to_json() for name, results in story.results.items()}
     document = {
         "schema": 1,
         "command": command,
         "table1": table1_of(story.results),
-        "experiments": {name: results.to_json() for name, results in story.results.items()},
+        "experiments": experiments,
         "training": {
             strategy: [{"samples": b.samples, "seconds": b.seconds} for b in budgets]
             for strategy, budgets in story.budgets.items()
         },
         "config": flattened(config, trajectory_only=False),
     }
-    (out / "results.json").write_text(json.dumps(document, indent=1, ensure_ascii=False, default=str) + "\n")
+    small = {name: {k: v for k, v in found.items() if k != "details"} for name, found in experiments.items()}
+    for name, content in (("results.json", document), ("summary.json", {**document, "experiments": small})):
+        (out / name).write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+    _generated_sheet(story, size_px).save(out / "generated.png")
     for name, results in story.results.items():
         (out / name).mkdir(exist_ok=True)
         write_tables(results, out / name)
@@ -156,13 +165,33 @@ def _published(results: Results, base: str) -> list[Html]:
     return blocks
 
 
+def _picked(story: Story) -> list[int]:
+    """A few taxa of the finest rank, common to rare."""
+    counts = story.dataset.counts("train")
+    taxa = sorted(
+        (t for t in story.dataset.taxonomy.at_rank(story.ranks[-1]) if counts[t]), key=lambda t: -int(counts[t])
+    )
+    return [taxa[i] for i in np.unique(np.linspace(0, len(taxa) - 1, min(SHOWN_TAXA, len(taxa))).astype(int))]
+
+
+def _generated_sheet(story: Story, size_px: int) -> Image.Image:
+    """A row for every row of the tables: the first image of each picked taxon that it shows."""
+    lineages = [story.dataset.taxonomy.lineage(taxon).only(story.ranks) for taxon in _picked(story)]
+    images, captions = [], []
+    blank = np.full((3, size_px, size_px), 255, np.uint8)
+    for name, pictures in story.pictures.items():
+        for column, lineage in enumerate(lineages):
+            position = next((i for i, made in enumerate(pictures.lineages) if made == lineage), None)
+            images.append(blank if position is None else load_image(Path(pictures.files[position]), size_px))
+            captions.append(f"{name}: {lineage.label}" if column == 0 else lineage.label)
+    return image_grid(images, len(lineages), captions, cell_px=2 * size_px)
+
+
 def _grid(story: Story, size_px: int) -> tuple[Html, ...]:
     """A few species, common to rare: photographs, then the same seeds by each method."""
     shown = [name for name in SHOWN_METHODS if name in story.pictures]
     counts = story.dataset.counts("train")
-    finest = story.ranks[-1]
-    taxa = sorted((t for t in story.dataset.taxonomy.at_rank(finest) if counts[t]), key=lambda t: -int(counts[t]))
-    picked = [taxa[i] for i in np.unique(np.linspace(0, len(taxa) - 1, min(SHOWN_TAXA, len(taxa))).astype(int))]
+    picked = _picked(story)
     rows_of = story.dataset.rows("train")
     ids = story.dataset.taxon_ids(rows_of)
     rows = []
