@@ -142,9 +142,7 @@ RECIPES: Mapping[str, Mapping[str, Mapping[str, Json]]] = {
         "optimiser": {
             "learning_rate": 2e-3, "schedule": "cosine", "warmup_steps": 10, "final_fraction": 0.05, "ema_decay": 0.995,
         },
-        "training": {
-            "timesteps": "stratified", "balance": 0.5, "condition_dropout_later": 0.1, "truncation": 0.4,
-        },
+        "training": {"timesteps": "stratified", "balance": 0.5, "condition_dropout_later": 0.1},
         "data": {"mirror": True},
     },
 }  # fmt: skip
