@@ -46,7 +46,9 @@ def main() -> int:
             folder.mkdir()
             precision[f"ours{workload.suffix}"] = str(workload.precision).removeprefix("torch.")
             found.append(compare(workload, folder, 3 if args.quick else 2 if workload.suffix else 8, clock))
-            print(_table(_report(args, [before], found, memory)), file=sys.stderr, flush=True)  # should it end early
+            print(
+                _table(_report(args, [before], found, memory, precision)), file=sys.stderr, flush=True
+            )  # should it end early
         if not args.quick:
             for workload in workloads:
                 memory |= _memory(workload, Path(scratch))
@@ -54,7 +56,7 @@ def main() -> int:
     if not args.loaded and not (after.quiet and after.agrees_with(before)):
         print(_busy("after", after), file=sys.stderr)
         return 75
-    report = _report(args, [before, after], found, memory) | {"precision": precision}
+    report = _report(args, [before, after], found, memory, precision)
     print(_table(report))
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
@@ -108,7 +110,11 @@ def _busy(when: str, found: Calibration) -> str:
 
 
 def _report(
-    args: argparse.Namespace, calibrations: list[Calibration], found: list[Compared], memory: dict[str, float]
+    args: argparse.Namespace,
+    calibrations: list[Calibration],
+    found: list[Compared],
+    memory: dict[str, float],
+    precision: dict[str, str],
 ) -> dict[str, Any]:
     return {
         "machine": {
@@ -125,6 +131,7 @@ def _report(
         "ratios": [asdict(ratio) for one in found for ratio in one.ratios],
         "roofline": {name: asdict(line) for one in found for name, line in one.rooflines.items()},
         "images_per_s": {name: rate for one in found for name, rate in one.images_per_s.items()},
+        "precision": precision,
         "memory": memory,
     }
 
@@ -143,7 +150,7 @@ def _table(report: dict[str, Any]) -> str:
             f"{line['backward_flops'] / 1e9:.1f}, plain products {line['matmul_flops'] / 1e9:.1f} GFLOP/s; "
             f"{line['unet_share']:.0%} of the step is the U-Net"
         )
-    lines += [f"precision of the base, {name}: {value}" for name, value in report.get("precision", {}).items()]
+    lines += [f"precision of the base, {name}: {value}" for name, value in report["precision"].items()]
     lines += [f"images/s {name}: {rate:.1f}" for name, rate in report["images_per_s"].items()]
     lines += [f"{name}: {value:.4g}" for name, value in report["memory"].items()]
     return "\n".join(lines)

@@ -126,6 +126,7 @@ def main() -> int:
             built_s = time.perf_counter() - start
             difference = float((forward() - expected).std() / expected.std())
             if difference > TOLERANCE:
+                report["levers"][name] = {"refused": f"predicts something else, by {difference:.3f} of a deviation"}
                 print(f"{name:20} predicts something else (by {difference:.3f} of a standard deviation)")
                 continue
             found = interleaved(name, lambda: plain_model(*inputs), forward, 15, time.perf_counter)

@@ -1,7 +1,7 @@
 """Two gloo processes against one, on this machine: seconds of a step and bytes that travel.
 
-`python -m benchmarks.processes [--steps N] [--rounds N] [--json FILE]`. The real command under `accelerate launch`, one
-thread a process, the same global batch; runs of one and of two processes take turns. Efficiency is t1 / (2 · t2)
+`python -m benchmarks.processes [--steps N] [--rounds N] [--json FILE]`. The real command, two by `accelerate launch`,
+one thread a process, the same global batch; runs of one and of two processes take turns. Efficiency is t1 / (2 · t2)
 (1 would be perfect). Beside them two runs that know nothing of each other, each of half the batch: what this machine's
 two cores can do at all, so t_apart / t2 is what the exchange costs. Only what a stage trains travels, once a step, as
 float32.
@@ -48,28 +48,51 @@ def settings_of(data: Path, out: Path, steps: int, batch_size: int = BATCH_SIZE)
 
 def started(
     data: Path, out: Path, steps: int, num_processes: int, batch_size: int = BATCH_SIZE
-) -> subprocess.Popen[str]:
-    """A run by the launcher."""
+) -> subprocess.Popen[bytes]:
+    """A run of `num_processes`."""
     config = out.with_suffix(".json")
     config.write_text(json.dumps(settings_of(data, out, steps, batch_size)))  # JSON is YAML
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1", "--num_processes"]
-    more = ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", "--no_python"]
     command = str(Path(sys.executable).with_name("taxadiffusion"))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(
-        [*launcher, str(num_processes), *more, command, "train", str(config)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with log_of(out).open("w") as log:  # a file: a pipe could fill while another run is waited for
+        return subprocess.Popen(
+            [*launched(num_processes), command, "train", str(config)],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
 
 
-def seconds_of(run: subprocess.Popen[str], out: Path) -> dict[str, float]:
+def launched(num_processes: int) -> list[str]:
+    """What stands before a command to start it `num_processes` times; one needs no launcher.
+
+    `--cpu` would start it once, whatever the number; with `--multi_gpu` it is started as often, GPUs or not.
+    """
+    if num_processes == 1:
+        return []
+    return [
+        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1",
+        "--num_processes", str(num_processes), "--mixed_precision", "no", "--dynamo_backend", "no",
+        "--num_cpu_threads_per_process", "1", "--no_python",
+    ]  # fmt: skip
+
+
+def check_launcher() -> None:
+    """Ends the program where the launcher does not start two."""
+    says = [sys.executable, "-c", "import os; print('one of', os.environ.get('WORLD_SIZE'))"]
+    done = subprocess.run([*launched(2), *says], capture_output=True, text=True, check=False)
+    if done.stdout.count("one of 2") != 2:
+        raise SystemExit(f"the launcher did not start two processes: {done.stdout} {done.stderr[-1000:]}")
+
+
+def log_of(out: Path) -> Path:
+    return out.with_suffix(".log")
+
+
+def seconds_of(run: subprocess.Popen[bytes], out: Path) -> dict[str, float]:
     """Median seconds of a step of each stage, when the run is done."""
-    _, errors = run.communicate()
-    if run.returncode:
-        raise SystemExit(f"{out.name} ended with {run.returncode}: {errors[-2000:]}")
+    if run.wait():
+        raise SystemExit(f"{out.name} ended with {run.returncode}: {log_of(out).read_text()[-2000:]}")
     steps_done = [line for line in read_metrics(out / METRICS_FILE) if line["event"] == "StepDone"]
     return {
         stage: median(line["seconds"] for line in steps_done if line["stage"] == stage and line["stage_step"] > WARM_UP)
@@ -87,6 +110,7 @@ def main() -> int:
     if not before.quiet:
         print("other processes load this machine; two processes could not have two cores. Try again.", file=sys.stderr)
         return 75
+    check_launcher()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         simulate(folder / "clade", seed=2, num_species=12, num_images=240)

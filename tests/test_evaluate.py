@@ -240,7 +240,7 @@ def test_a_method_is_told_from_the_best_by_the_difference(dataset: PreparedDatas
     }
     results = evaluate(dataset, methods, Networks(Colours()), Settings(RANKS, size_px=32, max_reference_per_taxon=8))
     assert results.best() == "right"
-    differences = results.differences()
+    differences = results.differences
     assert list(differences) == ["swapped"]
     assert differences["swapped"]["species"].mean == pytest.approx(
         results.methods["right"][-1].metrics["rank_accuracy"].mean

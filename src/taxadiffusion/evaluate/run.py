@@ -14,7 +14,7 @@ from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.evaluate.measure import RankJudge, Side, at_most
 from taxadiffusion.evaluate.naming import Namer
 from taxadiffusion.evaluate.pictures import Pictures, photographs
-from taxadiffusion.evaluate.scores import Protocol, RankScores, Results
+from taxadiffusion.evaluate.scores import Protocol, RankScores, Results, differences_from_best
 from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.features import Extractor
 from taxadiffusion.features.bioclip import BioclipExtractor
@@ -104,7 +104,8 @@ def evaluate(
         part = part.select(at_most(settings.max_reference_per_taxon, part.groups(), rng))
         scores = judge(part, "photographs of the test split", pairs(part))
         real.append(_with_traits(scores, part, networks, settings))
-    return Results(_protocol(dataset, networks, settings), scored, tuple(real))
+    differences = differences_from_best(scored, settings.seed)
+    return Results(_protocol(dataset, networks, settings), scored, tuple(real), differences)
 
 
 def _with_traits(scores: RankScores, side: Side, networks: Networks, settings: Settings) -> RankScores:

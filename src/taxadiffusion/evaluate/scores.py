@@ -119,6 +119,8 @@ class Results:
     protocol: Protocol
     methods: Mapping[str, tuple[RankScores, ...]]
     real: tuple[RankScores, ...]
+    differences: Mapping[str, Mapping[Rank, Interval]]
+    """How much more often the best method is named right than each other one (`differences_from_best`)."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON with `table1[method][rank][metric] = {mean, low, high}` first, details after."""
@@ -133,8 +135,7 @@ class Results:
             "differences": {
                 "from": self.best(),
                 "rank_accuracy": {
-                    method: {rank: asdict(i) for rank, i in found.items()}
-                    for method, found in self.differences().items()
+                    method: {rank: asdict(i) for rank, i in found.items()} for method, found in self.differences.items()
                 },
             },
             "details": {method: {s.rank: _details(s) for s in ranks} for method, ranks in named.items()},
@@ -142,21 +143,27 @@ class Results:
 
     def best(self) -> str:
         """The method that is named right most often at the finest rank it has."""
-        return max(self.methods, key=lambda name: self.methods[name][-1].metrics["rank_accuracy"].mean)
+        return _best(self.methods)
 
-    def differences(self) -> dict[str, dict[Rank, Interval]]:
-        """How much more often the best method is named right than each other one, where they show the same taxa."""
-        best = {scores.rank: scores.right for scores in self.methods[self.best()]}
-        found: dict[str, dict[Rank, Interval]] = {}
-        for name, ranks in self.methods.items():
-            rng = np.random.default_rng(self.protocol.seed)
-            pairs = {s.rank: (best[s.rank], s.right) for s in ranks if name != self.best() and s.rank in best}
-            found[name] = {
-                rank: difference_over_taxa([ours[t] for t in ours], [theirs[t] for t in ours], rng)
-                for rank, (ours, theirs) in pairs.items()
-                if set(ours) == set(theirs)
-            }
-        return {name: intervals for name, intervals in found.items() if intervals}
+
+def differences_from_best(methods: Mapping[str, tuple[RankScores, ...]], seed: int) -> dict[str, dict[Rank, Interval]]:
+    """How much more often the best method is named right than each other one, where they show the same taxa."""
+    winner = _best(methods)
+    best = {scores.rank: scores.right for scores in methods[winner]}
+    found: dict[str, dict[Rank, Interval]] = {}
+    for name, ranks in methods.items():
+        rng = np.random.default_rng(seed)
+        pairs = {s.rank: (best[s.rank], s.right) for s in ranks if name != winner and s.rank in best}
+        found[name] = {
+            rank: difference_over_taxa([ours[t] for t in ours], [theirs[t] for t in ours], rng)
+            for rank, (ours, theirs) in pairs.items()
+            if set(ours) == set(theirs)
+        }
+    return {name: intervals for name, intervals in found.items() if intervals}
+
+
+def _best(methods: Mapping[str, tuple[RankScores, ...]]) -> str:
+    return max(methods, key=lambda name: methods[name][-1].metrics["rank_accuracy"].mean)
 
 
 def _details(scores: RankScores) -> dict[str, Any]:

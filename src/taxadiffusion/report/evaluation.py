@@ -165,7 +165,7 @@ def difference_table(results: Results) -> tuple[list[str], list[list[Cell]]]:
     metric = next(m for m in METRICS if m.key == "rank_accuracy")
     rows = [
         [Cell(name), *(_cell(found.get(rank), metric, False) for rank in results.protocol.ranks)]
-        for name, found in results.differences().items()
+        for name, found in results.differences.items()
     ]
     return ["method", *results.protocol.ranks], rows
 
