@@ -18,7 +18,7 @@ from taxadiffusion.evaluate.scores import Protocol
 from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.guidance import Guidance
 from taxadiffusion.reproduce.leave_out import species_to_leave_out, thinned
-from taxadiffusion.reproduce.methods import EXPERIMENTS, experiments_named, methods_of
+from taxadiffusion.reproduce.methods import EXPERIMENTS, experiments_named, methods_of, settings_by_strategy
 from taxadiffusion.reproduce.page import write_story
 from taxadiffusion.reproduce.published import published
 from taxadiffusion.reproduce.run import Options, Reproduction
@@ -177,6 +177,25 @@ def test_chosen_rows_need_only_their_own_models(clade: Path, tmp_path: Path) -> 
     ]  # fmt: skip
     with pytest.raises(SettingsError, match="strategies has no row named lora; its rows: taxadiffusion, taxadiff"):
         Reproduction(settings(clade), tmp_path, Options(methods=("lora",))).plan(("strategies",))
+
+
+def test_a_strategy_may_have_settings_of_its_own(clade: Path, tmp_path: Path) -> None:
+    own = settings_by_strategy(["full:optimiser.learning_rate=0.0002", "full:seed=5", "lora:lora.rank=2"])
+    asked = Reproduction(settings(clade), tmp_path, Options(seeds=(0, 1), settings_for=own))
+    rates = {(m.strategy, m.seed): m.settings.optimiser.learning_rate for m in asked.plan(("table1",)).models}
+    assert {strategy for (strategy, _), rate in rates.items() if rate == 0.0002} == {"full"}
+    models = {m.strategy: m.settings for m in asked.plan(("table1",)).models if m.seed == 1}
+    assert models["full"].seed == 1  # the seed of a training is the comparison's
+    assert models["lora"].lora.rank == 2
+    assert models["progressive"].model_copy(update={"output": None, "stages": None}) == models["all"].model_copy(
+        update={"output": None, "stages": None}
+    )
+    for wrong in ("full=1", "whole:seed=1", "full:"):
+        with pytest.raises(SettingsError, match="STRATEGY:key=value"):
+            settings_by_strategy([wrong])
+    with pytest.raises(SettingsError, match=r"--set-for full: optimiser.learning_rat: unknown key"):
+        unknown = settings_by_strategy(["full:optimiser.learning_rat=1"])
+        Reproduction(settings(clade), tmp_path, Options(settings_for=unknown)).plan(("table1",))
 
 
 def test_the_papers_figures_stand_only_beside_the_same_protocol() -> None:

@@ -3,6 +3,8 @@
 # Letters: B batch, C latent channels, H W latent size, T tokens, D width.
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from taxadiffusion.attention import Conditions, Current, share_attention
 from taxadiffusion.base import component_hash, joined_hash, read_json, resolve_base
 from taxadiffusion.decoupled import add_decoupled_attention
+from taxadiffusion.engine import OnnxUnet
 from taxadiffusion.errors import CheckpointError, NonFiniteError, SettingsError
 from taxadiffusion.lora import LoRASettings, add_lora, merge_lora, unmerge_lora
 from taxadiffusion.schedule import NoiseSchedule
@@ -52,6 +55,7 @@ class Backbone(nn.Module):
         self._before_merge: dict[str, Tensor] | None = None
         self._current = Current()
         self._shares_attention = share_attention(unet, self._current)
+        self._engine: OnnxUnet | None = None
 
     @classmethod
     def load(
@@ -208,19 +212,33 @@ class Backbone(nn.Module):
             unmerge_lora(self.unet, self._before_merge)
             self._before_merge = None
 
+    @contextmanager
+    def on_onnxruntime(self, latent_shape: tuple[int, int, int]) -> Iterator[None]:
+        """Within: predictions for latents (C, H, W) come from ONNX Runtime, with the weights as they are on entry.
+
+        They carry no gradients. Raises `SettingsError` where that cannot be (see `OnnxUnet`).
+        """
+        self._engine = OnnxUnet(self.unet, latent_shape, self.num_text_tokens)
+        try:
+            yield
+        finally:
+            self._engine = None
+
     def forward(self, noisy_latents: Tensor, timesteps: Tensor, condition: Tensor | Conditions) -> Tensor:
         """The U-Net's prediction, float32 (B, C, H, W), at timesteps (B,).
 
         condition: (B, T, D), or the distinct ones of the batch, whose keys and values are then computed once each.
         """
         if isinstance(condition, Conditions):
-            if self._shares_attention:
+            if self._shares_attention and self._engine is None:
                 with self._current.set_to(condition):
                     return self._predicted(noisy_latents, timesteps, condition.states)
             condition = condition.expanded()
         return self._predicted(noisy_latents, timesteps, condition)
 
     def _predicted(self, noisy_latents: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
+        if self._engine is not None:
+            return self._engine(noisy_latents, timesteps, states)
         prediction: Tensor = self.unet(
             noisy_latents.to(self.dtype), timesteps, encoder_hidden_states=states.to(self.device, self.dtype)
         ).sample

@@ -176,6 +176,11 @@ def parse(value: Json, assignments: Sequence[str] = (), *, source: str = "settin
         raise SettingsError("\n".join(_message(source, fault) for fault in error.errors())) from error
 
 
+def changed(settings: Settings, assignments: Sequence[str], *, source: str) -> Settings:
+    """The same with `key=value` strings over it; its recipe is no more consulted, for every key has its value."""
+    return parse(json.loads(settings.model_dump_json()), assignments, source=source) if assignments else settings
+
+
 def flattened(settings: Settings, *, trajectory_only: bool = False) -> dict[str, Json]:
     """Dotted key → JSON value. With `trajectory_only`: the keys that two runs of equal weights must share."""
     flat: dict[str, Json] = {}

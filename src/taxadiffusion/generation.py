@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from taxadiffusion import __version__
 from taxadiffusion.adapter import Adapter
 from taxadiffusion.dataset.shards import PATIENCE_S, Shard
+from taxadiffusion.engine import EngineName
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.sampler import Request, Sampler
@@ -53,11 +54,13 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How pictures are made: solver steps, pictures a batch, and the diffusers scheduler (None: DPM-Solver++)."""
+    """How pictures are made: solver steps, pictures a batch, the diffusers scheduler (None: DPM-Solver++), and what
+    predicts: torch, or ONNX Runtime on a CPU."""
 
     num_steps: int = 25
     batch_size: int = 16
     scheduler: SamplerName | None = None
+    engine: EngineName = "torch"
 
 
 def requested_lineage(adapter: Adapter, taxon: str, rank: Rank | None = None) -> tuple[Lineage, str | None]:
@@ -101,9 +104,16 @@ def generate(
     paths = [out / _file_name(request, recipe) for request, recipe in zip(requests, recipes, strict=True)]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        sampler = Sampler(adapter.denoiser, scheduler=sampling.scheduler, size_px=adapter.card.image_size_px)
+        sampler = Sampler(
+            adapter.denoiser,
+            scheduler=sampling.scheduler,
+            size_px=adapter.card.image_size_px,
+            engine=sampling.engine,
+        )
 
         def make(chosen: Sequence[int]) -> Iterator[int]:
+            if not chosen:
+                return
             todo = [requests[i] for i in chosen]
             samples = sampler(todo, num_steps=sampling.num_steps, batch_size=sampling.batch_size)
             for i, sample in zip(chosen, samples, strict=True):
@@ -180,6 +190,7 @@ def _recipe(adapter: Adapter, model_hash: str, request: Request, sampling: Sampl
         "fraction": f"{request.fraction:g}",
         "num_steps": str(sampling.num_steps),
         "scheduler": sampling.scheduler or "default",
+        "engine": sampling.engine,
         "model_sha256": model_hash,
         "base": adapter.card.base,
         "base_sha256": adapter.card.base_hash,

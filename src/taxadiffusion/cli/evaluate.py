@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -35,6 +35,13 @@ def evaluate(
     per_taxon: Annotated[int, typer.Option(min=1, help="Images of each taxon to generate with a model.")] = 10,
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps, with a model.")] = 25,
     guidance_scale: Annotated[float, typer.Option(help="With a model; 1: none.")] = 6.0,
+    guidance_interval: Annotated[
+        tuple[float, float], typer.Option(help="With a model: where guidance acts, 0 = clean … 1 = pure noise.")
+    ] = (0.0, 1.0),
+    engine: Annotated[
+        Literal["torch", "onnxruntime"],
+        typer.Option(help="What predicts, with a model; onnxruntime is faster on a CPU."),
+    ] = "torch",
     base: Annotated[str | None, typer.Option(help="Where a model's base lies, if not where the model says.")] = None,
     guidance_rank: Annotated[str | None, typer.Option(help="Ancestor to guide from; none: the empty lineage.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="First seed of generated images; also of the bootstrap.")] = 0,
@@ -53,7 +60,12 @@ def evaluate(
             out,
             extractors=Extractors(extractor, weights, lpips, device, clade),
             ranks=[rank.strip() for rank in ranks.split(",")] if ranks else None,
-            images=ImagePlan(per_taxon, seed, Guidance(guidance_scale, guidance_rank), Sampling(steps)),
+            images=ImagePlan(
+                per_taxon,
+                seed,
+                Guidance(guidance_scale, guidance_rank, guidance_interval),
+                Sampling(steps, engine=engine),
+            ),
             base=base,
             size_px=size_px,
             command=command_line(sys.argv[1:]),

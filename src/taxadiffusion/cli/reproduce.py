@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -20,6 +20,10 @@ def reproduce(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="key=value over the file, e.g. stages.steps=500. May be repeated.")
     ] = None,
+    set_for: Annotated[
+        list[str] | None,
+        typer.Option(help="STRATEGY:key=value, for one strategy alone, e.g. full:optimiser.learning_rate=0.0002."),
+    ] = None,
     extractor: Annotated[
         str, typer.Option(help="What looks at the images: inception, bioclip or onnx:FILE.")
     ] = "inception",
@@ -33,6 +37,10 @@ def reproduce(
     per_taxon: Annotated[int, typer.Option(min=1, help="Images of each taxon from each training.")] = 10,
     guidance_scale: Annotated[float, typer.Option(help="The same for every method.")] = 6.0,
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 25,
+    engine: Annotated[
+        Literal["torch", "onnxruntime"],
+        typer.Option(help="What predicts while images are made; onnxruntime is faster on a CPU."),
+    ] = "torch",
     size_px: Annotated[int, typer.Option(min=16, help="Both sides are compared at this size.")] = 64,
     method: Annotated[
         list[str] | None, typer.Option(help="Only this row, e.g. lora. May be repeated; none: all rows.")
@@ -49,7 +57,7 @@ def reproduce(
     stop.install()  # before the slow imports below
     from taxadiffusion.config import load
     from taxadiffusion.report.command import Extractors, command_line
-    from taxadiffusion.reproduce.methods import experiments_named
+    from taxadiffusion.reproduce.methods import experiments_named, settings_by_strategy
     from taxadiffusion.reproduce.page import write_story
     from taxadiffusion.reproduce.run import Options, Reproduction
 
@@ -61,6 +69,8 @@ def reproduce(
         guidance_scale=guidance_scale,
         num_steps=steps,
         size_px=size_px,
+        engine=engine,
+        settings_for=settings_by_strategy(set_for or ()),
         methods=tuple(method or ()),
         leave_out=tuple(leave_out or ()),
     )

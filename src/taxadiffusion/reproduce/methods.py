@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -56,6 +56,20 @@ def experiments_named(name: str) -> tuple[Experiment, ...]:
     found = tuple(experiment for experiment in EXPERIMENTS if experiment == name)
     if not found:
         raise SettingsError(f"unknown experiment {name!r}; known: {', '.join(EXPERIMENTS)}, all")
+    return found
+
+
+def settings_by_strategy(assignments: Sequence[str]) -> Mapping[Strategy, tuple[str, ...]]:
+    """`STRATEGY:key=value` strings → strategy → its `key=value`. Raises `SettingsError` for an unknown strategy."""
+    found: dict[Strategy, tuple[str, ...]] = {}
+    for assignment in assignments:
+        name, _, own = assignment.partition(":")
+        strategy = next((known for known in get_args(Strategy) if known == name), None)
+        if strategy is None or not own:
+            raise SettingsError(
+                f"--set-for {assignment!r}: write it as STRATEGY:key=value, with one of {', '.join(get_args(Strategy))}"
+            )
+        found[strategy] = (*found.get(strategy, ()), own)
     return found
 
 

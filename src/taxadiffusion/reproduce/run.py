@@ -10,6 +10,7 @@ from taxadiffusion.adapter import open_model
 from taxadiffusion.build import ranks_of
 from taxadiffusion.config import Settings
 from taxadiffusion.dataset import PreparedDataset
+from taxadiffusion.engine import EngineName
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.evaluate.generation import ImagePlan, generated_pictures, taxa_to_show
 from taxadiffusion.evaluate.pictures import Pictures
@@ -22,6 +23,7 @@ from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.reproduce.leave_out import NUM_IMAGES, species_to_leave_out, thinned
 from taxadiffusion.reproduce.methods import Experiment, Method, methods_of
 from taxadiffusion.reproduce.training import Budget, Model, budget_of, model_of, seconds_to_train, trained
+from taxadiffusion.stages import Strategy
 from taxadiffusion.trainer.signals import StopSignal
 
 Progress = Callable[[str], None]
@@ -39,6 +41,10 @@ class Options:
     size_px: int = 64
     methods: tuple[str, ...] = ()
     """Only these rows of each experiment, by name; none: all."""
+    engine: EngineName = "torch"
+    """What predicts while images are made."""
+    settings_for: Mapping[Strategy, tuple[str, ...]] = field(default_factory=dict)
+    """Strategy → `key=value` of its own: what suits a LoRA need not suit a whole U-Net."""
     leave_out: tuple[str, ...] = ()
     """Species to thin out; none: chosen by their number of images."""
     keep: tuple[int, ...] = NUM_IMAGES
@@ -160,7 +166,8 @@ class Reproduction:
         progress(f"{words}: training")
         path = trained(model, stop, step)
         adapter = open_model(str(path), base=self.config.base.path)
-        plan = ImagePlan(self.options.per_taxon, 0, guidance, Sampling(self.options.num_steps))
+        sampling = Sampling(self.options.num_steps, engine=self.options.engine)
+        plan = ImagePlan(self.options.per_taxon, 0, guidance, sampling)
 
         def made(done: int, total: int) -> None:
             progress(f"{words}: image {done} of {total}")
@@ -189,11 +196,14 @@ class Reproduction:
     def _models(self, method: Method) -> list[Model]:
         """One a seed; one in all where nothing is trained, for the same images again would feign certainty."""
         seeds = self.options.seeds[:1] if method.strategy == "zero_shot" else self.options.seeds
-        return [model_of(self.config, method.strategy, seed, self.out) for seed in seeds]
+        return [self._model(method.strategy, seed) for seed in seeds]
 
     def _thinned_models(self, number: int) -> list[Model]:
         data = self.out / "thinned" / f"keep{number}"
-        return [model_of(self.config, "progressive", seed, self.out, data) for seed in self.options.seeds]
+        return [self._model("progressive", seed, data) for seed in self.options.seeds]
+
+    def _model(self, strategy: Strategy, seed: int, data: Path | None = None) -> Model:
+        return model_of(self.config, strategy, seed, self.out, own=self.options.settings_for, data=data)
 
 
 def table1_of(results: Mapping[Experiment, Results]) -> dict[str, object]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from taxadiffusion.build import train, trial
-from taxadiffusion.config import Settings
+from taxadiffusion.config import Settings, changed
 from taxadiffusion.stages import Strategy
 from taxadiffusion.trainer import events
 from taxadiffusion.trainer.signals import StopSignal
@@ -38,11 +39,21 @@ class Budget:
     seconds: float
 
 
-def model_of(base: Settings, strategy: Strategy, seed: int, out: Path, data: Path | None = None) -> Model:
+def model_of(
+    base: Settings,
+    strategy: Strategy,
+    seed: int,
+    out: Path,
+    *,
+    own: Mapping[Strategy, Sequence[str]] = MappingProxyType({}),
+    data: Path | None = None,
+) -> Model:
     """The settings of the run for one strategy and seed: those of the configuration, in its own directory in `out`.
 
-    All runs share one cache of latents and names. `data` is another prepared data set than the configuration's.
+    All runs share one cache of latents and names. own: `key=value` that a strategy alone has, e.g. its learning rate.
+    `data` is another prepared data set than the configuration's.
     """
+    base = changed(base, own.get(strategy, ()), source=f"--set-for {strategy}")
     folder = f"{strategy}-{data.name}-seed{seed}" if data else f"{strategy}-seed{seed}"
     settings = base.model_copy(
         update={
