@@ -1,4 +1,4 @@
-"""Laws of the other engine: the same pictures, the weights of the moment, and one clear message where it cannot be had."""
+"""Laws of the other engine: the same pictures, the weights of the moment, one clear message where it cannot be had."""
 
 from __future__ import annotations
 
