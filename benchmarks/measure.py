@@ -81,11 +81,20 @@ class Calibration:
     def quiet(self) -> bool:
         return self.spread <= QUIET_SPREAD and self.cpu_share >= 1 / QUIET_SPREAD
 
-    def agrees_with(self, other: Calibration) -> bool:
-        return 1 / QUIET_SPREAD <= self.seconds / other.seconds <= QUIET_SPREAD
+
+def calibrate(num_runs: int = 24, num_attempts: int = 5) -> Calibration:
+    """The first quiet calibration, else the last. A process that loads the machine shows in each of them; a virtual
+    machine's own hiccup does not last."""
+    for number in range(num_attempts):
+        found = _calibration(num_runs)
+        if found.quiet:
+            break
+        if number + 1 < num_attempts:
+            time.sleep(2.0)
+    return found
 
 
-def calibrate(num_runs: int = 24) -> Calibration:
+def _calibration(num_runs: int) -> Calibration:
     """A product of 768 × 768 matrices, `num_runs` times; another process on one of the threads' cores shows at once."""
     left = torch.ones(768, 768)
     left @ left

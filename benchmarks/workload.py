@@ -47,6 +47,8 @@ class Workload:
     num_taxa_sampled: int
     sampling_batch: int
     device: str = "cpu"
+    end_to_end_share: float = 0.0
+    """Of the end-to-end row's size, at which it is run; 0: the row is composed of the others."""
 
     def stages(self) -> tuple[Stage, ...]:
         return plan("progressive", RANKS, 1)
@@ -99,7 +101,7 @@ def nano(*, quick: bool = False, device: str = "cpu") -> Workload:
     return Workload(
         "", "nano", 64, 32, torch.float32, TaxonomySettings(feed_forward=683),
         num_pictures=8 if quick else 64, num_steps=5 if quick else 25, num_taxa_sampled=4 if quick else 16,
-        sampling_batch=8 if quick else 16, device=device,
+        sampling_batch=8 if quick else 16, device=device, end_to_end_share=1 / 400 if quick else 1 / 20,
     )  # fmt: skip
 
 
