@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -296,6 +297,37 @@ def test_keys_and_values_of_distinct_conditions_give_the_same_predictions_and_gr
         found.append((prediction, *torch.autograd.grad(prediction.square().sum(), [conditions.states, *lora])))
     for apart, shared in zip(*found, strict=True):
         torch.testing.assert_close(shared, apart, rtol=1e-4, atol=1e-4)
+
+
+def test_compiled_training_has_the_predictions_and_gradients_of_the_plain_one(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the graph that is compiled, run by autograd's own operations: to build machine code takes a minute."""
+    graphs: list[object] = []
+
+    def counting(graph: torch.fx.GraphModule, _given: object) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counting))
+    plain, compiled = with_lora(base), with_lora(base)
+    compiled.compile()
+    found = []
+    for backbone in (plain, compiled):
+        noisy, timesteps, states = inputs()
+        conditions = Conditions(states.requires_grad_(True), torch.tensor([1, 1]))
+        lora = list(lora_parameters(backbone.unet).values())
+        for parameter in lora:
+            parameter.requires_grad_(True)
+        prediction = backbone(noisy, timesteps, conditions)
+        found.append((prediction, *torch.autograd.grad(prediction.square().sum(), [states, *lora])))
+    assert graphs
+    for theirs, mine in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+    built = len(graphs)
+    with torch.no_grad():
+        compiled(*inputs())
+    assert len(graphs) == built  # what needs no gradient is not compiled
 
 
 def test_keys_and_values_are_computed_once_for_each_distinct_condition_and_kept_where_asked(base: Path) -> None:

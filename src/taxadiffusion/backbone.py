@@ -56,6 +56,7 @@ class Backbone(nn.Module):
         self._current = Current()
         self._shares_attention = share_attention(unet, self._current)
         self._engine: OnnxUnet | None = None
+        self._compiled: Any = None
 
     @classmethod
     def load(
@@ -197,6 +198,13 @@ class Backbone(nn.Module):
         self._shares_attention = False
         self.unet.eval().requires_grad_(False)
 
+    def compile(self) -> None:
+        """Compile the U-Net (torch.compile) where gradients are recorded; sampling and validation go on as without.
+
+        The first step then takes minutes, and so does that of a stage that trains other parameters than the one before.
+        """
+        self._compiled = torch.compile(self.unet.forward)
+
     @property
     def lora_is_merged(self) -> bool:
         return self._before_merge is not None
@@ -230,16 +238,22 @@ class Backbone(nn.Module):
         condition: (B, T, D), or the distinct ones of the batch, whose keys and values are then computed once each.
         """
         if isinstance(condition, Conditions):
-            if self._shares_attention and self._engine is None:
+            # Compiled code has fixed shapes, and a batch's number of distinct conditions is not fixed.
+            if self._shares_attention and self._engine is None and not self._compiles:
                 with self._current.set_to(condition):
                     return self._predicted(noisy_latents, timesteps, condition.states)
             condition = condition.expanded()
         return self._predicted(noisy_latents, timesteps, condition)
 
+    @property
+    def _compiles(self) -> bool:
+        return self._compiled is not None and torch.is_grad_enabled()
+
     def _predicted(self, noisy_latents: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
         if self._engine is not None:
             return self._engine(noisy_latents, timesteps, states)
-        prediction: Tensor = self.unet(
+        unet = self._compiled if self._compiles else self.unet
+        prediction: Tensor = unet(
             noisy_latents.to(self.dtype), timesteps, encoder_hidden_states=states.to(self.device, self.dtype)
         ).sample
         return prediction.float()

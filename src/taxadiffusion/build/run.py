@@ -118,6 +118,8 @@ def _build_run(
         lineage_of=taxa.__getitem__,
         ranks=ranks,
     )
+    if settings.base.compile:
+        backbone.compile()
     if settings.base.shard:
         _require_shardable(settings)
         trained = {p for parameters in denoiser.groups().values() for p in parameters.values()}
@@ -179,6 +181,8 @@ def _require_shardable(settings: Settings) -> None:
     wrong = []
     if settings.training.merge_lora:
         wrong.append("training.merge_lora = true")
+    if settings.base.compile:
+        wrong.append("base.compile = true")
     if settings.preview.num_taxa:
         wrong.append(f"preview.num_taxa = {settings.preview.num_taxa}")
     if settings.stages.strategy == "full":
