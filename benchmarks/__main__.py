@@ -45,7 +45,11 @@ def main() -> int:
             folder = Path(scratch) / f"caches{workload.suffix}"
             folder.mkdir()
             precision[f"ours{workload.suffix}"] = str(workload.precision).removeprefix("torch.")
-            found.append(compare(workload, folder, 3 if args.quick else 2 if workload.suffix else 8, clock))
+            num_pairs = 3 if args.quick else 2 if workload.suffix else 8
+            compiled = not (
+                args.quick or workload.suffix
+            )  # of the nano base alone: a large one takes too long to compile
+            found.append(compare(workload, folder, num_pairs, clock, compiled=compiled))
             print(
                 _table(_report(args, [before], found, memory, precision)), file=sys.stderr, flush=True
             )  # should it end early

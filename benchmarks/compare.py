@@ -47,8 +47,11 @@ class Compared:
     """Ours: training in the first and the last stage, and sampling."""
 
 
-def compare(workload: Workload, folder: Path, num_pairs: int, clock: Clock) -> Compared:
-    """All ratios and both stages' rooflines. Raises `NotTheSameError`."""
+def compare(workload: Workload, folder: Path, num_pairs: int, clock: Clock, *, compiled: bool = False) -> Compared:
+    """All ratios and both stages' rooflines; `compiled`: also with `base.compile`, which takes minutes to build.
+
+    Raises `NotTheSameError`.
+    """
     short = longest_name(workload)
     folders = {None: folder / "full", short: folder / "short"}
     for num_tokens, place in folders.items():
@@ -70,6 +73,10 @@ def compare(workload: Workload, folder: Path, num_pairs: int, clock: Clock) -> C
     del ours
     if not workload.suffix:  # of the nano base alone: its step is short enough for the text to weigh
         ratios += trimmed(workload, published, OurStep(workload, folders[short], short), num_pairs, clock)
+    if compiled:
+        ours = OurStep(workload, folders[None])
+        ours.backbone.compile()
+        ratios += training_compiled(workload, published, ours, num_pairs, clock)
     return Compared(tuple(ratios), rooflines, _images_per_s(workload, ratios))
 
 
@@ -85,6 +92,15 @@ def training(
     lora = DiffusersLoRAStep(workload, ours.backbone)
     check_lora(workload, lora, ours)
     yield interleaved(f"train_stage0_vs_diffusers_lora{workload.suffix}", lora, ours, num_pairs, clock)
+
+
+def training_compiled(
+    workload: Workload, published: PublishedStep, ours: OurStep, num_pairs: int, clock: Clock
+) -> Iterator[Ratio]:
+    """The same ratios with our U-Net compiled; the step that compiles it does not count."""
+    for label, stage in (("stage0", workload.stages()[0]), ("last_stage", workload.stages()[-1])):
+        begin_alike(published, ours, stage)
+        yield interleaved(f"train_{label}_vs_published_compiled{workload.suffix}", published, ours, num_pairs, clock)
 
 
 def caches(workload: Workload, off: UncachedStep, on: OurStep, num_pairs: int, clock: Clock) -> Iterator[Ratio]:
