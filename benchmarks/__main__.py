@@ -46,13 +46,10 @@ def main() -> int:
             folder.mkdir()
             precision[f"ours{workload.suffix}"] = str(workload.precision).removeprefix("torch.")
             num_pairs = 3 if args.quick else 2 if workload.suffix else 8
-            compiled = not (
-                args.quick or workload.suffix
-            )  # of the nano base alone: a large one takes too long to compile
+            compiled = not args.quick and not workload.suffix  # a large base takes too long to compile
             found.append(compare(workload, folder, num_pairs, clock, compiled=compiled))
-            print(
-                _table(_report(args, [before], found, memory, precision)), file=sys.stderr, flush=True
-            )  # should it end early
+            so_far = _report(args, [before], found, memory, precision)  # should it end early
+            print(_table(so_far), file=sys.stderr, flush=True)
         if not args.quick:
             for workload in workloads:
                 memory |= _memory(workload, Path(scratch))
