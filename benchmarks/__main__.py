@@ -90,7 +90,8 @@ def _workloads(args: argparse.Namespace, scratch: Path) -> list[Workload]:
 
 
 def _memory(workload: Workload, scratch: Path) -> dict[str, float]:
-    """Ours over the published step's: of whole processes, and of what they hold beyond imported libraries."""
+    """Ours over the published step's: of whole processes, of what they hold beyond imported libraries, and of that once
+    the model is loaded."""
     folder = scratch / f"memory{workload.suffix}"
     folder.mkdir()
     build_caches(workload, folder, None)
@@ -98,8 +99,12 @@ def _memory(workload: Workload, scratch: Path) -> dict[str, float]:
     return {
         f"memory{workload.suffix}": ours["total"] / published["total"],
         f"memory_above_imports{workload.suffix}": ours["above_imports"] / published["above_imports"],
-        f"memory_published_bytes{workload.suffix}": published["total"],
-        f"memory_ours_bytes{workload.suffix}": ours["total"],
+        f"memory_training{workload.suffix}": ours["training"] / published["training"],
+        **{
+            f"memory_{side}_{part}_bytes{workload.suffix}": found[part]
+            for side, found in (("published", published), ("ours", ours))
+            for part in ("total", "above_imports", "training")
+        },
     }
 
 
