@@ -71,7 +71,7 @@ class Sampler:
     A picture is a function of its request, not of its neighbours: the initial noise comes from a generator of the
     request's seed, so alone and in a batch differ by rounding only (at most 2 of 256 levels in float32 on a CPU).
     engine: what predicts. "onnxruntime" is faster on a CPU and differs by rounding; every call begins by building it,
-    so it pays from some dozens of pictures on.
+    so it pays from some hundred pictures on.
     """
 
     def __init__(
