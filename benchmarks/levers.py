@@ -32,7 +32,7 @@ from taxadiffusion.adapter import open_model
 from taxadiffusion.attention import Conditions
 from taxadiffusion.backbone import Backbone
 from taxadiffusion.denoiser import Denoiser
-from taxadiffusion.engine import OnnxUnet
+from taxadiffusion.engine import OnnxUnet, Prediction
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.generation import species_of
 from taxadiffusion.guidance import Guidance
@@ -47,18 +47,6 @@ FULL_GUIDANCE, SHORT_GUIDANCE = Guidance(6.0), Guidance(6.0, interval=(0.2, 0.9)
 TOLERANCE = 0.05  # of the prediction's own standard deviation
 
 
-class _Prediction(nn.Module):
-    """The U-Net with plain tensors in and out."""
-
-    def __init__(self, unet: Any) -> None:
-        super().__init__()
-        self.unet = unet
-
-    def forward(self, latents: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
-        prediction: Tensor = self.unet(latents, timesteps, encoder_hidden_states=states, return_dict=False)[0]
-        return prediction
-
-
 def variants(backbone: Backbone, inputs: tuple[Tensor, Tensor, Tensor]) -> dict[str, Callable[[], Forward]]:
     """Name → what builds the variant."""
     latents, timesteps, states = inputs
@@ -68,15 +56,15 @@ def variants(backbone: Backbone, inputs: tuple[Tensor, Tensor, Tensor]) -> dict[
         return lambda: model(*given).float()
 
     def channels_last() -> Forward:
-        model = _Prediction(copy.deepcopy(unet).to(memory_format=torch.channels_last))
+        model = Prediction(copy.deepcopy(unet).to(memory_format=torch.channels_last))
         return of(model, latents.to(memory_format=torch.channels_last), timesteps, states)
 
     def bfloat16() -> Forward:
-        model = _Prediction(copy.deepcopy(unet).bfloat16())
+        model = Prediction(copy.deepcopy(unet).bfloat16())
         return of(model, latents.bfloat16(), timesteps, states.bfloat16())
 
     def compiled() -> Forward:
-        forward = of(torch.compile(_Prediction(copy.deepcopy(unet))), *inputs)
+        forward = of(torch.compile(Prediction(copy.deepcopy(unet))), *inputs)
         forward()  # compiles
         return forward
 
@@ -87,7 +75,7 @@ def variants(backbone: Backbone, inputs: tuple[Tensor, Tensor, Tensor]) -> dict[
     def openvino() -> Forward:
         import openvino
 
-        model = openvino.compile_model(openvino.convert_model(_Prediction(unet), example_input=inputs), "CPU")
+        model = openvino.compile_model(openvino.convert_model(Prediction(unet), example_input=inputs), "CPU")
         given = [tensor.numpy() for tensor in inputs]
         return lambda: torch.from_numpy(model(given)[0])
 
@@ -114,7 +102,7 @@ def forward_levers(report: dict[str, Any]) -> None:
         torch.linspace(0, 999, NUM_PREDICTIONS),
         torch.randn(NUM_PREDICTIONS, backbone.num_text_tokens, backbone.width, generator=generator),
     )
-    plain_model = _Prediction(backbone.unet)
+    plain_model = Prediction(backbone.unet)
     with torch.inference_mode():
         expected = plain_model(*inputs)
         for name, build in variants(backbone, inputs).items():

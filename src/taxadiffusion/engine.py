@@ -41,7 +41,7 @@ class OnnxUnet:
         options.intra_op_num_threads = torch.get_num_threads()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "unet.onnx"
-            _export(_Prediction(unet), given, path)
+            _export(Prediction(unet), given, path)
             self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def __call__(self, latents: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class OnnxUnet:
         return torch.from_numpy(self._session.run(None, arrays)[0])
 
 
-class _Prediction(nn.Module):
+class Prediction(nn.Module):
     """The U-Net with plain tensors in and out."""
 
     def __init__(self, unet: Any) -> None:
