@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from taxadiffusion.build import train, trial
 from taxadiffusion.config import Settings, changed
@@ -45,7 +44,7 @@ def model_of(
     seed: int,
     out: Path,
     *,
-    own: Mapping[Strategy, Sequence[str]] = MappingProxyType({}),
+    own: Mapping[Strategy, Sequence[str]],
     data: Path | None = None,
 ) -> Model:
     """The settings of the run for one strategy and seed: those of the configuration, in its own directory in `out`.
