@@ -88,20 +88,25 @@ class RankJudge:
         groups = self._train.groups()
         if not groups:
             raise DataError(f"no training photograph names a taxon at rank {rank}; leave it out of --ranks")
-        self._counts = {taxon: len(rows) for taxon, rows in groups.items()}
         self._reference = self._train.select(at_most(max_reference_per_taxon, groups, np.random.default_rng(seed)))
         self._distances = Reference(self._reference.features)
 
-    def __call__(self, side: Side, name: str, further: Mapping[str, NDArray[np.floating]]) -> RankScores:
+    def __call__(
+        self, side: Side, name: str, further: Mapping[str, NDArray[np.floating]], seen: Side | None = None
+    ) -> RankScores:
         """Scores of images of taxa of this rank; `further` holds more scores of each (N,), by metric (LPIPS …).
 
-        Raises `DataError` where there are too few images for a metric, or a taxon that training lacks.
+        seen: the training photographs that the method learnt from, where those are not all: images are compared with
+        these to find copies, and a taxon counts as common or rare by these. Raises `DataError` where there are too few
+        images for a metric, or a taxon that training lacks.
         """
-        strange = sorted({str(taxon) for taxon in side.lineages if taxon not in self._counts})
+        seen = seen or self._photographs
+        counts = {taxon: len(rows) for taxon, rows in seen.at(self._rank).groups().items()}
+        strange = sorted({str(taxon) for taxon in side.lineages if taxon not in counts})
         if strange:
             raise DataError(f"{name}: no training photograph shows {strange[0]} at rank {self._rank}; leave it out")
         predicted = [lineage.truncated(self._rank) for lineage in self._namer(side.features)]
-        copied = memorisation(side.features, self._photographs.features, self._unseen.features, self._copy_quantile)
+        copied = memorisation(side.features, seen.features, self._unseen.features, self._copy_quantile)
         per_image = self._per_image(side, predicted, copied) | dict(further)
         rng = np.random.default_rng(self._seed)
         metrics = {metric: _interval(values, side, rng) for metric, values in per_image.items()}
@@ -110,12 +115,12 @@ class RankJudge:
             rank=self._rank,
             num_images=len(side.lineages),
             metrics=metrics,
-            buckets=self._by_bucket(side, per_image, rng),
-            taxa=self._by_taxon(side, per_image),
+            buckets=self._by_bucket(side, per_image, counts, rng),
+            taxa=self._by_taxon(side, per_image, counts),
             confusions=tuple(
                 ConfusionPair(c.true, c.predicted, c.count, c.of) for c in confusions(predicted, side.lineages)
             ),
-            nearest=self._nearest(side, copied),
+            nearest=_nearest(side, copied, seen),
             right=_by_taxon_and_run(per_image["rank_accuracy"], side),
         )
 
@@ -167,9 +172,9 @@ class RankJudge:
         return found
 
     def _by_bucket(
-        self, side: Side, per_image: dict[str, Floats], rng: np.random.Generator
+        self, side: Side, per_image: dict[str, Floats], counts: Mapping[Lineage, int], rng: np.random.Generator
     ) -> dict[str, dict[str, Interval]]:
-        buckets = np.array([bucket_of(self._counts[taxon]) for taxon in side.lineages])
+        buckets = np.array([bucket_of(counts[taxon]) for taxon in side.lineages])
         found = {}
         for bucket, _, _ in BUCKETS:
             rows = np.flatnonzero(buckets == bucket)
@@ -178,12 +183,14 @@ class RankJudge:
                 found[bucket] = {name: _interval(values[rows], part, rng) for name, values in per_image.items()}
         return found
 
-    def _by_taxon(self, side: Side, per_image: dict[str, Floats]) -> tuple[TaxonScores, ...]:
+    def _by_taxon(
+        self, side: Side, per_image: dict[str, Floats], counts: Mapping[Lineage, int]
+    ) -> tuple[TaxonScores, ...]:
         groups = side.groups()
         scores = [
             TaxonScores(
                 taxon=taxon,
-                num_photographs=self._counts[taxon],
+                num_photographs=counts[taxon],
                 num_images=len(rows),
                 named_right=float(per_image["rank_accuracy"][rows].mean()),
                 error_height=float(per_image["error_height"][rows].mean()),
@@ -193,19 +200,6 @@ class RankJudge:
         ]
         return tuple(sorted(scores, key=lambda s: (s.num_photographs, s.taxon.names)))
 
-    def _nearest(self, side: Side, copied: Memorisation) -> tuple[CopyPair, ...]:
-        order = np.argsort(copied.distances, kind="stable")[:NUM_WORST_PAIRS]
-        return tuple(
-            CopyPair(
-                generated=side.files[i],
-                photograph=self._photographs.files[copied.positions[i]],
-                taxon=side.lineages[i],
-                distance=float(copied.distances[i]),
-                flagged=bool(copied.copies[i]),
-            )
-            for i in order
-        )
-
 
 def at_most(number: int, groups: Mapping[Lineage, NDArray[np.intp]], rng: np.random.Generator) -> NDArray[np.intp]:
     """Positions of `number` images of each taxon, drawn without replacement, or all of a taxon that has fewer."""
@@ -213,6 +207,20 @@ def at_most(number: int, groups: Mapping[Lineage, NDArray[np.intp]], rng: np.ran
         rows if len(rows) <= number else np.sort(rng.choice(rows, number, replace=False)) for rows in groups.values()
     ]
     return np.concatenate(drawn)
+
+
+def _nearest(side: Side, copied: Memorisation, seen: Side) -> tuple[CopyPair, ...]:
+    order = np.argsort(copied.distances, kind="stable")[:NUM_WORST_PAIRS]
+    return tuple(
+        CopyPair(
+            generated=side.files[i],
+            photograph=seen.files[copied.positions[i]],
+            taxon=side.lineages[i],
+            distance=float(copied.distances[i]),
+            flagged=bool(copied.copies[i]),
+        )
+        for i in order
+    )
 
 
 def _interval(values: NDArray[np.generic], side: Side, rng: np.random.Generator) -> Interval:

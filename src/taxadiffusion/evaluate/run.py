@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
@@ -59,12 +59,14 @@ def evaluate(
     networks: Networks,
     settings: Settings,
     progress: Progress = lambda _: None,
+    trained_on: Mapping[str, Collection[str]] | None = None,
 ) -> Results:
     """Score each method's images, one `Pictures` for each model trained with its own seed, at each of the ranks.
 
     An image belongs to the rank of its finest name. The photographs of the test split are scored in the same way, as
-    `real`. Raises `SettingsError` for ranks the data lacks, `DataError` where images are too few or show a taxon that
-    training lacks.
+    `real`. trained_on: method → the files of the training photographs that it learnt from, where those are not all;
+    what it never saw it cannot have copied. Raises `SettingsError` for ranks the data lacks, `DataError` where images
+    are too few or show a taxon that training lacks.
     """
     check_ranks(dataset, settings.ranks)
     progress("reading photographs")
@@ -89,8 +91,9 @@ def evaluate(
     for name, runs in methods.items():
         progress(f"measuring {name}")
         side = _side(runs, networks, settings)
+        seen = _only(train, trained_on[name]) if trained_on and name in trained_on else None
         scored[name] = tuple(
-            _with_traits(judge(part, name, pairs(part)), part, networks, settings)
+            _with_traits(judge(part, name, pairs(part), seen), part, networks, settings)
             for rank, judge in judges.items()
             if (part := _made_for(side, rank)).files
         )
@@ -134,6 +137,11 @@ def _side(runs: Sequence[Pictures], networks: Networks, settings: Settings) -> S
         runs=tuple(run for run, _ in whole),
         load=lambda i, size_px: runs[whole[i][0]].load(whole[i][1], size_px),
     )
+
+
+def _only(side: Side, files: Collection[str]) -> Side:
+    """Only the images that lie in `files`."""
+    return side.select([i for i, file in enumerate(side.files) if file in files])
 
 
 def _made_for(side: Side, rank: Rank) -> Side:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from taxadiffusion.dataset import PreparedDataset, prepare
-from taxadiffusion.errors import DataError, SettingsError
+from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage, Rank
 
 NUM_IMAGES = (1, 2, 5, 10, 20)
@@ -30,24 +30,21 @@ def species_to_leave_out(dataset: PreparedDataset, labels: Sequence[str]) -> tup
 
 def thinned(
     dataset: PreparedDataset, species: Sequence[Lineage], num_images: int, ranks: Sequence[Rank], seed: int, out: Path
-) -> Path:
-    """A prepared data set like `dataset`, with at most `num_images` training images of each of `species`.
+) -> None:
+    """Prepare a data set in `out` like `dataset`, with at most `num_images` training images of each of `species`.
 
-    Which stay is drawn by `seed`, and fewer are always a part of more. Other species and other splits are unchanged.
-    Raises `SettingsError` where a species has fewer images than asked for.
+    Which stay is drawn by `seed`, and fewer are always a part of more. A species that has no more than that keeps all
+    of its images. Other species and other splits are unchanged.
     """
     dropped: set[int] = set()
     rows = dataset.rows("train")
     taxa = [dataset.lineage(int(row)) for row in rows]
     for lineage in species:
         mine = [int(row) for row, taxon in zip(rows, taxa, strict=True) if taxon == lineage]
-        if len(mine) < num_images:
-            raise SettingsError(f"{lineage.label} has {len(mine)} training images; it cannot keep {num_images}")
         order = np.random.default_rng(seed).permutation(len(mine))
         dropped |= {mine[i] for i in order[num_images:]}
-    prepared = out / f"keep{num_images}"
-    table = out / f"keep{num_images}.csv"
-    out.mkdir(parents=True, exist_ok=True)
+    table = out.with_name(f"{out.name}.csv")
+    table.parent.mkdir(parents=True, exist_ok=True)
     aside = table.with_name(f".tmp-{uuid.uuid4().hex}.csv")
     with aside.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
@@ -58,5 +55,4 @@ def thinned(
                 file_name = record.path.relative_to(dataset.root).as_posix()
                 writer.writerow([file_name, record.split, *(names.get(rank) or "" for rank in ranks)])
     aside.replace(table)
-    prepare(table, prepared, format="folder", options={"root": dataset.root}, ranks=ranks)
-    return prepared
+    prepare(table, out, format="folder", options={"root": dataset.root}, ranks=ranks)

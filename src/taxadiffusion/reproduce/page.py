@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from taxadiffusion.config import Settings, flattened
-from taxadiffusion.evaluate.scores import Results
+from taxadiffusion.evaluate.scores import Results, TaxonScores
 from taxadiffusion.images import image_grid, load_image
 from taxadiffusion.report.blocks import Cell, Picture, PictureRow, code, heading, note, picture_grid, table, text
 from taxadiffusion.report.charts import Band, IntervalRow, Series, interval_chart, line_chart
@@ -135,22 +135,26 @@ def _guidance(results: Results) -> list[Html]:
 
 def _rare(results: Results, story: Story) -> list[Html]:
     """Accuracy and copies of each thinned species against the images it was left with."""
-    numbers = [float(name) for name in results.methods]
     found = {name: {x.taxon: x for x in scores[-1].taxa} for name, scores in results.methods.items()}
-    accuracy = [Series(t.label, numbers, [taxa[t].named_right for taxa in found.values()]) for t in story.thinned]
-    copies = [Series(t.label, numbers, [taxa[t].copies for taxa in found.values()]) for t in story.thinned]
-    rows = [
-        [name, *(f"{taxa[t].named_right:.0%}, {taxa[t].copies:.0%}" for t in story.thinned)]
-        for name, taxa in found.items()
-    ]
+    of_species = {t: [taxa[t] for taxa in found.values()] for t in story.thinned}
+    numbers = {t: [float(x.num_photographs) for x in rows] for t, rows in of_species.items()}
+    accuracy = [Series(t.label, numbers[t], [x.named_right for x in rows]) for t, rows in of_species.items()]
+    copies = [Series(t.label, numbers[t], [x.copies for x in rows]) for t, rows in of_species.items()]
+    rows = [[name, *(_thinned_cell(taxa[t], int(name)) for t in story.thinned)] for name, taxa in found.items()]
     x_label = "training images"
     return [
         heading("Named right"),
-        line_chart(accuracy, x_label=x_label, y_label="share", log_x=len(numbers) > 1),
+        line_chart(accuracy, x_label=x_label, y_label="share", log_x=len(found) > 1),
         heading("Flagged as copies"),
-        line_chart(copies, x_label=x_label, y_label="share", log_x=len(numbers) > 1),
+        line_chart(copies, x_label=x_label, y_label="share", log_x=len(found) > 1),
         table([x_label, *(t.label for t in story.thinned)], rows, caption="Named right, flagged as copies."),
     ]
+
+
+def _thinned_cell(scores: TaxonScores, number: int) -> str:
+    """A species that has fewer images than asked for says how many it kept."""
+    kept = f" (of {scores.num_photographs} images)" if scores.num_photographs < number else ""
+    return f"{scores.named_right:.0%}, {scores.copies:.0%}{kept}"
 
 
 def _published(results: Results, base: str) -> list[Html]:

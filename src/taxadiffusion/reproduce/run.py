@@ -119,7 +119,8 @@ class Reproduction:
             methods = dict(self._rows(experiment, story, stop, progress))
             measuring = Measuring(ranks=self.ranks, size_px=self.options.size_px)
             progress(f"{experiment}: measuring")
-            story.results[experiment] = evaluate(self.dataset, methods, networks, measuring, progress)
+            seen = self._photographs_seen() if experiment == "rare" else None
+            story.results[experiment] = evaluate(self.dataset, methods, networks, measuring, progress, seen)
         return story
 
     def _rows(
@@ -143,13 +144,25 @@ class Reproduction:
         story.thinned = tuple(lineage.only(self.ranks) for lineage in species)
         guidance = Guidance(self.options.guidance_scale)
         for number in self.options.keep:
-            thinned(self.dataset, species, number, self.dataset.ranks, self.options.seeds[0], self.out / "thinned")
+            thinned(self.dataset, species, number, self.dataset.ranks, self.options.seeds[0], self._thinned(number))
             runs = [
                 self._images(model, story.thinned, guidance, f"rare: {number} images", stop, progress)
                 for model in self._thinned_models(number)
             ]
             story.pictures[f"{number}"] = runs[0]
             yield f"{number}", runs
+
+    def _thinned(self, number: int) -> Path:
+        """Where the data set lies in which each thinned species keeps `number` images."""
+        return self.out / "thinned" / f"keep{number}"
+
+    def _photographs_seen(self) -> dict[str, frozenset[str]]:
+        """Row of the rare experiment → the files that its models were trained on."""
+        found = {}
+        for number in self.options.keep:
+            prepared = PreparedDataset.open(self._thinned(number))
+            found[f"{number}"] = frozenset(str(prepared.record(int(row)).path) for row in prepared.rows("train"))
+        return found
 
     def _images(
         self, model: Model, taxa: Sequence[Lineage], guidance: Guidance, what: str, stop: StopSignal, progress: Progress
@@ -199,8 +212,7 @@ class Reproduction:
         return [self._model(method.strategy, seed) for seed in seeds]
 
     def _thinned_models(self, number: int) -> list[Model]:
-        data = self.out / "thinned" / f"keep{number}"
-        return [self._model("progressive", seed, data) for seed in self.options.seeds]
+        return [self._model("progressive", seed, self._thinned(number)) for seed in self.options.seeds]
 
     def _model(self, strategy: Strategy, seed: int, data: Path | None = None) -> Model:
         return model_of(self.config, strategy, seed, self.out, own=self.options.settings_for, data=data)
