@@ -313,6 +313,15 @@ def test_copies_are_near_and_other_pictures_far() -> None:
     assert perceptual_hash(flat("RGB", (90, 90, 90))) is None
 
 
+@pytest.mark.parametrize(
+    ("caption", "drawn_as"),
+    [("Salix ×alba", "Salix xalba"), ("null 0–6", "null 0-6"), ("Læliá müllerí", "Laelia mulleri"), ("龍", "?")],
+)
+def test_a_caption_has_only_letters_that_the_font_draws(caption: str, drawn_as: str) -> None:
+    picture = np.zeros((1, 3, 200, 200), np.uint8)
+    assert image_grid(picture, 1, [caption]).tobytes() == image_grid(picture, 1, [drawn_as]).tobytes()
+
+
 def test_a_grid_holds_every_picture_unchanged() -> None:
     images = np.random.default_rng(0).integers(0, 255, (5, 3, 32, 32), np.uint8)
     sheet = np.asarray(image_grid(images, 3, ["a b", "a very long caption that must be cut", "", "d", "e"]))

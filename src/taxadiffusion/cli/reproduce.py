@@ -48,6 +48,10 @@ def reproduce(
     leave_out: Annotated[
         list[str] | None, typer.Option(help="rare: a species to thin out. May be repeated; none: chosen.")
     ] = None,
+    keep: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="rare: training images that they keep. May be repeated; none: 1, 2, 5, 10, 20."),
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print what there is to do and its cost; do nothing.")] = False,
 ) -> None:
     """Compare methods, strategies, guidance and rarity on a data set; one report, with intervals."""
@@ -57,6 +61,7 @@ def reproduce(
     stop.install()  # before the slow imports below
     from taxadiffusion.config import load
     from taxadiffusion.report.command import Extractors, command_line
+    from taxadiffusion.reproduce.leave_out import NUM_IMAGES
     from taxadiffusion.reproduce.methods import experiments_named, settings_by_strategy
     from taxadiffusion.reproduce.page import write_story
     from taxadiffusion.reproduce.run import Options, Reproduction
@@ -73,6 +78,7 @@ def reproduce(
         settings_for=settings_by_strategy(set_for or ()),
         methods=tuple(method or ()),
         leave_out=tuple(leave_out or ()),
+        keep=tuple(sorted(set(keep or NUM_IMAGES))),
     )
     reproduction = Reproduction(settings, out, options)
     if plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 _GAP_PX = 4
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
+# Pillow's own font draws ASCII and an ellipsis, and an empty box for everything else.
+_SPELLED = str.maketrans({"×": "x", "–": "-", "—": "-", "ß": "ss", "ø": "o", "Ø": "O", "æ": "ae", "Æ": "AE", "œ": "oe"})
 
 
 def image_grid(
@@ -23,8 +26,8 @@ def image_grid(
     """Pictures, uint8 (B, 3, H, W) or a sequence of (3, H, W) of any sizes, row by row on white, each over its caption.
 
     `cell_px` is the side of a cell, by default the largest picture's; pictures are scaled to fit with the aspect kept,
-    small ones by whole numbers without smoothing. Long captions wrap onto two lines, then are cut. Raises `ValueError`
-    when there are no pictures or the captions' number differs.
+    small ones by whole numbers without smoothing. Long captions wrap onto two lines, then are cut; letters beyond ASCII
+    lose their accents or become "?". Raises `ValueError` when there are no pictures or the captions' number differs.
     """
     if not len(images) or columns < 1:
         raise ValueError("a grid needs at least one picture and one column")
@@ -33,7 +36,7 @@ def image_grid(
     cell_px = cell_px or max(max(picture.shape[1:]) for picture in images)
     font_px = min(16, max(9, cell_px // 9))
     font = ImageFont.load_default(size=font_px)
-    lines = [_wrapped(caption, font, cell_px) for caption in captions or ()]
+    lines = [_wrapped(_drawable(caption), font, cell_px) for caption in captions or ()]
     caption_px = (font_px + 3) * max((len(two) for two in lines), default=0)
     rows, columns = math.ceil(len(images) / columns), min(columns, len(images))
     step_x, step_y = cell_px + _GAP_PX, cell_px + caption_px + _GAP_PX
@@ -46,6 +49,13 @@ def image_grid(
         for number, line in enumerate(lines[index] if lines else ()):
             draw.text((x, y + cell_px + 1 + number * (font_px + 3)), line, fill=_INK, font=font)
     return sheet
+
+
+def _drawable(caption: str) -> str:
+    """The caption in letters that the font has."""
+    decomposed = unicodedata.normalize("NFKD", caption.translate(_SPELLED))
+    bare = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
+    return bare.encode("ascii", "replace").decode("ascii")
 
 
 def _scaled(picture: npt.NDArray[np.uint8], cell_px: int) -> Image.Image:
