@@ -153,6 +153,24 @@ def test_a_whisker_spans_its_interval_and_an_absent_figure_leaves_a_gap() -> Non
     assert "b, family: 0.1 (0 to 0.3)" in drawn
 
 
+def test_words_stay_within_a_chart_and_a_short_stage_is_named_on_hover_alone() -> None:
+    marked = interval_chart(
+        [IntervalRow("a", (Interval(0.1, 0.0, 0.2),))],
+        ["named right"],
+        x_label="accuracy",
+        marks=[("photographs of the test split", 0.9)],
+    )
+    middle = re.search(r'<text x="([0-9.]+)"[^>]*>photographs of the test split', marked)
+    assert middle is not None
+    assert float(middle[1]) + 0.5 * 6 * len("photographs of the test split") <= 860
+
+    bands = [Band("order", 0, 1), Band("species", 1, 100)]
+    drawn = line_chart([Series("loss", [0, 100], [2, 1])], x_label="step", y_label="loss", bands=bands)
+    assert "<title>order</title>" in drawn
+    assert ">order</text>" not in drawn
+    assert ">species</text>" in drawn
+
+
 def test_tree_shows_every_taxon_once_and_homonyms_apart() -> None:
     ranks = ("family", "genus", "species")
     tips = [

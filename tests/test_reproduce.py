@@ -22,6 +22,7 @@ from taxadiffusion.reproduce.methods import EXPERIMENTS, experiments_named, meth
 from taxadiffusion.reproduce.page import write_story
 from taxadiffusion.reproduce.published import published
 from taxadiffusion.reproduce.run import Options, Reproduction
+from taxadiffusion.reproduce.sweeps import rare_blocks
 from taxadiffusion.simulate import TraitMeter, read_clade, simulate
 from taxadiffusion.trainer.signals import StopSignal
 from tests.tiny_run import tiny_base
@@ -118,6 +119,9 @@ def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(clade:
     ):
         assert word in page
     assert (tmp_path / "table1" / "tables.tex").is_file()
+    drawn = "".join(rare_blocks(story.results["rare"], story, 16))
+    # each species: three images of the models of both numbers, and three photographs
+    assert drawn.count("<img") == len(story.thinned) * 3 * (2 + 1)
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")}
     again = reproduction(clade, tmp_path).run(("table1",), networks, StopSignal(), lambda _: None)

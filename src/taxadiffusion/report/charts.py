@@ -11,6 +11,7 @@ from taxadiffusion.report.page import Html, escaped
 
 NUM_COLOURS = 6  # --c0 … --c5 in style.css
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 860, 62, 20, 18, 44
+_LETTER_PX = 6.6  # a letter of a chart's text, generously
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def interval_chart(
         x = axis(value)
         parts.append(
             f'<line class="axis" stroke-dasharray="4 3" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP + 10}" '
-            f'y2="{height_px - _BOTTOM}"/><text x="{x:.1f}" y="{_TOP + 4}" text-anchor="middle">{escaped(name)}</text>'
+            f'y2="{height_px - _BOTTOM}"/>{_label_within(name, x, _TOP + 4)}'
         )
     for r, row in enumerate(rows):
         top = _TOP + 20 + r * row_px
@@ -176,15 +177,21 @@ def _bands(bands: Sequence[Band], x_axis: _Axis, height_px: int) -> list[str]:
     parts = []
     for i, band in enumerate(bands):
         start, stop = x_axis(max(band.start, x_axis.low)), x_axis(min(band.stop, x_axis.high))
-        if i % 2 == 0:
-            parts.append(
-                f'<rect class="band" x="{start:.1f}" y="{_TOP}" width="{stop - start:.1f}" '
-                f'height="{height_px - _TOP - _BOTTOM}"/>'
-            )
+        see_through = "" if i % 2 == 0 else ' fill-opacity="0"'
         parts.append(
-            f'<text x="{(start + stop) / 2:.1f}" y="{_TOP - 5}" text-anchor="middle">{escaped(band.name)}</text>'
+            f'<rect class="band" x="{start:.1f}" y="{_TOP}" width="{stop - start:.1f}" '
+            f'height="{height_px - _TOP - _BOTTOM}"{see_through}><title>{escaped(band.name)}</title></rect>'
         )
+        if len(band.name) * _LETTER_PX <= stop - start:  # a short stage is named where the pointer rests
+            parts.append(_label_within(band.name, (start + stop) / 2, _TOP - 5))
     return parts
+
+
+def _label_within(words: str, x: float, y: float) -> str:
+    """Text centred at `x`, or as near to it as it fits."""
+    half = len(words) * _LETTER_PX / 2
+    x = min(max(x, half), _WIDTH - half)
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{escaped(words)}</text>'
 
 
 def _frame(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str, height_px: int) -> list[str]:

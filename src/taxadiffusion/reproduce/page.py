@@ -10,12 +10,11 @@ import numpy as np
 from PIL import Image
 
 from taxadiffusion.config import Settings, flattened
-from taxadiffusion.evaluate.scores import Results, TaxonScores
+from taxadiffusion.evaluate.scores import Results
 from taxadiffusion.images import image_grid, load_image
-from taxadiffusion.report.blocks import Cell, Picture, PictureRow, code, heading, note, picture_grid, table, text
-from taxadiffusion.report.charts import Band, IntervalRow, Series, interval_chart, line_chart
+from taxadiffusion.report.blocks import Picture, PictureRow, code, heading, note, picture_grid, table, text
+from taxadiffusion.report.charts import Band, Series, line_chart
 from taxadiffusion.report.evaluation import (
-    REAL,
     confusion_block,
     copies_block,
     frequency_block,
@@ -28,9 +27,9 @@ from taxadiffusion.report.figures import METRICS
 from taxadiffusion.report.page import Html, Section, page
 from taxadiffusion.reproduce.published import published
 from taxadiffusion.reproduce.run import Story, table1_of
+from taxadiffusion.reproduce.sweeps import guidance_blocks, picked, rare_blocks
 from taxadiffusion.trainer.watchers import METRICS_FILE, read_metrics
 
-SHOWN_TAXA = 8
 SHOWN_METHODS = ("zero_shot", "lora", "full", "taxadiffusion")
 
 INTRODUCTIONS = {
@@ -82,9 +81,9 @@ def _sections(story: Story, command: str, config: Settings, size_px: int) -> lis
     for name, results in story.results.items():
         blocks: list[Html] = [text(INTRODUCTIONS[name])]
         if name == "guidance":
-            blocks += _guidance(results)
+            blocks += guidance_blocks(results, story, size_px)
         elif name == "rare":
-            blocks += _rare(results, story)
+            blocks += rare_blocks(results, story, size_px)
         else:
             blocks += metric_blocks(results)
             blocks += _published(results, config.base.path)
@@ -113,50 +112,6 @@ def _sections(story: Story, command: str, config: Settings, size_px: int) -> lis
 _TITLES = {"table1": "Methods", "strategies": "Strategies", "guidance": "Guidance", "rare": "Fewer and fewer images"}
 
 
-def _guidance(results: Results) -> list[Html]:
-    """Accuracy, Fréchet distance and copies of every setting of the sweep."""
-    shown = ("rank_accuracy", "frechet_distance", "kernel_distance", "density", "diversity", "copies")
-    measured = next(iter(results.methods.values()))[0].metrics
-    metrics = [metric for metric in METRICS if metric.key in shown and metric.key in measured]
-    rows: list[list[Cell | str]] = []
-    chart = []
-    for name, (scores,) in results.methods.items():
-        chart.append(IntervalRow(name, (scores.metrics["rank_accuracy"],)))
-        cells = [(scores.metrics[m.key], m.decimals) for m in metrics]
-        rows.append([name, *(Cell(f"{i.mean:.{d}f}", f"{i.low:.{d}f} to {i.high:.{d}f}") for i, d in cells)])
-    real = results.real[-1].metrics["rank_accuracy"]
-    return [
-        interval_chart(chart, ["named right"], x_label="share of images named right", marks=[(REAL, real.mean)]),
-        table(
-            ["guidance", *(m.label for m in metrics)], rows, caption="base ×scale, and the interval of noise if limited"
-        ),
-    ]
-
-
-def _rare(results: Results, story: Story) -> list[Html]:
-    """Accuracy and copies of each thinned species against the images it was left with."""
-    found = {name: {x.taxon: x for x in scores[-1].taxa} for name, scores in results.methods.items()}
-    of_species = {t: [taxa[t] for taxa in found.values()] for t in story.thinned}
-    numbers = {t: [float(x.num_photographs) for x in rows] for t, rows in of_species.items()}
-    accuracy = [Series(t.label, numbers[t], [x.named_right for x in rows]) for t, rows in of_species.items()]
-    copies = [Series(t.label, numbers[t], [x.copies for x in rows]) for t, rows in of_species.items()]
-    rows = [[name, *(_thinned_cell(taxa[t], int(name)) for t in story.thinned)] for name, taxa in found.items()]
-    x_label = "training images"
-    return [
-        heading("Named right"),
-        line_chart(accuracy, x_label=x_label, y_label="share", log_x=len(found) > 1),
-        heading("Flagged as copies"),
-        line_chart(copies, x_label=x_label, y_label="share", log_x=len(found) > 1),
-        table([x_label, *(t.label for t in story.thinned)], rows, caption="Named right, flagged as copies."),
-    ]
-
-
-def _thinned_cell(scores: TaxonScores, number: int) -> str:
-    """A species that has fewer images than asked for says how many it kept."""
-    kept = f" (of {scores.num_photographs} images)" if scores.num_photographs < number else ""
-    return f"{scores.named_right:.0%}, {scores.copies:.0%}{kept}"
-
-
 def _published(results: Results, base: str) -> list[Html]:
     blocks = []
     for metric in METRICS:
@@ -169,18 +124,9 @@ def _published(results: Results, base: str) -> list[Html]:
     return blocks
 
 
-def _picked(story: Story) -> list[int]:
-    """A few taxa of the finest rank, common to rare."""
-    counts = story.dataset.counts("train")
-    taxa = sorted(
-        (t for t in story.dataset.taxonomy.at_rank(story.ranks[-1]) if counts[t]), key=lambda t: -int(counts[t])
-    )
-    return [taxa[i] for i in np.unique(np.linspace(0, len(taxa) - 1, min(SHOWN_TAXA, len(taxa))).astype(int))]
-
-
 def _generated_sheet(story: Story, size_px: int) -> Image.Image:
     """A row for every row of the tables: the first image of each picked taxon that it shows."""
-    lineages = [story.dataset.taxonomy.lineage(taxon).only(story.ranks) for taxon in _picked(story)]
+    lineages = [story.dataset.taxonomy.lineage(taxon).only(story.ranks) for taxon in picked(story)]
     images, captions = [], []
     blank = np.full((3, size_px, size_px), 255, np.uint8)
     for name, pictures in story.pictures.items():
@@ -195,11 +141,11 @@ def _grid(story: Story, size_px: int) -> tuple[Html, ...]:
     """A few species, common to rare: photographs, then the same seeds by each method."""
     shown = [name for name in SHOWN_METHODS if name in story.pictures]
     counts = story.dataset.counts("train")
-    picked = _picked(story)
+    chosen = picked(story)
     rows_of = story.dataset.rows("train")
     ids = story.dataset.taxon_ids(rows_of)
     rows = []
-    for taxon in picked:
+    for taxon in chosen:
         lineage = story.dataset.taxonomy.lineage(taxon).only(story.ranks)
         photographs = tuple(Picture(story.dataset.image(int(row), size_px)) for row in rows_of[ids == taxon][:3])
         groups = [photographs]

@@ -1,0 +1,94 @@
+"""The report's sections on guidance and on rare species: figures and pictures of every setting."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from taxadiffusion.evaluate.scores import Results, TaxonScores
+from taxadiffusion.images import load_image
+from taxadiffusion.names import Lineage
+from taxadiffusion.report.blocks import Cell, Picture, PictureRow, heading, picture_grid, table
+from taxadiffusion.report.charts import IntervalRow, Series, interval_chart, line_chart
+from taxadiffusion.report.evaluation import REAL
+from taxadiffusion.report.figures import METRICS
+from taxadiffusion.report.page import Html
+from taxadiffusion.reproduce.run import Story
+
+SHOWN_TAXA = 8
+
+
+def guidance_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
+    """Accuracy, Fréchet distance and copies of every setting of the sweep."""
+    shown = ("rank_accuracy", "frechet_distance", "kernel_distance", "density", "diversity", "copies")
+    measured = next(iter(results.methods.values()))[0].metrics
+    metrics = [metric for metric in METRICS if metric.key in shown and metric.key in measured]
+    rows: list[list[Cell | str]] = []
+    chart = []
+    for name, (scores,) in results.methods.items():
+        chart.append(IntervalRow(name, (scores.metrics["rank_accuracy"],)))
+        cells = [(scores.metrics[m.key], m.decimals) for m in metrics]
+        rows.append([name, *(Cell(f"{i.mean:.{d}f}", f"{i.low:.{d}f} to {i.high:.{d}f}") for i, d in cells)])
+    real = results.real[-1].metrics["rank_accuracy"]
+    species = [story.dataset.taxonomy.lineage(taxon).only(story.ranks) for taxon in picked(story)]
+    pictures = [PictureRow(name, tuple(_made(story, name, t, 1, size_px) for t in species)) for name in results.methods]
+    return [
+        interval_chart(chart, ["named right"], x_label="share of images named right", marks=[(REAL, real.mean)]),
+        table(
+            ["guidance", *(m.label for m in metrics)], rows, caption="base ×scale, and the interval of noise if limited"
+        ),
+        picture_grid(pictures, heads=" · ".join(t.label for t in species), shown_px=64),
+    ]
+
+
+def rare_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
+    """Accuracy and copies of each thinned species against the images it was left with."""
+    found = {name: {x.taxon: x for x in scores[-1].taxa} for name, scores in results.methods.items()}
+    of_species = {t: [taxa[t] for taxa in found.values()] for t in story.thinned}
+    numbers = {t: [float(x.num_photographs) for x in rows] for t, rows in of_species.items()}
+    accuracy = [Series(t.label, numbers[t], [x.named_right for x in rows]) for t, rows in of_species.items()]
+    copies = [Series(t.label, numbers[t], [x.copies for x in rows]) for t, rows in of_species.items()]
+    rows = [[name, *(_thinned_cell(taxa[t], int(name)) for t in story.thinned)] for name, taxa in found.items()]
+    x_label = "training images"
+    pictures = [
+        PictureRow(f"{name} images", tuple(_made(story, name, t, 3, size_px) for t in story.thinned)) for name in found
+    ]
+    pictures.append(PictureRow("photographs", tuple(_photographs(story, t, 3, size_px) for t in story.thinned)))
+    return [
+        heading("Named right"),
+        line_chart(accuracy, x_label=x_label, y_label="share", log_x=len(found) > 1),
+        heading("Flagged as copies"),
+        line_chart(copies, x_label=x_label, y_label="share", log_x=len(found) > 1),
+        table([x_label, *(t.label for t in story.thinned)], rows, caption="Named right, flagged as copies."),
+        picture_grid(pictures, heads=" · ".join(t.label for t in story.thinned), shown_px=64),
+    ]
+
+
+def _thinned_cell(scores: TaxonScores, number: int) -> str:
+    """A species that has fewer images than asked for says how many it kept."""
+    kept = f" (of {scores.num_photographs} images)" if scores.num_photographs < number else ""
+    return f"{scores.named_right:.0%}, {scores.copies:.0%}{kept}"
+
+
+def _made(story: Story, name: str, taxon: Lineage, number: int, size_px: int) -> tuple[Picture, ...]:
+    """The first images of a taxon by the first model of a row."""
+    pictures = story.pictures[name]
+    mine = [i for i, lineage in enumerate(pictures.lineages) if lineage == taxon][:number]
+    return tuple(Picture(load_image(Path(pictures.files[i]), size_px)) for i in mine)
+
+
+def _photographs(story: Story, taxon: Lineage, number: int, size_px: int) -> tuple[Picture, ...]:
+    rows = map(int, story.dataset.rows("train"))
+    mine = (row for row in rows if story.dataset.lineage(row).only(story.ranks) == taxon)
+    return tuple(Picture(story.dataset.image(row, size_px)) for row in islice(mine, number))
+
+
+def picked(story: Story) -> list[int]:
+    """A few taxa of the finest rank, common to rare."""
+    counts = story.dataset.counts("train")
+    taxa = sorted(
+        (t for t in story.dataset.taxonomy.at_rank(story.ranks[-1]) if counts[t]), key=lambda t: -int(counts[t])
+    )
+    return [taxa[i] for i in np.unique(np.linspace(0, len(taxa) - 1, min(SHOWN_TAXA, len(taxa))).astype(int))]
