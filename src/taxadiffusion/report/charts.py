@@ -165,7 +165,7 @@ def _check(values: Sequence[float], log: bool) -> None:
 def _axis(values: Sequence[float], start_px: float, stop_px: float, log: bool, margin: float) -> _Axis:
     low, high = min(values), max(values)
     if low == high:
-        low, high = (low / 2, high * 2) if log else (low - 0.5, high + 0.5)
+        low, high = (low / 2, high * 2) if log else (low - 0.5, high + 0.5) if low else (0.0, 1.0)
     if log:
         factor = (high / low) ** margin
         return _Axis(low / factor, high * factor, start_px, stop_px, log)

@@ -150,6 +150,9 @@ class Reproduction:
                 for model in self._thinned_models(number)
             ]
             story.pictures[f"{number}"] = runs[0]
+            story.budgets[f"progressive, {number} images at most"] = [
+                budget_of(model) for model in self._thinned_models(number)
+            ]
             yield f"{number}", runs
 
     def _thinned(self, number: int) -> Path:

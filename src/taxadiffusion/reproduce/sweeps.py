@@ -53,7 +53,7 @@ def rare_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
     rows = [[name, *(_thinned_cell(taxa[t], int(name)) for t in story.thinned)] for name, taxa in found.items()]
     x_label = "training images"
     pictures = [
-        PictureRow(f"{name} images", tuple(_made(story, name, t, 3, size_px) for t in story.thinned)) for name in found
+        PictureRow(f"{name} at most", tuple(_made(story, name, t, 3, size_px) for t in story.thinned)) for name in found
     ]
     pictures.append(PictureRow("photographs", tuple(_photographs(story, t, 3, size_px) for t in story.thinned)))
     return [
