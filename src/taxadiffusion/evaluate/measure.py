@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -88,6 +89,7 @@ class RankJudge:
         groups = self._train.groups()
         if not groups:
             raise DataError(f"no training photograph names a taxon at rank {rank}; leave it out of --ranks")
+        self._counts = {taxon: len(rows) for taxon, rows in groups.items()}
         self._reference = self._train.select(at_most(max_reference_per_taxon, groups, np.random.default_rng(seed)))
         self._distances = Reference(self._reference.features)
 
@@ -100,8 +102,11 @@ class RankJudge:
         these to find copies, and a taxon counts as common or rare by these. Raises `DataError` where there are too few
         images for a metric, or a taxon that training lacks.
         """
-        seen = seen or self._photographs
-        counts = {taxon: len(rows) for taxon, rows in seen.at(self._rank).groups().items()}
+        counts = self._counts
+        if seen is None:
+            seen = self._photographs
+        else:
+            counts = Counter(lineage.truncated(self._rank) for lineage in seen.lineages if lineage.get(self._rank))
         strange = sorted({str(taxon) for taxon in side.lineages if taxon not in counts})
         if strange:
             raise DataError(f"{name}: no training photograph shows {strange[0]} at rank {self._rank}; leave it out")

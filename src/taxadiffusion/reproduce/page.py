@@ -27,7 +27,7 @@ from taxadiffusion.report.figures import METRICS
 from taxadiffusion.report.page import Html, Section, page
 from taxadiffusion.reproduce.published import published
 from taxadiffusion.reproduce.run import Story, table1_of
-from taxadiffusion.reproduce.sweeps import guidance_blocks, picked, rare_blocks
+from taxadiffusion.reproduce.sweeps import guidance_blocks, made, picked, rare_blocks
 from taxadiffusion.trainer.watchers import METRICS_FILE, read_metrics
 
 SHOWN_METHODS = ("zero_shot", "lora", "full", "taxadiffusion")
@@ -132,7 +132,7 @@ def _generated_sheet(story: Story, size_px: int) -> Image.Image:
     blank = np.full((3, size_px, size_px), 255, np.uint8)
     for name, pictures in story.pictures.items():
         for column, lineage in enumerate(lineages):
-            position = next((i for i, made in enumerate(pictures.lineages) if made == lineage), None)
+            position = next((i for i, shown in enumerate(pictures.lineages) if shown == lineage), None)
             images.append(blank if position is None else load_image(Path(pictures.files[position]), size_px))
             captions.append(f"{name}: {lineage.label}" if column == 0 else lineage.label)
     return image_grid(images, len(lineages), captions, cell_px=2 * size_px)
@@ -150,10 +150,7 @@ def _grid(story: Story, size_px: int) -> tuple[Html, ...]:
         lineage = story.dataset.taxonomy.lineage(taxon).only(story.ranks)
         photographs = tuple(Picture(story.dataset.image(int(row), size_px)) for row in rows_of[ids == taxon][:3])
         groups = [photographs]
-        for name in shown:
-            pictures = story.pictures[name]
-            mine = [i for i, made in enumerate(pictures.lineages) if made == lineage][:3]
-            groups.append(tuple(Picture(load_image(Path(pictures.files[i]), size_px)) for i in mine))
+        groups += [made(story, name, lineage, 3, size_px) for name in shown]
         rows.append(PictureRow(lineage.label, tuple(groups), f"{int(counts[taxon])} photographs"))
     return (picture_grid(rows, heads="photographs · " + " · ".join(shown), shown_px=64),)
 

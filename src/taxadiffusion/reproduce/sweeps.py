@@ -33,7 +33,7 @@ def guidance_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
         rows.append([name, *(Cell(f"{i.mean:.{d}f}", f"{i.low:.{d}f} to {i.high:.{d}f}") for i, d in cells)])
     real = results.real[-1].metrics["rank_accuracy"]
     species = [story.dataset.taxonomy.lineage(taxon).only(story.ranks) for taxon in picked(story)]
-    pictures = [PictureRow(name, tuple(_made(story, name, t, 1, size_px) for t in species)) for name in results.methods]
+    pictures = [PictureRow(name, tuple(made(story, name, t, 1, size_px) for t in species)) for name in results.methods]
     return [
         interval_chart(chart, ["named right"], x_label="share of images named right", marks=[(REAL, real.mean)]),
         table(
@@ -53,7 +53,7 @@ def rare_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
     rows = [[name, *(_thinned_cell(taxa[t], int(name)) for t in story.thinned)] for name, taxa in found.items()]
     x_label = "training images"
     pictures = [
-        PictureRow(f"{name} at most", tuple(_made(story, name, t, 3, size_px) for t in story.thinned)) for name in found
+        PictureRow(f"{name} at most", tuple(made(story, name, t, 3, size_px) for t in story.thinned)) for name in found
     ]
     pictures.append(PictureRow("photographs", tuple(_photographs(story, t, 3, size_px) for t in story.thinned)))
     return [
@@ -72,7 +72,7 @@ def _thinned_cell(scores: TaxonScores, number: int) -> str:
     return f"{scores.named_right:.0%}, {scores.copies:.0%}{kept}"
 
 
-def _made(story: Story, name: str, taxon: Lineage, number: int, size_px: int) -> tuple[Picture, ...]:
+def made(story: Story, name: str, taxon: Lineage, number: int, size_px: int) -> tuple[Picture, ...]:
     """The first images of a taxon by the first model of a row."""
     pictures = story.pictures[name]
     mine = [i for i, lineage in enumerate(pictures.lineages) if lineage == taxon][:number]
