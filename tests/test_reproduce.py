@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from taxadiffusion.adapter import Adapter, open_model
 from taxadiffusion.config import Settings, parse
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.errors import DataError, PreemptedError, SettingsError
@@ -17,6 +18,7 @@ from taxadiffusion.evaluate.run import Networks
 from taxadiffusion.evaluate.scores import Protocol
 from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.guidance import Guidance
+from taxadiffusion.reproduce import run
 from taxadiffusion.reproduce.leave_out import species_to_leave_out, thinned
 from taxadiffusion.reproduce.methods import EXPERIMENTS, experiments_named, methods_of, settings_by_strategy
 from taxadiffusion.reproduce.page import write_story
@@ -71,7 +73,9 @@ def reproduction(clade: Path, out: Path, seeds: tuple[int, ...] = (0,)) -> Repro
     return Reproduction(settings(clade), out, options)
 
 
-def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(clade: Path, tmp_path: Path) -> None:
+def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(
+    clade: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = reproduction(clade, tmp_path)
     work = asked.plan(EXPERIMENTS)
     traits = TraitJudge(read_clade(clade.parent / "source"), TraitMeter.calibrated(400))
@@ -124,7 +128,15 @@ def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(clade:
     assert drawn.count("<img") == len(story.thinned) * 3 * (2 + 1)
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")}
+    opened: list[str] = []
+
+    def counted(path: str, *, base: str) -> Adapter:
+        opened.append(path)
+        return open_model(path, base=base)
+
+    monkeypatch.setattr(run, "open_model", counted)
     again = reproduction(clade, tmp_path).run(("table1",), networks, StopSignal(), lambda _: None)
+    assert len(opened) == len(set(opened)) == 7  # every strategy of the table, once for all of its rows
     assert again.results["table1"].to_json() == story.results["table1"].to_json()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")} == before
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from taxadiffusion.adapter import open_model
+from taxadiffusion.adapter import Adapter, open_model
 from taxadiffusion.build import ranks_of
 from taxadiffusion.config import Settings
 from taxadiffusion.dataset import PreparedDataset
@@ -130,14 +130,27 @@ class Reproduction:
         if experiment == "rare":
             yield from self._rare_rows(story, stop, progress)
             return
-        for method in self._methods(experiment):
-            taxa = taxa_to_show(self.dataset, method.ranks)
-            runs = []
-            for model in self._models(method):
-                runs.append(self._images(model, taxa, method.guidance, f"{experiment}: {method.name}", stop, progress))
-                self._note_training(story, method.strategy, model)
-            story.pictures.setdefault(method.name, runs[0])
-            yield method.name, runs
+        methods = self._methods(experiment)
+        runs: dict[str, list[Pictures]] = {method.name: [] for method in methods}
+        for model, mine in self._rows_of_models(methods):
+            adapter = self._opened(model, f"{experiment}: {mine[0].name}, seed {model.seed}", stop, progress)
+            for method in mine:
+                taxa = taxa_to_show(self.dataset, method.ranks)
+                words = f"{experiment}: {method.name}, seed {model.seed}"
+                runs[method.name].append(self._images(adapter, model, taxa, method.guidance, words, stop, progress))
+            self._note_training(story, mine[0].strategy, model)
+        for method in methods:
+            story.pictures.setdefault(method.name, runs[method.name][0])
+            yield method.name, runs[method.name]
+
+    def _rows_of_models(self, methods: Sequence[Method]) -> Iterator[tuple[Model, list[Method]]]:
+        """Each model once with all the rows that it makes images for, so that it is opened once."""
+        by_strategy: dict[Strategy, list[Method]] = {}
+        for method in methods:
+            by_strategy.setdefault(method.strategy, []).append(method)
+        for mine in by_strategy.values():
+            for model in self._models(mine[0]):
+                yield model, mine
 
     def _rare_rows(self, story: Story, stop: StopSignal, progress: Progress) -> Iterator[tuple[str, list[Pictures]]]:
         species = species_to_leave_out(self.dataset, self.options.leave_out)
@@ -145,10 +158,11 @@ class Reproduction:
         guidance = Guidance(self.options.guidance_scale)
         for number in self.options.keep:
             thinned(self.dataset, species, number, self.dataset.ranks, self.options.seeds[0], self._thinned(number))
-            runs = [
-                self._images(model, story.thinned, guidance, f"rare: {number} images", stop, progress)
-                for model in self._thinned_models(number)
-            ]
+            runs = []
+            for model in self._thinned_models(number):
+                words = f"rare: {number} images, seed {model.seed}"
+                adapter = self._opened(model, words, stop, progress)
+                runs.append(self._images(adapter, model, story.thinned, guidance, words, stop, progress))
             story.pictures[f"{number}"] = runs[0]
             story.budgets[f"progressive, {number} images at most"] = [
                 budget_of(model) for model in self._thinned_models(number)
@@ -167,11 +181,8 @@ class Reproduction:
             found[f"{number}"] = frozenset(str(prepared.record(int(row)).path) for row in prepared.rows("train"))
         return found
 
-    def _images(
-        self, model: Model, taxa: Sequence[Lineage], guidance: Guidance, what: str, stop: StopSignal, progress: Progress
-    ) -> Pictures:
-        """Train the model where it is not trained, and make its images where they are not there."""
-        words = f"{what}, seed {model.seed}"
+    def _opened(self, model: Model, words: str, stop: StopSignal, progress: Progress) -> Adapter:
+        """Train the model where it is not trained, and open it."""
 
         def step(event: object) -> None:
             stage, number = getattr(event, "stage", None), getattr(event, "step", None)
@@ -180,8 +191,19 @@ class Reproduction:
 
         stop.raise_if_set(words)
         progress(f"{words}: training")
-        path = trained(model, stop, step)
-        adapter = open_model(str(path), base=self.config.base.path)
+        return open_model(str(trained(model, stop, step)), base=self.config.base.path)
+
+    def _images(
+        self,
+        adapter: Adapter,
+        model: Model,
+        taxa: Sequence[Lineage],
+        guidance: Guidance,
+        words: str,
+        stop: StopSignal,
+        progress: Progress,
+    ) -> Pictures:
+        """The images of a row by one model, made where they are not there."""
         sampling = Sampling(self.options.num_steps, engine=self.options.engine)
         plan = ImagePlan(self.options.per_taxon, 0, guidance, sampling)
 
