@@ -143,13 +143,48 @@ def test_kept_states_are_bounded_and_forgotten_when_weights_change() -> None:
     assert not torch.allclose(small([CLARKII, CORNUTUS]), plain, atol=1e-2)
 
 
-def test_zero_init_starts_a_stage_where_the_one_before_ended() -> None:
-    conditioner = make(TaxonomySettings(num_heads=2, feed_forward=32, zero_init=True)).eval()
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_zero_init_starts_a_stage_where_the_one_before_ended(norm_first: bool) -> None:
+    settings = TaxonomySettings(num_heads=2, feed_forward=32, zero_init=True, norm_first=norm_first)
+    conditioner = make(settings).eval()
     assert torch.equal(conditioner([CLARKII]), conditioner([CLARKII.truncated("order")]))
     conditioner.train_only(["encoder.family"])
     conditioner([CLARKII.truncated("family")]).square().sum().backward()
-    norm = conditioner.encoders["family"].layers[-1].norm2
+    encoder = conditioner.encoders["family"]
+    norm = encoder.norm if norm_first else encoder.layers[-1].norm2
     assert bool(norm.weight.grad.any())  # and still it learns
+
+
+def test_norm_first_hands_names_on_past_attention_and_feed_forward() -> None:
+    """What a layer adds to every name alike, however large, leaves their difference as it is."""
+    conditioner = make(TaxonomySettings(num_heads=2, feed_forward=32, norm_first=True)).eval()
+    encoder = conditioner.encoders["family"]
+    with torch.no_grad():
+        for layer in encoder.layers:
+            layer.self_attn.out_proj.weight.zero_()
+            layer.linear2.weight.zero_()
+            layer.linear2.bias.copy_(torch.linspace(-100.0, 50.0, 16))
+    encoder.norm = torch.nn.Identity()
+    names = ["family: Pomacentridae", "family: Zanclidae"]
+    one, other = (encoded(conditioner, "family", name) for name in names)
+    states = conditioner.states(names)
+    torch.testing.assert_close((one - other)[0], states[0] - states[1], atol=1e-4, rtol=0)
+
+
+def test_the_spread_of_names_shows_a_collapsed_encoder() -> None:
+    conditioner = make().eval()
+    encoder = conditioner.encoders["genus"]
+    with torch.no_grad():
+        encoder.layers[-1].norm2.weight.zero_()
+        encoder.layers[-1].norm2.bias.fill_(1.0)
+    spread = conditioner.name_spread([CLARKII, CORNUTUS, CORNUTUS])
+    assert set(spread) == {"family", "genus", "species"}  # both have one order
+    assert spread["genus"] == 0.0
+    one, other = (encoded(conditioner, "family", f"family: {name}") for name in ("Pomacentridae", "Zanclidae"))
+    halves = (one - other).square().mean() / 4  # of two values, each lies half of their difference from the mean
+    expected = (halves / torch.cat([one, other]).square().mean()).sqrt()
+    assert spread["family"] == pytest.approx(expected.item(), rel=1e-5)
+    assert PromptConditioner(RANKS, States(), PromptSettings()).name_spread([CLARKII, CORNUTUS]) == {}
 
 
 @pytest.mark.parametrize("zero_init", [False, True])

@@ -345,6 +345,16 @@ def test_only_what_a_stage_trains_changes(tmp_path: Path, strategy: str) -> None
             assert torch.equal(tensor, base[name]), name
 
 
+def test_a_stage_ends_with_how_far_apart_its_encoders_put_names(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, steps=2)
+    found = [event for event in trainer.run() if isinstance(event, events.NamesCompared)]
+    assert [event.stage for event in found] == [stage.name for stage in trainer.plan]
+    for event, stage in zip(found, trainer.plan, strict=True):
+        assert list(event.spread)[-1] == stage.rank
+        assert len(event.spread) == 1 + [s.name for s in trainer.plan].index(stage.name)
+        assert all(spread > 0 for spread in event.spread.values())
+
+
 def test_a_random_step_trains_the_encoder_of_its_depth_alone(tmp_path: Path) -> None:
     settings = loop_settings(optimiser={"ema_decay": None, "warmup_steps": 0}, training={"condition_dropout": 0.0})
     trainer = tiny_trainer(tmp_path, strategy="random", settings=settings, steps=3)

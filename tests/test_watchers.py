@@ -1,4 +1,4 @@
-"""Laws of the watchers: no step stands twice in the log, pictures show what it holds, giving up draws nothing."""
+"""Laws of the watchers: no step stands twice in the log, pictures show what it holds, a collapsed encoder is said."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from taxadiffusion.cli.train_screen import Screen
+from taxadiffusion.config import Settings
 from taxadiffusion.errors import CheckpointError
 from taxadiffusion.names import Lineage
 from taxadiffusion.trainer import events
@@ -88,3 +90,14 @@ def test_a_sheet_is_given_up_between_batches() -> None:
     assert (
         preview_sheet(denoiser, [lineage_of(0)], "genus", num_steps=1, guidance_scale=1, give_up=lambda: True) is None
     )
+
+
+def test_the_screen_warns_of_an_encoder_that_tells_no_names_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen(Settings())
+    screen.task = screen.progress.add_task("training", note="")
+    screen.show(events.NamesCompared(7, "family", {"order": 0.2, "family": 0.001}))
+    shown = capsys.readouterr().out
+    assert "order 0.200, family 0.001" in shown
+    assert "warning: the encoder of family makes nearly the same of every name" in shown
+    screen.show(events.NamesCompared(7, "order", {"order": 0.2}))
+    assert "warning" not in capsys.readouterr().out

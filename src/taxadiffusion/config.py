@@ -58,6 +58,9 @@ class ConditionerSettings(Section):
     feed_forward: int | None = Field(default=None, ge=1, description="none: 8/3 of the width, the paper's 2048 at 768")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="inside the encoder being trained (paper: 0.1)")
     name_gain: float = Field(default=1.0, gt=0, le=100, description="names against “none”, enlarged by this (paper: 1)")
+    norm_first: bool = Field(
+        default=False, description="normalise before attention and feed-forward: names pass by both (paper: after)"
+    )
     zero_init: bool = Field(default=False, description="a new E_r starts as zero: stage i starts where i−1 ended")
     warm_start: bool = Field(default=False, description="a new E_r starts as a copy of the one above it")
     taxon_encoder: str | None = Field(
@@ -137,7 +140,7 @@ class Settings(Section):
 RECIPES: Mapping[str, Mapping[str, Mapping[str, Json]]] = {
     "paper": {},  # the defaults above are METHOD's
     "best": {
-        "conditioner": {"name_gain": 6.0, "dropout": 0.0},
+        "conditioner": {"name_gain": 6.0, "dropout": 0.0, "norm_first": True},
         "lora": {"rank": 32, "alpha": 32},
         "stages": {"lora_in_every_stage": True},
         "optimiser": {

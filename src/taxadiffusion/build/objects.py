@@ -96,6 +96,7 @@ def conditioner_settings(
         feed_forward=own.feed_forward or backbone.width * 8 // 3,
         dropout=own.dropout,
         name_gain=own.name_gain,
+        norm_first=own.norm_first,
         zero_init=own.zero_init,
         warm_start=own.warm_start,
     )

@@ -13,6 +13,9 @@ from rich.progress import TimeRemainingColumn as Remaining
 from taxadiffusion.config import Settings
 from taxadiffusion.trainer import events
 
+COLLAPSED = 0.02
+"""Names nearer than this were drawn alike; encoders that told them apart had 0.05 or more (docs/log.md)."""
+
 if TYPE_CHECKING:
     from taxadiffusion.build import Run
 
@@ -93,6 +96,8 @@ class Screen:
             self._say(f"stage {event.stage}: {event.num_trained:,} parameters learn, {event.num_steps} steps")
         elif isinstance(event, events.Validated):
             self._say(f"step {event.step}: loss on {event.num_samples} held-out images {event.loss:.4f}")
+        elif isinstance(event, events.NamesCompared):
+            self._names(event)
         elif isinstance(event, events.StepRefused):
             self._warn(f"step {event.step}: {event.reason}, no parameter was changed; rows {list(event.rows[:8])}")
         elif isinstance(event, events.SamplesSkipped):
@@ -111,6 +116,16 @@ class Screen:
         self._say(f"going on from step {event.step} ({event.path})")
         # Steps done before do not count towards the speed of these.
         self.progress.reset(self.task, total=self.progress.tasks[self.task].total, completed=event.step)
+
+    def _names(self, event: events.NamesCompared) -> None:
+        found = ", ".join(f"{rank} {spread:.3f}" for rank, spread in event.spread.items())
+        self._say(f"step {event.step}: how far apart names are encoded: {found}")
+        collapsed = [rank for rank, spread in event.spread.items() if spread < COLLAPSED]
+        if collapsed:
+            self._warn(
+                f"the encoder of {' and of '.join(collapsed)} makes nearly the same of every name, so pictures will "
+                "not tell them apart; train with conditioner.norm_first=true or a lower optimiser.learning_rate"
+            )
 
     def _finished(self, event: events.Finished) -> None:
         if event.already:

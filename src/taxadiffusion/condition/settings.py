@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 class TaxonomySettings(BaseModel):
     """The rank encoders; the defaults are the paper's.
 
+    norm_first: normalise before attention and feed-forward, and once more at the end: a name's states pass by both.
+    Normalising after them, an encoder trained at a high rate may come to give every name the same states (docs/log.md).
     zero_init: the last normalisation of every encoder but the coarsest starts at zero, so that stage i starts exactly
     where stage i−1 ended. warm_start: a stage's encoder starts as a copy of the encoder before it. name_gain: how much
     larger the difference of a name's token states from those of "none" is made; a text encoder that never met a name
@@ -24,6 +26,7 @@ class TaxonomySettings(BaseModel):
     feed_forward: int = Field(default=2048, ge=1, le=65536)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     name_gain: float = Field(default=1.0, gt=0, le=100)
+    norm_first: bool = False
     zero_init: bool = False
     warm_start: bool = False
 

@@ -17,6 +17,8 @@ from taxadiffusion.names import Lineage, Rank, rank_index
 from taxadiffusion.stages import encoder_group
 from taxadiffusion.text import TokenStates, rank_text
 
+_NUM_COMPARED = 64
+
 
 class TaxonomyConditioner(Conditioner):
     """METHOD's condition module.
@@ -140,6 +142,22 @@ class TaxonomyConditioner(Conditioner):
             _zero_output(self.encoders[rank])
         self._forget({rank})
 
+    def name_spread(self, lineages: Sequence[Lineage]) -> dict[Rank, float]:
+        """For each rank: how much `E_r` differs between names, as a share of its size (root mean squares).
+
+        Of at most 64 names a rank; a rank with fewer than two is left out. Near 0 the encoder has collapsed: all names
+        have the same condition.
+        """
+        found = {}
+        for rank in self.ranks:
+            names = sorted({name for lineage in lineages if (name := lineage.get(rank)) is not None})[:_NUM_COMPARED]
+            if len(names) > 1:
+                with torch.no_grad():
+                    states = self._encoded(rank, [rank_text(rank, name) for name in names])  # (names, T, D)
+                apart, size = (x.square().mean().sqrt() for x in (states - states.mean(dim=0), states))
+                found[rank] = float(apart / size.clamp_min(1e-12))
+        return found
+
     def loaded(self) -> None:
         self._forget(self.ranks)
 
@@ -159,12 +177,20 @@ def _reaches(lineage: Lineage, rank: Rank) -> bool:
 
 def _rank_encoder(width: int, settings: TaxonomySettings) -> nn.TransformerEncoder:
     layer = nn.TransformerEncoderLayer(
-        width, settings.num_heads, settings.feed_forward, settings.dropout, batch_first=True
+        width,
+        settings.num_heads,
+        settings.feed_forward,
+        settings.dropout,
+        batch_first=True,
+        norm_first=settings.norm_first,
     )
-    return nn.TransformerEncoder(layer, settings.num_layers, enable_nested_tensor=False)
+    last = nn.LayerNorm(width) if settings.norm_first else None
+    return nn.TransformerEncoder(layer, settings.num_layers, last, enable_nested_tensor=False)
 
 
 def _zero_output(encoder: nn.Module) -> None:
-    norm = encoder.layers[-1].norm2  # type: ignore[index, union-attr]
-    nn.init.zeros_(norm.weight)
-    nn.init.zeros_(norm.bias)
+    assert isinstance(encoder, nn.TransformerEncoder)
+    last = encoder.layers[-1].norm2 if encoder.norm is None else encoder.norm
+    assert isinstance(last, nn.LayerNorm)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)

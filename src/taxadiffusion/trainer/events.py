@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,15 @@ class Validated:
 
 
 @dataclass(frozen=True, slots=True)
+class NamesCompared:
+    """The stage has ended: how far apart each trained encoder puts names, as a share of its output. 0: all are one."""
+
+    step: int
+    stage: str
+    spread: Mapping[Rank, float]
+
+
+@dataclass(frozen=True, slots=True)
 class PreviewDue:
     """The moment to draw preview pictures, on the first process only."""
 
@@ -107,6 +116,7 @@ Event = (
     | StepRefused
     | SamplesSkipped
     | Validated
+    | NamesCompared
     | PreviewDue
     | StageDone
     | Committed

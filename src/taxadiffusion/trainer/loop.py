@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from taxadiffusion.denoiser import Denoiser
@@ -21,6 +22,8 @@ from taxadiffusion.trainer.settings import LoopSettings
 from taxadiffusion.trainer.signals import StopSignal, stop_error
 from taxadiffusion.trainer.validation import Validation
 from taxadiffusion.trainer.world import World
+
+_NUM_COMPARED = 1000
 
 Events = events.EventStream
 
@@ -110,6 +113,7 @@ class Trainer:
             if outcome.stop:
                 raise stop_error(outcome.stop, f"stopped by a signal after committing step {self.progress.step}")
             yield from self._watch(index, last, optimiser)
+        yield from self._compare_names(stage)
         yield events.StageDone(self.progress.step, stage.name)
 
     def _step(
@@ -176,6 +180,16 @@ class Trainer:
     def _rows_of(self, step: int) -> tuple[int, ...]:
         positions = self.dataset.share.every_position()
         return tuple(self.dataset.order.rows_at(step * self.share.batch_size + positions).tolist())
+
+    def _compare_names(self, stage: Stage) -> Events:
+        """What the encoders down to the stage's rank make of the names of up to a thousand taxa; changes nothing."""
+        taxa = np.unique(self.data.taxon_ids[self.data.train_rows])
+        lineages = [self.data.lineage_of(int(taxon)) for taxon in taxa[:: max(1, len(taxa) // _NUM_COMPARED)]]
+        conditioner = self.denoiser.conditioner
+        conditioner.eval()
+        spread = conditioner.name_spread([lineage.truncated(stage.rank) for lineage in lineages])
+        if spread:
+            yield events.NamesCompared(self.progress.step, stage.name, spread)
 
     def _watch(self, index: int, last: bool, optimiser: StageOptimiser) -> Events:
         """Validation and previews, on the moving average where one is kept; then all as before."""

@@ -17,6 +17,8 @@ from taxadiffusion.trainer.curve import draw_curve
 
 METRICS_FILE = "metrics.jsonl"
 
+_LOGGED = events.StepDone | events.Validated | events.NamesCompared | events.StepRefused | events.SamplesSkipped
+
 
 class Watcher(Protocol):
     """Sees every event, in order; changes nothing of the run."""
@@ -25,7 +27,7 @@ class Watcher(Protocol):
 
 
 class MetricsLog:
-    """`metrics.jsonl`: one line per step, validation, refusal and skip; no step stands there twice."""
+    """`metrics.jsonl`: one line per step, validation, comparison of names, refusal, skip; no step is there twice."""
 
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / METRICS_FILE
@@ -34,7 +36,7 @@ class MetricsLog:
     def __call__(self, event: events.Event) -> None:
         if isinstance(event, events.Resumed):
             self._begin(event.step)
-        elif isinstance(event, events.StepDone | events.Validated | events.StepRefused | events.SamplesSkipped):
+        elif isinstance(event, _LOGGED):
             self._begin(0)
             line = json.dumps({"event": type(event).__name__, **asdict(event)})
             with _guarded(self.path, len(line)), self.path.open("a", encoding="utf-8") as file:
@@ -97,6 +99,9 @@ class TensorBoard:
                 writer.add_scalar(f"train/{name}", getattr(event, name), event.step)
         elif isinstance(event, events.Validated):
             self._open(None).add_scalar("validation/loss", event.loss, event.step)
+        elif isinstance(event, events.NamesCompared):
+            for rank, spread in event.spread.items():
+                self._open(None).add_scalar(f"names_apart/{rank}", spread, event.step)
         elif isinstance(event, events.Committed):
             self._open(None).flush()
         elif isinstance(event, events.Finished) and self.writer is not None:
