@@ -120,6 +120,7 @@ def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(
         "taxadiffusion_random",
         "thumbnails",
         "Traits learned",
+        "How far apart its encoders put names",
     ):
         assert word in page
     assert (tmp_path / "table1" / "tables.tex").is_file()

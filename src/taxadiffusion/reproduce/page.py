@@ -178,6 +178,10 @@ def _training(story: Story) -> list[Html]:
         steps = [line for line in lines if line["event"] == "StepDone"]
         if steps:
             blocks += [heading(strategy), _curve(steps, [line for line in lines if line["event"] == "Validated"])]
+        compared = [line["spread"] for line in lines if line["event"] == "NamesCompared"]
+        if compared:
+            found = ", ".join(f"{rank} {spread:.3f}" for rank, spread in compared[-1].items())
+            blocks.append(note(f"How far apart its encoders put names (0: all are one): {found}."))
     return blocks
 
 
