@@ -14,7 +14,7 @@ from taxadiffusion.config import Settings
 from taxadiffusion.trainer import events
 
 COLLAPSED = 0.02
-"""Names nearer than this were drawn alike; encoders that told them apart had 0.05 or more (docs/log.md)."""
+"""Names nearer than this were drawn alike; encoders that told them apart had 0.05 to 0.35 (docs/log.md)."""
 
 if TYPE_CHECKING:
     from taxadiffusion.build import Run
@@ -123,8 +123,9 @@ class Screen:
         collapsed = [rank for rank, spread in event.spread.items() if spread < COLLAPSED]
         if collapsed:
             self._warn(
-                f"the encoder of {' and of '.join(collapsed)} makes nearly the same of every name, so pictures will "
-                "not tell them apart; train with conditioner.norm_first=true or a lower optimiser.learning_rate"
+                f"the encoder of {' and of '.join(collapsed)} makes nearly the same of every name: pictures show no "
+                "difference that no other rank's encoder makes; train with conditioner.norm_first=true or a lower "
+                "optimiser.learning_rate"
             )
 
     def _finished(self, event: events.Finished) -> None:
