@@ -92,6 +92,8 @@ def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(
     assert small["table1"] == document["table1"]
     assert "details" in document["experiments"]["table1"]
     assert "details" not in small["experiments"]["table1"]
+    details = document["experiments"]["table1"]["details"]
+    assert small["experiments"]["table1"]["traits"]["lora"]["genus"] == details["lora"]["genus"]["traits"] != {}
     with Image.open(tmp_path / "generated.png") as sheet:
         assert sheet.width > 2 * 16 * 2
     methods = {"zero_shot", "lora", "full", "class_embedding", "taxon_adapter", "taxadiffusion"}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -60,7 +61,7 @@ def write_story(story: Story, out: Path, *, command: str, config: Settings, size
         },
         "config": flattened(config, trajectory_only=False),
     }
-    small = {name: {k: v for k, v in found.items() if k != "details"} for name, found in experiments.items()}
+    small = {name: _without_details(found) for name, found in experiments.items()}
     for name, content in (("results.json", document), ("summary.json", {**document, "experiments": small})):
         (out / name).write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
     _generated_sheet(story, size_px).save(out / "generated.png")
@@ -74,6 +75,16 @@ def write_story(story: Story, out: Path, *, command: str, config: Settings, size
     )
     report.write_text(html, encoding="utf-8")
     return report
+
+
+def _without_details(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Of single taxa and images nothing; what each rank taught of true traits stays."""
+    small = {key: value for key, value in found.items() if key != "details"}
+    traits = {
+        method: {rank: details["traits"] for rank, details in by_rank.items() if details["traits"]}
+        for method, by_rank in found["details"].items()
+    }
+    return small | ({"traits": traits} if any(traits.values()) else {})
 
 
 def _sections(story: Story, command: str, config: Settings, size_px: int) -> list[Section]:
