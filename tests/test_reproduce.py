@@ -130,6 +130,14 @@ def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(
     # each species: three images of the models of both numbers, and three photographs
     assert drawn.count("<img") == len(story.thinned) * 3 * (2 + 1)
 
+    rare = asked.run(("rare",), networks, StopSignal(), lambda _: None)
+    write_story(rare, tmp_path / "rare-alone", command="", config=asked.config, size_px=16)
+    with (
+        Image.open(tmp_path / "rare-alone" / "generated.png") as alone,
+        Image.open(tmp_path / "generated.png") as whole,
+    ):
+        assert round(alone.width / whole.width * 5) == len(rare.thinned)  # no columns without pictures
+
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")}
     opened: list[str] = []
 
