@@ -139,8 +139,8 @@ def _generated_sheet(story: Story, size_px: int) -> Image.Image:
     """A row for every row of the tables: the first image of each picked or thinned taxon that it shows."""
     lineages = [story.dataset.taxonomy.lineage(taxon).only(story.ranks) for taxon in picked(story)]
     lineages += [lineage for lineage in story.thinned if lineage not in lineages]
-    shown = {lineage for pictures in story.pictures.values() for lineage in pictures.lineages}
-    lineages = [lineage for lineage in lineages if lineage in shown]
+    made_of = {lineage for pictures in story.pictures.values() for lineage in pictures.lineages}
+    lineages = [lineage for lineage in lineages if lineage in made_of]
     images, captions = [], []
     blank = np.full((3, size_px, size_px), 255, np.uint8)
     for name, pictures in story.pictures.items():
