@@ -268,7 +268,9 @@ def test_bad_input_gets_one_clear_message(dataset: PreparedDataset, tmp_path: Pa
     with pytest.raises(DataError, match="its images are of rank family, none of species; choose other --ranks"):
         generated_folder(few, ("species",))
     both = fresh(tmp_path / "both", 0, ("family", "species"), per_taxon=2)
-    assert {lineage.rank for lineage in generated_folder(both, ("genus", "species")).lineages} == {"species"}
+    part = generated_folder(both, ("genus", "species"))
+    assert {lineage.rank for lineage in part.lineages} == {"species"}
+    assert (len(part), part.left_out) == (2 * len(SPECIES), 2 * 2)
     (few / "metadata.csv").write_text("file_name,species\n../../etc/passwd,clarus\n")
     with pytest.raises(DataError, match=r"row 2: file_name '\.\./\.\./etc/passwd' is no file below"):
         generated_folder(few, RANKS)
@@ -289,6 +291,19 @@ def test_results_are_written_as_json_tables_and_report(perfect: Results, tmp_pat
         assert shown in written
         assert "FID" not in written.replace("no FID", "").replace("published FID", "")
     assert "LPIPS" not in (tmp_path / "tables.md").read_text()  # not measured, so not named
+
+
+def test_images_that_are_not_measured_are_counted(dataset: PreparedDataset, perfect: Results, tmp_path: Path) -> None:
+    folder = fresh(tmp_path / "all", 1)
+    num_families = 10 * len({lineage.get("family") for lineage in SPECIES})
+    ranks = ("genus", "species")
+    networks, settings = Networks(Colours()), Settings(ranks, size_px=32, max_reference_per_taxon=8)
+    results = evaluate(dataset, {"method": [generated_folder(folder, ranks)]}, networks, settings)
+    write_results(results, tmp_path / "out", command="taxadiffusion evaluate x", size_px=32)
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["left_out"] == {"method": num_families}
+    for name in ("tables.md", "report.html"):
+        assert f"no taxon of genus, species: {num_families} of method." in (tmp_path / "out" / name).read_text()
+    assert perfect.left_out == {}
 
 
 def test_an_image_known_to_its_family_alone_is_judged_there() -> None:

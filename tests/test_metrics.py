@@ -13,9 +13,6 @@ from taxadiffusion.metrics.distribution import (
     Reference,
     frechet_distance,
     kernel_distance,
-    kernel_distance_of_subsets,
-    mean_alignment,
-    mean_distance,
 )
 from taxadiffusion.metrics.intervals import (
     Interval,
@@ -94,15 +91,6 @@ def test_reference_gives_the_same_distances(num_images: int) -> None:
     assert reference.kernel(y) == pytest.approx(kernel_distance(x, y), rel=1e-9)
 
 
-def test_kernel_distance_of_subsets_of_everything_is_the_kernel_distance() -> None:
-    x, y = draws(6, 40), draws(7, 40, shift=0.4)
-    mean, deviation = kernel_distance_of_subsets(x, y, subset_size=40, num_subsets=3, rng=np.random.default_rng(0))
-    assert mean == pytest.approx(kernel_distance(x, y))
-    assert deviation == pytest.approx(0, abs=1e-9)
-    with pytest.raises(DataError, match="subsets of 41 needs 41 or more images on each side, got 40"):
-        kernel_distance_of_subsets(x, y, subset_size=41, num_subsets=1, rng=np.random.default_rng(0))
-
-
 @pytest.mark.parametrize("num_neighbours", [3, 5])
 def test_overlap_equals_prdc(num_neighbours: int) -> None:
     from prdc import compute_prdc
@@ -138,12 +126,6 @@ def test_too_few_images_are_refused_by_name() -> None:
         Moments.of(draws(0, 1))
     with pytest.raises(DataError, match="5 neighbours need 6 or more generated images, got 5"):
         overlap(draws(0, 20), draws(1, 5))
-    with pytest.raises(DataError, match="no pair of images"):
-        mean_distance([])
-
-
-def test_alignment_is_a_hundred_cosines() -> None:
-    assert mean_alignment(np.array([[3.0, 0.0], [0.0, 2.0]]), np.array([[1.0, 0.0], [5.0, 0.0]])) == pytest.approx(50)
 
 
 @pytest.mark.parametrize("balanced", [False, True])

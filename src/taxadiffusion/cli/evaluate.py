@@ -51,7 +51,7 @@ def evaluate(
     from taxadiffusion.generation import Sampling
     from taxadiffusion.guidance import Guidance
     from taxadiffusion.report.command import Extractors, command_line, evaluate_command
-    from taxadiffusion.report.evaluation import method_tables
+    from taxadiffusion.report.evaluation import left_out_words, method_tables
 
     with Console(stderr=True).status("starting") as status:
         results = evaluate_command(
@@ -77,6 +77,8 @@ def evaluate(
         shown.add_row(*(f"{cell.value}  [dim]{cell.small}[/dim]" if cell.small else escape(cell.value) for cell in row))
     console = Console()
     console.print(shown)
+    if results.left_out:
+        console.print(left_out_words(results), highlight=False, markup=False)
     console.print(f"{out / 'report.html'}, results.json, tables.md, tables.tex", highlight=False, soft_wrap=True)
 
 

@@ -29,6 +29,8 @@ class Pictures:
     lineages: tuple[Lineage, ...]
     load: Callable[[int, int], NDArray[np.uint8]]
     """(position, size_px) → uint8 (3, size_px, size_px), a square crop with the aspect kept."""
+    left_out: int = 0
+    """Images of the same source that are not among these, since none of the ranks asked for is named or shown."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -41,6 +43,7 @@ class Pictures:
             tuple(self.files[i] for i in kept),
             tuple(self.lineages[i] for i in kept),
             lambda i, size_px: self.load(kept[i], size_px),
+            self.left_out,
         )
 
     def images(self, size_px: int, batch_size: int = 64) -> Iterator[NDArray[np.uint8]]:
@@ -68,6 +71,7 @@ def photographs(dataset: PreparedDataset, split: str, ranks: Sequence[Rank]) -> 
         tuple(str(dataset.record(rows[i]).path) for i in kept),
         tuple(lineages[i] for i in kept),
         lambda i, size_px: dataset.image(rows[kept[i]], size_px),
+        len(rows) - len(kept),
     )
 
 
@@ -75,8 +79,8 @@ def generated_folder(folder: Path, ranks: Sequence[Rank]) -> Pictures:
     """A folder that `taxadiffusion generate` wrote: images beside a `metadata.csv` with a column for each rank.
 
     A `species` or `specific_epithet` column holds the epithet. An image's finest name is what it was asked to show;
-    images asked for at another rank than `ranks` are left out, and lineages are reduced to `ranks`. Raises `DataError`
-    for a missing table, column, file or name, and where no image is left.
+    images asked for at another rank than `ranks` are left out and counted, and lineages are reduced to `ranks`.
+    Raises `DataError` for a missing table, column, file or name, and where no image is left.
     """
     table = folder / "metadata.csv"
     if not table.is_file():
@@ -96,6 +100,7 @@ def generated_folder(folder: Path, ranks: Sequence[Rank]) -> Pictures:
         tuple(str(files[i]) for i in kept),
         tuple(lineages[i].only(ranks) for i in kept),
         lambda i, size_px: load_image(files[kept[i]], size_px),
+        len(files) - len(kept),
     )
 
 

@@ -70,8 +70,9 @@ def evaluate(
     """
     check_ranks(dataset, settings.ranks)
     progress("reading photographs")
-    train = _side([photographs(dataset, "train", settings.ranks)], networks, settings)
-    unseen = _side([photographs(dataset, "test", settings.ranks)], networks, settings)
+    real_pictures = {split: photographs(dataset, split, settings.ranks) for split in ("train", "test")}
+    train = _side([real_pictures["train"]], networks, settings)
+    unseen = _side([real_pictures["test"]], networks, settings)
     namer = Namer.fit(train.features, train.lineages)
     judges = {
         rank: RankJudge(
@@ -108,7 +109,15 @@ def evaluate(
         scores = judge(part, "photographs of the test split", pairs(part))
         real.append(_with_traits(scores, part, networks, settings))
     differences = differences_from_best(scored, settings.seed)
-    return Results(_protocol(dataset, networks, settings), scored, tuple(real), differences)
+    left_out = {f"photographs, {split}": pictures.left_out for split, pictures in real_pictures.items()}
+    left_out |= {name: sum(pictures.left_out for pictures in runs) for name, runs in methods.items()}
+    return Results(
+        _protocol(dataset, networks, settings),
+        scored,
+        tuple(real),
+        differences,
+        {name: number for name, number in left_out.items() if number},
+    )
 
 
 def _with_traits(scores: RankScores, side: Side, networks: Networks, settings: Settings) -> RankScores:

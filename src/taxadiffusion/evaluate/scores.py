@@ -121,6 +121,8 @@ class Results:
     real: tuple[RankScores, ...]
     differences: Mapping[str, Mapping[Rank, Interval]]
     """How much more often the best method is named right than each other one (`differences_from_best`)."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Images not measured, since they show no taxon of the ranks: by method, and of the photographs by split."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON with `table1[method][rank][metric] = {mean, low, high}` first, details after."""
@@ -128,6 +130,7 @@ class Results:
         return {
             "schema": 1,
             "protocol": asdict(self.protocol),
+            "left_out": dict(self.left_out),
             "table1": {
                 method: {s.rank: {name: asdict(i) for name, i in s.metrics.items()} for s in ranks}
                 for method, ranks in named.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,38 +85,6 @@ class Reference:
         within, n = _kernel(features, features), len(features)
         mean = (within.sum() - np.trace(within)) / (n * (n - 1))
         return float(self._within + mean - 2 * _kernel(self._real, features).mean())
-
-
-def kernel_distance_of_subsets(
-    x: Floats, y: Floats, *, subset_size: int, num_subsets: int, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Mean and standard deviation of `kernel_distance` over random subsets, as published "KID" figures are computed.
-
-    Each subset takes `subset_size` images of each side without replacement. Raises `DataError` where a side has fewer.
-    """
-    _needs(x, subset_size, f"kernel distances of subsets of {subset_size}")
-    _needs(y, subset_size, f"kernel distances of subsets of {subset_size}")
-    distances = [
-        kernel_distance(
-            x[rng.choice(len(x), subset_size, replace=False)], y[rng.choice(len(y), subset_size, replace=False)]
-        )
-        for _ in range(num_subsets)
-    ]
-    return float(np.mean(distances)), float(np.std(distances))
-
-
-def mean_distance(distances: Sequence[float] | Floats) -> float:
-    """The mean of perceptual distances of pairs (LPIPS). Raises `DataError` where there is no pair."""
-    if not len(distances):
-        raise DataError("no pair of images to take a mean perceptual distance of")
-    return float(np.mean(distances))
-
-
-def mean_alignment(image_features: Floats, text_features: Floats) -> float:
-    """100·cosine of (N, D) image features to the text features of the same row, averaged (the paper's scale)."""
-    image = image_features / np.linalg.norm(image_features, axis=1, keepdims=True)
-    text = text_features / np.linalg.norm(text_features, axis=1, keepdims=True)
-    return float(100 * (image * text).sum(1).mean())
 
 
 def _root(covariance: Floats) -> Floats:

@@ -72,6 +72,14 @@ def evaluation_sections(results: Results, *, command: str, size_px: int) -> tupl
     )
 
 
+def left_out_words(results: Results) -> str:
+    """Which images were not measured, as a sentence; "" where all were."""
+    if not results.left_out:
+        return ""
+    found = ", ".join(f"{number:,} of {name}" for name, number in results.left_out.items())
+    return f"Images left out, since they show no taxon of {', '.join(results.protocol.ranks)}: {found}."
+
+
 def write_tables(results: Results, out: Path) -> None:
     """`tables.md` and `tables.tex` in `out`: one table a metric, figures with their intervals."""
     markdown, latex = [], []
@@ -87,7 +95,8 @@ def write_tables(results: Results, out: Path) -> None:
         markdown.insert(1, f"### {title}\n\n{DIFFERENCE}\n\n{markdown_table(header, rows)}")
         latex.insert(1, latex_table(header, rows, caption=f"{title}. {DIFFERENCE}", label="tab:difference"))
     extractor = f"Features: {results.protocol.extractor}, sha256 {results.protocol.extractor_sha256}."
-    (out / "tables.md").write_text("\n".join([f"{extractor}\n", *markdown]), encoding="utf-8")
+    opening = [f"{words}\n" for words in (extractor, left_out_words(results)) if words]
+    (out / "tables.md").write_text("\n".join([*opening, *markdown]), encoding="utf-8")
     (out / "tables.tex").write_text("\n".join(latex), encoding="utf-8")
 
 
@@ -134,6 +143,7 @@ def _glance(results: Results, best: str) -> tuple[Html, ...]:
             f"Features: {results.protocol.extractor}. Distances in the features of another network than Inception are "
             "not comparable with published FID or KID. Intervals: 95 %, bootstrap over taxa, training runs and images."
         ),
+        *([note(left_out_words(results))] if results.left_out else []),
     )
 
 
