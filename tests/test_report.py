@@ -68,7 +68,7 @@ def everything(name: str) -> str:
         facts({name: name}),
         folded(name, [text(name)]),
         table([name, name], [[name, Cell(name, name, True)]], caption=name),
-        picture_grid([PictureRow(name, ((Picture(image(), name),),), name)], heads=name, caption=name),
+        picture_grid([PictureRow(name, ((Picture(image(), name),),), name)], heads=[name], caption=name),
         line_chart(
             [Series(name, [0, 1], [1, 2]), Series(name, [0, 1], [2, 1])],
             x_label=name, y_label=name, bands=[Band(name, 0, 1)], caption=name,
@@ -169,6 +169,23 @@ def test_words_stay_within_a_chart_and_a_short_stage_is_named_on_hover_alone() -
     assert "<title>order</title>" in drawn
     assert ">order</text>" not in drawn
     assert ">species</text>" in drawn
+
+
+def test_points_that_do_not_follow_from_one_another_are_not_joined() -> None:
+    taxa = Series("named right", list(range(1, 31)), [0.5] * 30)
+    drawn = line_chart([taxa], x_label="photographs", y_label="share", joined=False)
+    assert "<polyline" not in drawn
+    assert drawn.count("<circle") == 30
+
+
+def test_heads_stand_over_their_groups_of_pictures() -> None:
+    row = PictureRow("Amphiprion clarkii", ((Picture(image()),) * 2, (Picture(image()),)))
+    drawn = picture_grid([row], heads=["photographs", "made"])
+    assert drawn.index("<th>photographs</th><th>made</th>") < drawn.index("Amphiprion clarkii")
+    assert [cell.count("<img") for cell in drawn.split("<td>")[1:]] == [0, 2, 1]
+    assert "<th" not in picture_grid([row])
+    with pytest.raises(ValueError, match="Amphiprion clarkii: 2 groups of pictures under 1 heads"):
+        picture_grid([row], heads=["photographs"])
 
 
 def test_tree_shows_every_taxon_once_and_homonyms_apart() -> None:

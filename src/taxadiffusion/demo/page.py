@@ -82,7 +82,7 @@ def _strips(gallery: Gallery) -> Section:
         "The same noise under a longer and longer lineage: what each rank adds. A taxon above the species looks like "
         "any of its species."
     )
-    heads = "from left to right: " + ", ".join(next(iter(gallery.strips)).ranks)
+    heads = next(iter(gallery.strips)).ranks
     return Section("From coarse to fine", (text(words), picture_grid(rows, heads=heads, shown_px=128)))
 
 
@@ -112,7 +112,7 @@ def _clade(clade: Clade) -> list[Section]:
         )
         for lineage in clade.real
     ]
-    heads = "drawn | made at " + " | ".join(clade.ranks)
+    heads = ["drawn", *(f"made at {rank}" for rank in clade.ranks)]
     beside = Section("Real beside generated, at every rank", (picture_grid(rows, heads=heads, shown_px=52),))
     return [grown, beside, _traits(clade), _curves(clade)]
 

@@ -100,17 +100,25 @@ class PictureRow:
     small: str = ""
 
 
-def picture_grid(rows: Sequence[PictureRow], *, heads: str = "", caption: str = "", shown_px: int = 80) -> Html:
-    """Rows of pictures, each with its name before it; `heads` says what the groups are. Shown `shown_px` wide."""
-    lines = [f'<div class="heads">{escaped(heads)}</div>'] if heads else []
+def picture_grid(
+    rows: Sequence[PictureRow], *, heads: Sequence[str] = (), caption: str = "", shown_px: int = 80
+) -> Html:
+    """Rows of pictures, each with its name before it, `shown_px` wide; `heads` stand over the groups.
+
+    Rows must have as many groups as there are heads, if there are any (`ValueError`).
+    """
+    lines = ["<thead><tr><th></th>" + "".join(f"<th>{escaped(head)}</th>" for head in heads) + "</tr></thead>"]
     for row in rows:
+        if heads and len(row.groups) != len(heads):
+            raise ValueError(f"{row.name}: {len(row.groups)} groups of pictures under {len(heads)} heads")
         small = f"<small>{escaped(row.small)}</small>" if row.small else ""
         groups = "".join(
-            '<div class="group">' + "".join(_picture(picture, shown_px) for picture in group) + "</div>"
+            '<td><div class="group">' + "".join(_picture(picture, shown_px) for picture in group) + "</div></td>"
             for group in row.groups
         )
-        lines.append(f'<div class="row"><div class="name"><i>{escaped(row.name)}</i>{small}</div>{groups}</div>')
-    return Html(f'<figure><div class="pictures">{"".join(lines)}</div>{_caption(caption)}</figure>')
+        lines.append(f"<tr><td><i>{escaped(row.name)}</i>{small}</td>{groups}</tr>")
+    body = "".join(lines if heads else lines[1:])
+    return Html(f'<figure><div class="scroll"><table class="pictures">{body}</table></div>{_caption(caption)}</figure>')
 
 
 def _picture(picture: Picture, shown_px: int) -> str:

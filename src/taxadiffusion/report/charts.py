@@ -67,10 +67,13 @@ def line_chart(
     bands: Sequence[Band] = (),
     log_x: bool = False,
     log_y: bool = False,
+    joined: bool = True,
     height_px: int = 320,
     caption: str = "",
 ) -> Html:
     """Curves over a common x axis, with a legend where there are several and stages shaded by turns.
+
+    Not `joined`: points alone, for things that do not follow from one another.
 
     Raises `ValueError` where there is no point, or a point that is not finite (or not positive on a logarithmic axis).
     """
@@ -84,11 +87,12 @@ def line_chart(
     for i, curve in enumerate(series):
         points = " ".join(f"{x_axis(x):.1f},{y_axis(y):.1f}" for x, y in zip(curve.x, curve.y, strict=True))
         colour = f"var(--c{i % NUM_COLOURS})"
-        parts.append(
-            f'<polyline class="curve" points="{points}" style="stroke:{colour}"><title>{escaped(curve.name)}</title>'
-            "</polyline>"
-        )
-        if len(curve.x) <= 12:
+        if joined:
+            parts.append(
+                f'<polyline class="curve" points="{points}" style="stroke:{colour}">'
+                f"<title>{escaped(curve.name)}</title></polyline>"
+            )
+        if len(curve.x) <= 12 or not joined:
             parts += [
                 f'<circle cx="{x_axis(x):.1f}" cy="{y_axis(y):.1f}" r="3.5" style="fill:{colour}">'
                 f"<title>{escaped(curve.name)}: {_number(x)}, {_number(y)}</title></circle>"

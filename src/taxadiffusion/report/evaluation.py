@@ -240,7 +240,7 @@ def trait_sections(results: Results, method: str) -> tuple[Section, ...]:
         return ()
     gain = {name: next(iter(at.values()))[name] - list(at.values())[-1][name] for name in real}
     rows = [
-        [name, *(f"{traits[name]:.2f}" for traits in at.values()), f"{real[name]:.2f}"]
+        [name.replace("_", " "), *(f"{traits[name]:.2f}" for traits in at.values()), f"{real[name]:.2f}"]
         for name in sorted(real, key=lambda name: -gain[name])
     ]
     caption = (
@@ -262,4 +262,4 @@ def copies_block(results: Results, size_px: int, number: int = 6) -> tuple[Html,
                 PictureRow(pair.taxon.label, ((Picture(images[0]),), (Picture(images[1]),)),
                            f"{method}: distance {pair.distance:.3f}, {flagged}")
             )  # fmt: skip
-    return (picture_grid(rows, heads="left: generated · right: its nearest training photograph"),)
+    return (picture_grid(rows, heads=["generated", "its nearest training photograph"]),)

@@ -161,11 +161,11 @@ def _grid(story: Story, size_px: int) -> tuple[Html, ...]:
     rows = []
     for taxon in chosen:
         lineage = story.dataset.taxonomy.lineage(taxon).only(story.ranks)
-        photographs = tuple(Picture(story.dataset.image(int(row), size_px)) for row in rows_of[ids == taxon][:3])
+        photographs = tuple(Picture(story.dataset.image(int(row), size_px)) for row in rows_of[ids == taxon][:2])
         groups = [photographs]
-        groups += [made(story, name, lineage, 3, size_px) for name in shown]
+        groups += [made(story, name, lineage, 2, size_px) for name in shown]
         rows.append(PictureRow(lineage.label, tuple(groups), f"{int(counts[taxon])} photographs"))
-    return (picture_grid(rows, heads="photographs · " + " · ".join(shown), shown_px=64),)
+    return (picture_grid(rows, heads=["photographs", *shown], shown_px=64),)
 
 
 def _by_number(results: Results, best: str) -> tuple[Html, ...]:
@@ -176,7 +176,7 @@ def _by_number(results: Results, best: str) -> tuple[Html, ...]:
         Series("named right", numbers, [t.named_right for t in taxa]),
         Series("flagged as copies", numbers, [t.copies for t in taxa]),
     ]
-    chart = line_chart(series, x_label="training photographs of the taxon", y_label="share", log_x=True)
+    chart = line_chart(series, x_label="training photographs of the taxon", y_label="share", log_x=True, joined=False)
     return (heading(f"Each taxon, {best}"), chart)
 
 

@@ -39,7 +39,7 @@ def guidance_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
         table(
             ["guidance", *(m.label for m in metrics)], rows, caption="base ×scale, and the interval of noise if limited"
         ),
-        picture_grid(pictures, heads=" · ".join(t.label for t in species), shown_px=64),
+        picture_grid(pictures, heads=[t.label for t in species], shown_px=64),
     ]
 
 
@@ -62,7 +62,7 @@ def rare_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
         heading("Flagged as copies"),
         line_chart(copies, x_label=x_label, y_label="share", log_x=len(found) > 1),
         table([x_label, *(t.label for t in story.thinned)], rows, caption="Named right, flagged as copies."),
-        picture_grid(pictures, heads=" · ".join(t.label for t in story.thinned), shown_px=64),
+        picture_grid(pictures, heads=[t.label for t in story.thinned], shown_px=64),
     ]
 
 
