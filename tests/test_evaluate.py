@@ -293,6 +293,23 @@ def test_results_are_written_as_json_tables_and_report(perfect: Results, tmp_pat
     assert "LPIPS" not in (tmp_path / "tables.md").read_text()  # not measured, so not named
 
 
+def test_the_best_method_is_sought_where_the_finest_names_were_asked_for(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    methods = {
+        "families": [generated_folder(fresh(tmp_path / "families", 1, ("family",)), RANKS)],
+        "swapped": [generated_folder(fresh(tmp_path / "swapped", 1, swap=True), RANKS)],
+    }
+    results = evaluate(dataset, methods, Networks(Colours()), Settings(RANKS, size_px=32, max_reference_per_taxon=8))
+    assert results.methods["families"][-1].metrics["rank_accuracy"].mean > 0.95  # easier, so not comparable
+    assert results.best() == "swapped"
+    write_results(results, tmp_path / "out", command="taxadiffusion evaluate x", size_px=32)
+    by_number = (tmp_path / "out" / "tables.md").read_text().split("Named right at rank species, by")[1]
+    assert "| 1–5 | 6–20 | 21–100 |" in by_number
+    assert "| swapped |" in by_number
+    assert "families" not in by_number
+
+
 def test_images_that_are_not_measured_are_counted(dataset: PreparedDataset, perfect: Results, tmp_path: Path) -> None:
     folder = fresh(tmp_path / "all", 1)
     num_families = 10 * len({lineage.get("family") for lineage in SPECIES})

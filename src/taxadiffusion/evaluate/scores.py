@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taxadiffusion.metrics.intervals import Interval, difference_over_taxa
-from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.names import RANKS, Lineage, Rank
 
 BUCKETS: tuple[tuple[str, int, int | None], ...] = (
     ("1–5", 1, 5),
@@ -145,8 +145,17 @@ class Results:
         }
 
     def best(self) -> str:
-        """The method that is named right most often at the finest rank it has."""
+        """The method that is named right most often at the `finest` rank."""
         return _best(self.methods)
+
+    @property
+    def finest(self) -> Rank:
+        """The finest rank at which a method was measured."""
+        return _finest(self.methods)
+
+    def at_finest(self) -> dict[str, RankScores]:
+        """The scores at the finest rank of those methods that were measured there."""
+        return {name: ranks[-1] for name, ranks in self.methods.items() if ranks[-1].rank == self.finest}
 
 
 def differences_from_best(methods: Mapping[str, tuple[RankScores, ...]], seed: int) -> dict[str, dict[Rank, Interval]]:
@@ -166,7 +175,13 @@ def differences_from_best(methods: Mapping[str, tuple[RankScores, ...]], seed: i
 
 
 def _best(methods: Mapping[str, tuple[RankScores, ...]]) -> str:
-    return max(methods, key=lambda name: methods[name][-1].metrics["rank_accuracy"].mean)
+    finest = _finest(methods)
+    known = {name: ranks[-1].metrics for name, ranks in methods.items() if ranks[-1].rank == finest}
+    return max(known, key=lambda name: known[name]["rank_accuracy"].mean)
+
+
+def _finest(methods: Mapping[str, tuple[RankScores, ...]]) -> Rank:
+    return max((ranks[-1].rank for ranks in methods.values()), key=RANKS.index)
 
 
 def _details(scores: RankScores) -> dict[str, Any]:

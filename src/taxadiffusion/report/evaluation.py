@@ -94,6 +94,11 @@ def write_tables(results: Results, out: Path) -> None:
         title = f"Named right: {results.best()} above each method"
         markdown.insert(1, f"### {title}\n\n{DIFFERENCE}\n\n{markdown_table(header, rows)}")
         latex.insert(1, latex_table(header, rows, caption=f"{title}. {DIFFERENCE}", label="tab:difference"))
+    header, body = frequency_table(results)
+    rows = [[f"{c.value} ({c.small})" if c.small else c.value for c in row] for row in body]
+    title = f"Named right at rank {results.finest}, by training photographs of the taxon"
+    markdown.append(f"### {title}\n\n{markdown_table(header, rows)}")
+    latex.append(latex_table(header, rows, caption=f"{title}.", label="tab:frequency"))
     extractor = f"Features: {results.protocol.extractor}, sha256 {results.protocol.extractor_sha256}."
     opening = [f"{words}\n" for words in (extractor, left_out_words(results)) if words]
     (out / "tables.md").write_text("\n".join([*opening, *markdown]), encoding="utf-8")
@@ -192,18 +197,36 @@ def frequency_block(results: Results) -> tuple[Html, ...]:
     """Accuracy at the finest rank by how often taxa occur in training."""
     buckets = [name for name, _, _ in BUCKETS]
     rows = [
-        IntervalRow(name, tuple(scores[-1].buckets.get(bucket, {}).get("rank_accuracy") for bucket in buckets))
-        for name, scores in [*results.methods.items(), (REAL, results.real)]
+        IntervalRow(name, tuple(scores.buckets.get(bucket, {}).get("rank_accuracy") for bucket in buckets))
+        for name, scores in _at_finest(results)
     ]
     present = [i for i in range(len(buckets)) if any(row.intervals[i] for row in rows)]
     return (
         interval_chart(
             [IntervalRow(row.name, tuple(row.intervals[i] for i in present)) for row in rows],
             [f"{buckets[i]} photographs" for i in present],
-            x_label=f"share of images named right at rank {results.protocol.ranks[-1]}",
+            x_label=f"share of images named right at rank {results.finest}",
             caption="Taxa grouped by how many training photographs they have.",
         ),
     )
+
+
+def _at_finest(results: Results) -> list[tuple[str, RankScores]]:
+    """Methods, then real photographs, at the finest rank of the methods."""
+    real = next(scores for scores in results.real if scores.rank == results.finest)
+    return [*results.at_finest().items(), (REAL, real)]
+
+
+def frequency_table(results: Results) -> tuple[list[str], list[list[Cell]]]:
+    """Accuracy at the finest rank of each method, with a column for each frequency bucket that has taxa."""
+    metric = next(m for m in METRICS if m.key == "rank_accuracy")
+    named = _at_finest(results)
+    buckets = [bucket for bucket, _, _ in BUCKETS if any(bucket in scores.buckets for _, scores in named)]
+    rows = [
+        [Cell(name), *(_cell(scores.buckets.get(bucket, {}).get(metric.key), metric, False) for bucket in buckets)]
+        for name, scores in named
+    ]
+    return ["method", *buckets], rows
 
 
 def taxa_block(scores: RankScores, method: str, number: int = 5) -> tuple[Html, ...]:
