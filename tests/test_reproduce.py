@@ -185,6 +185,18 @@ def test_a_thinned_set_lacks_only_the_images_that_were_left_out(clade: Path, tmp
     assert kept(every, "train") == kept(dataset, "train")  # no species has 1,000
     with pytest.raises(DataError):
         species_to_leave_out(dataset, ("Nonexistens nonexistens",))
+    genus = species[0].truncated("genus").label
+    for wrong in (genus, f"{genus} nonexistens"):  # an unknown species of a known genus is taken as the genus
+        with pytest.raises(DataError, match=f"--leave-out '{wrong}' is of rank genus; name a species of"):
+            species_to_leave_out(dataset, (wrong,))
+
+
+def test_a_wrong_name_is_an_error_before_anything_is_trained(clade: Path, tmp_path: Path) -> None:
+    for wrong in (Options(methods=("lora",)), Options(leave_out=("Nonexistens nonexistens",))):
+        asked = Reproduction(settings(clade), tmp_path, wrong)
+        with pytest.raises((SettingsError, DataError)):
+            asked.run(EXPERIMENTS, Networks(Thumbnails()), StopSignal(), lambda _: None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_rows_share_models_and_differ_in_what_their_names_say() -> None:

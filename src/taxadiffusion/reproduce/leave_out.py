@@ -18,10 +18,15 @@ NUM_IMAGES = (1, 2, 5, 10, 20)
 
 def species_to_leave_out(dataset: PreparedDataset, labels: Sequence[str]) -> tuple[Lineage, ...]:
     """The species by name; without names, the three rarest with 15 or more training images. Raises `DataError`."""
+    finest = dataset.ranks[-1]
     if labels:
-        return tuple(dataset.taxonomy.find(label).lineage for label in labels)
+        found = tuple(dataset.taxonomy.find(label).lineage for label in labels)
+        for label, lineage in zip(labels, found, strict=True):
+            if lineage.rank != finest:
+                raise DataError(f"--leave-out {label!r} is of rank {lineage.rank}; name a {finest} of {dataset.path}")
+        return found
     counts = dataset.counts("train")
-    candidates = [taxon for taxon in dataset.taxonomy.at_rank(dataset.ranks[-1]) if counts[taxon] >= 15]
+    candidates = [taxon for taxon in dataset.taxonomy.at_rank(finest) if counts[taxon] >= 15]
     if not candidates:
         raise DataError(f"{dataset.path}: no species has 15 training images; name the species to leave out")
     rarest = sorted(candidates, key=lambda taxon: (int(counts[taxon]), taxon))[:3]

@@ -113,7 +113,11 @@ class Reproduction:
         return seconds_to_train(on_all_data)
 
     def run(self, experiments: Sequence[Experiment], networks: Networks, stop: StopSignal, progress: Progress) -> Story:
-        """Do all of it. Call again after an interruption: finished trainings and images are not made again."""
+        """Do all of it. Call again after an interruption: finished trainings and images are not made again.
+
+        A wrong name of a row or a species is an error before anything is trained.
+        """
+        self.plan(experiments)
         story = Story(self.dataset, self.ranks)
         for experiment in experiments:
             methods = dict(self._rows(experiment, story, stop, progress))
