@@ -322,6 +322,15 @@ def test_a_caption_has_only_letters_that_the_font_draws(caption: str, drawn_as: 
     assert image_grid(picture, 1, [caption]).tobytes() == image_grid(picture, 1, [drawn_as]).tobytes()
 
 
+def test_the_longest_word_of_a_caption_is_not_cut() -> None:
+    def sheet(caption: str) -> bytes:
+        return image_grid(np.zeros((1, 3, 128, 128), np.uint8), 1, [caption]).tobytes()
+
+    assert sheet("Plectroglyphidodon dickii") != sheet("Plectroglyphidodon dicki")
+    assert sheet("Plectroglyphidodon") != sheet("Plectroglyphidodom")  # the last letter is drawn
+    assert sheet("W" * 60) == sheet("W" * 61)  # too long for any size, so cut
+
+
 def test_a_grid_holds_every_picture_unchanged() -> None:
     images = np.random.default_rng(0).integers(0, 255, (5, 3, 32, 32), np.uint8)
     sheet = np.asarray(image_grid(images, 3, ["a b", "a very long caption that must be cut", "", "d", "e"]))

@@ -124,13 +124,18 @@ def _shown(pictures: Iterable[Generated], total: int) -> list[Generated]:
     return list(track(pictures, "pictures", total=total, console=Console(stderr=True)))
 
 
+def _caption(lineage: Lineage) -> str:
+    """The taxon's name, with its rank where that is not plain from a name of two words or more."""
+    return lineage.label if lineage.get("species") else f"{lineage.label} ({lineage.rank})"
+
+
 def _contact_sheet(made: list[Generated], requests: list[Request], columns: int, out: Path) -> Path:
     """One row a taxon, beside the folder and not in it: the folder holds what its table lists."""
     from taxadiffusion.generation import read_picture
     from taxadiffusion.images import image_grid
 
     paths = {picture.request: picture.path for picture in made}
-    captions = [f"{request.lineage.label} ({request.lineage.rank})" for request in requests]
+    captions = [_caption(request.lineage) for request in requests]
     sheet = image_grid([read_picture(paths[request]) for request in requests], columns, captions, cell_px=128)
     path = out.with_name(f"{out.name}-sheet.png")
     sheet.save(path)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 _GAP_PX = 4
+_SMALLEST_FONT_PX = 9
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
 # Pillow's own font draws ASCII and an ellipsis, and an empty box for everything else.
 _SPELLED = str.maketrans({"×": "x", "–": "-", "—": "-", "ß": "ss", "ø": "o", "Ø": "O", "æ": "ae", "Æ": "AE", "œ": "oe"})
@@ -26,17 +27,19 @@ def image_grid(
     """Pictures, uint8 (B, 3, H, W) or a sequence of (3, H, W) of any sizes, row by row on white, each over its caption.
 
     `cell_px` is the side of a cell, by default the largest picture's; pictures are scaled to fit with the aspect kept,
-    small ones by whole numbers without smoothing. Long captions wrap onto two lines, then are cut; letters beyond ASCII
-    lose their accents or become "?". Raises `ValueError` when there are no pictures or the captions' number differs.
+    small ones by whole numbers without smoothing. Long captions wrap onto two lines, in letters small enough for their
+    longest word, and are cut where that would be too small to read; letters beyond ASCII lose their accents or become
+    "?". Raises `ValueError` when there are no pictures or the captions' number differs.
     """
     if not len(images) or columns < 1:
         raise ValueError("a grid needs at least one picture and one column")
     if captions is not None and len(captions) != len(images):
         raise ValueError(f"{len(captions)} captions for {len(images)} pictures")
     cell_px = cell_px or max(max(picture.shape[1:]) for picture in images)
-    font_px = min(16, max(9, cell_px // 9))
+    drawable = [_drawable(caption) for caption in captions or ()]
+    font_px = _font_px(drawable, cell_px)
     font = ImageFont.load_default(size=font_px)
-    lines = [_wrapped(_drawable(caption), font, cell_px) for caption in captions or ()]
+    lines = [_wrapped(caption, font, cell_px) for caption in drawable]
     caption_px = (font_px + 3) * max((len(two) for two in lines), default=0)
     rows, columns = math.ceil(len(images) / columns), min(columns, len(images))
     step_x, step_y = cell_px + _GAP_PX, cell_px + caption_px + _GAP_PX
@@ -56,6 +59,16 @@ def _drawable(caption: str) -> str:
     decomposed = unicodedata.normalize("NFKD", caption.translate(_SPELLED))
     bare = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
     return bare.encode("ascii", "replace").decode("ascii")
+
+
+def _font_px(captions: Sequence[str], cell_px: int) -> int:
+    largest = min(16, max(_SMALLEST_FONT_PX, cell_px // 9))
+    words = {word for caption in captions for word in caption.split()}
+    for font_px in range(largest, _SMALLEST_FONT_PX, -1):
+        font = ImageFont.load_default(size=font_px)
+        if all(font.getlength(word) <= cell_px for word in words):
+            return font_px
+    return _SMALLEST_FONT_PX
 
 
 def _scaled(picture: npt.NDArray[np.uint8], cell_px: int) -> Image.Image:
