@@ -168,7 +168,7 @@ class Reproduction:
                 adapter = self._opened(model, words, stop, progress)
                 runs.append(self._images(adapter, model, story.thinned, guidance, words, stop, progress))
             story.pictures[f"{number}"] = runs[0]
-            story.budgets[f"progressive, {number} images at most"] = [
+            story.budgets[f"progressive, {number} at most"] = [
                 budget_of(model) for model in self._thinned_models(number)
             ]
             yield f"{number}", runs
