@@ -43,7 +43,9 @@ def tree(tips: Sequence[Tip], ranks: Sequence[Rank], *, caption: str = "", thumb
     for tip in ordered:
         y = heights[tip.lineage]
         if tip.small:
-            parts.append(f'<text x="{thumbs_px - 8}" y="{y + 4:.1f}" text-anchor="end">{escaped(tip.small)}</text>')
+            parts.append(
+                f'<text class="small" x="{thumbs_px - 8}" y="{y + 4:.1f}" text-anchor="end">{escaped(tip.small)}</text>'
+            )
         for i, image in enumerate(tip.images):
             x = thumbs_px + i * (thumb_px + _THUMB_GAP_PX)
             parts.append(
