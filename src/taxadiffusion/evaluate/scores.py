@@ -145,17 +145,12 @@ class Results:
         }
 
     def best(self) -> str:
-        """The method that is named right most often at the `finest` rank."""
+        """The method that is named right most often at the finest rank of any."""
         return _best(self.methods)
 
-    @property
-    def finest(self) -> Rank:
-        """The finest rank at which a method was measured."""
-        return _finest(self.methods)
-
     def at_finest(self) -> dict[str, RankScores]:
-        """The scores at the finest rank of those methods that were measured there."""
-        return {name: ranks[-1] for name, ranks in self.methods.items() if ranks[-1].rank == self.finest}
+        """The scores at the finest rank of any method, of those methods that were measured there."""
+        return _at_finest(self.methods)
 
 
 def differences_from_best(methods: Mapping[str, tuple[RankScores, ...]], seed: int) -> dict[str, dict[Rank, Interval]]:
@@ -175,13 +170,13 @@ def differences_from_best(methods: Mapping[str, tuple[RankScores, ...]], seed: i
 
 
 def _best(methods: Mapping[str, tuple[RankScores, ...]]) -> str:
-    finest = _finest(methods)
-    known = {name: ranks[-1].metrics for name, ranks in methods.items() if ranks[-1].rank == finest}
-    return max(known, key=lambda name: known[name]["rank_accuracy"].mean)
+    scores = _at_finest(methods)
+    return max(scores, key=lambda name: scores[name].metrics["rank_accuracy"].mean)
 
 
-def _finest(methods: Mapping[str, tuple[RankScores, ...]]) -> Rank:
-    return max((ranks[-1].rank for ranks in methods.values()), key=RANKS.index)
+def _at_finest(methods: Mapping[str, tuple[RankScores, ...]]) -> dict[str, RankScores]:
+    finest = max((ranks[-1].rank for ranks in methods.values()), key=RANKS.index)
+    return {name: ranks[-1] for name, ranks in methods.items() if ranks[-1].rank == finest}
 
 
 def _details(scores: RankScores) -> dict[str, Any]:

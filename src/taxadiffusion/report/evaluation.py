@@ -85,24 +85,30 @@ def write_tables(results: Results, out: Path) -> None:
     markdown, latex = [], []
     for key, (header, body) in method_tables(results).items():
         metric = next(m for m in METRICS if m.key == key)
-        rows = [[f"{c.value} ({c.small})" if c.small else c.value for c in row] for row in body]
+        rows = _plain(body)
         markdown.append(f"### {metric.label}\n\n{metric.meaning}\n\n{markdown_table(header, rows)}")
         latex.append(latex_table(header, rows, caption=f"{metric.label}. {metric.meaning}", label=f"tab:{key}"))
     header, body = difference_table(results)
     if body:
-        rows = [[f"{c.value} ({c.small})" if c.small else c.value for c in row] for row in body]
+        rows = _plain(body)
         title = f"Named right: {results.best()} above each method"
         markdown.insert(1, f"### {title}\n\n{DIFFERENCE}\n\n{markdown_table(header, rows)}")
         latex.insert(1, latex_table(header, rows, caption=f"{title}. {DIFFERENCE}", label="tab:difference"))
-    header, body = frequency_table(results)
-    rows = [[f"{c.value} ({c.small})" if c.small else c.value for c in row] for row in body]
-    title = f"Named right at rank {results.finest}, by training photographs of the taxon"
-    markdown.append(f"### {title}\n\n{markdown_table(header, rows)}")
-    latex.append(latex_table(header, rows, caption=f"{title}.", label="tab:frequency"))
+    rank, buckets, by_frequency = _by_frequency(results)
+    accuracy = next(m for m in METRICS if m.key == "rank_accuracy")
+    rows = _plain([[Cell(row.name), *(_cell(i, accuracy, False) for i in row.intervals)] for row in by_frequency])
+    title = f"Named right at rank {rank}, by training photographs of the taxon"
+    markdown.append(f"### {title}\n\n{markdown_table(['method', *buckets], rows)}")
+    latex.append(latex_table(["method", *buckets], rows, caption=f"{title}.", label="tab:frequency"))
     extractor = f"Features: {results.protocol.extractor}, sha256 {results.protocol.extractor_sha256}."
     opening = [f"{words}\n" for words in (extractor, left_out_words(results)) if words]
     (out / "tables.md").write_text("\n".join([*opening, *markdown]), encoding="utf-8")
     (out / "tables.tex").write_text("\n".join(latex), encoding="utf-8")
+
+
+def _plain(body: Sequence[Sequence[Cell]]) -> list[list[str]]:
+    """Cells as text, the small print in brackets."""
+    return [[f"{c.value} ({c.small})" if c.small else c.value for c in row] for row in body]
 
 
 def _at(scores: Sequence[RankScores], rank: Rank, metric: str) -> Interval | None:
@@ -195,38 +201,28 @@ def difference_block(results: Results) -> list[Html]:
 
 def frequency_block(results: Results) -> tuple[Html, ...]:
     """Accuracy at the finest rank by how often taxa occur in training."""
-    buckets = [name for name, _, _ in BUCKETS]
-    rows = [
-        IntervalRow(name, tuple(scores.buckets.get(bucket, {}).get("rank_accuracy") for bucket in buckets))
-        for name, scores in _at_finest(results)
-    ]
-    present = [i for i in range(len(buckets)) if any(row.intervals[i] for row in rows)]
+    rank, buckets, rows = _by_frequency(results)
     return (
         interval_chart(
-            [IntervalRow(row.name, tuple(row.intervals[i] for i in present)) for row in rows],
-            [f"{buckets[i]} photographs" for i in present],
-            x_label=f"share of images named right at rank {results.finest}",
+            rows,
+            [f"{bucket} photographs" for bucket in buckets],
+            x_label=f"share of images named right at rank {rank}",
             caption="Taxa grouped by how many training photographs they have.",
         ),
     )
 
 
-def _at_finest(results: Results) -> list[tuple[str, RankScores]]:
-    """Methods, then real photographs, at the finest rank of the methods."""
-    real = next(scores for scores in results.real if scores.rank == results.finest)
-    return [*results.at_finest().items(), (REAL, real)]
-
-
-def frequency_table(results: Results) -> tuple[list[str], list[list[Cell]]]:
-    """Accuracy at the finest rank of each method, with a column for each frequency bucket that has taxa."""
-    metric = next(m for m in METRICS if m.key == "rank_accuracy")
-    named = _at_finest(results)
-    buckets = [bucket for bucket, _, _ in BUCKETS if any(bucket in scores.buckets for _, scores in named)]
+def _by_frequency(results: Results) -> tuple[Rank, list[str], list[IntervalRow]]:
+    """The finest rank, its frequency buckets that have taxa, and the accuracy of methods and photographs in each."""
+    scores = results.at_finest()
+    rank = next(iter(scores.values())).rank
+    scores[REAL] = next(found for found in results.real if found.rank == rank)
+    buckets = [bucket for bucket, _, _ in BUCKETS if any(bucket in found.buckets for found in scores.values())]
     rows = [
-        [Cell(name), *(_cell(scores.buckets.get(bucket, {}).get(metric.key), metric, False) for bucket in buckets)]
-        for name, scores in named
+        IntervalRow(name, tuple(found.buckets.get(bucket, {}).get("rank_accuracy") for bucket in buckets))
+        for name, found in scores.items()
     ]
-    return ["method", *buckets], rows
+    return rank, buckets, rows
 
 
 def taxa_block(scores: RankScores, method: str, number: int = 5) -> tuple[Html, ...]:
