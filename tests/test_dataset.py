@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import textwrap
@@ -313,21 +315,41 @@ def test_verified_parts_are_used_again_unless_a_file_changed(tmp_path: Path, mon
     assert looked == names
 
 
-def test_a_killed_process_leaves_no_worker_and_the_next_run_finishes(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_process_leaves_no_worker_and_the_next_run_finishes(
+    photos: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     script = f"""
-        import os, signal
-        from taxadiffusion.dataset import prepare
+        import os
+        from taxadiffusion.dataset import judge, listing, prepare, write
+        for module in (listing, write, judge):
+            module.ROWS_PER_BATCH = 4
         def kill(progress):
             if progress.phase == "verify" and progress.done:
-                os.kill(os.getpid(), signal.SIGKILL)
-        if __name__ == "__main__":
-            prepare({str(photos)!r}, {str(tmp_path / "out")!r}, num_workers=2, on_progress=kill)
+                os.kill(os.getpid(), {int(number)})
+        prepare({str(photos)!r}, {str(tmp_path / "out")!r}, num_workers=2, on_progress=kill)
     """
     path = tmp_path / "run.py"
     path.write_text(textwrap.dedent(script))
-    assert subprocess.run([sys.executable, path], check=False).returncode == -9
+    marked = {**os.environ, "MARK_OF_THIS_RUN": str(tmp_path)}
+    run = subprocess.run([sys.executable, path], check=False, env=marked, capture_output=True, timeout=60)
+    assert run.returncode == -number
     assert not (tmp_path / "out").exists()
+    end = time.monotonic() + 10
+    while (left := marked_processes(str(tmp_path))) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not left
     assert prepare(photos, tmp_path / "out", num_workers=1).images == 40
+
+
+def marked_processes(mark: str) -> list[str]:
+    """Processes whose environment holds the mark."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"MARK_OF_THIS_RUN={mark}".encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_text())
+    return found
 
 
 def test_a_picture_that_kills_its_process_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,14 +358,13 @@ def test_a_picture_that_kills_its_process_is_found(tmp_path: Path, monkeypatch: 
         Part(str(tmp_path), (names[i], names[i + 1]), (None, None), str(tmp_path), str(tmp_path / f"part{i}"))
         for i in (0, 2)
     ]
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     (tmp_path / "sitecustomize.py").write_text(
         "import os\nfrom taxadiffusion.dataset import verify, workers\nlook_at = verify.look_at\n"
         "def deadly(root, image, *a):\n"
         "    return os._exit(9) if image == '2.jpg' else look_at(root, image, *a)\n"
         "verify.look_at = workers.look_at = deadly\n"
     )
-    monkeypatch.setattr("taxadiffusion.dataset.workers.multiprocessing.get_context", _spawn)
     assert sum(verify_parts(parts, 2)) == 4
     from taxadiffusion.dataset.verify import read_result
 
@@ -353,10 +374,35 @@ def test_a_picture_that_kills_its_process_is_found(tmp_path: Path, monkeypatch: 
     assert faults[3] is None
 
 
-def _spawn(_: str) -> Any:
-    import multiprocessing.context
+def test_a_script_without_main_guard_may_use_worker_processes(tmp_path: Path) -> None:
+    root = source(tmp_path / "photos", ROWS[:12])
+    script = f"""
+        from pathlib import Path
+        with Path({str(tmp_path / "runs")!r}).open("a") as runs:
+            runs.write("run\\n")
+        from taxadiffusion.dataset import listing, prepare, write, judge
+        for module in (listing, write, judge):
+            module.ROWS_PER_BATCH = 4
+        print(prepare({str(root)!r}, {str(tmp_path / "out")!r}, num_workers=2).images)
+    """
+    (tmp_path / "run.py").write_text(textwrap.dedent(script))
+    run = subprocess.run([sys.executable, tmp_path / "run.py"], capture_output=True, text=True, timeout=60, check=False)
+    assert (run.returncode, run.stdout.split(), run.stderr) == (0, ["12"], "")
+    assert (tmp_path / "runs").read_text() == "run\n"
 
-    return multiprocessing.context.SpawnContext()
+
+def test_a_pool_that_cannot_start_is_one_error_and_blames_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [photo(tmp_path / f"{i}.jpg", i).name for i in range(2)]
+    parts = [Part(str(tmp_path), (name,), (None,), str(tmp_path), str(tmp_path / f"{name}.part")) for name in names]
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif 'popen_loky' in ' '.join(sys.orig_argv): os._exit(7)"
+    )
+    with pytest.raises(SettingsError, match="2 worker processes cannot be started"):
+        list(verify_parts(parts, 2))
+    assert not [part for part in parts if Path(part.result).exists()]
 
 
 def test_preparing_again_changes_nothing_and_other_rows_are_refused(photos: Path, tmp_path: Path) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import subprocess
+import sys
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
@@ -169,6 +174,52 @@ def test_latents_belong_to_their_rows_and_taxa(num_workers: int) -> None:
         variants.update(spelt[:, 2].tolist())
     assert 60 < variants[0] < 140
     assert variants[0] + variants[1] == 200
+
+
+def test_loader_processes_never_run_the_callers_script(tmp_path: Path) -> None:
+    script = f"""
+        from pathlib import Path
+        with Path({str(tmp_path / "runs")!r}).open("a") as runs:
+            runs.write("run\\n")
+        import numpy as np
+        from taxadiffusion.trainer.loader import MicroBatches, Share, micro_batches
+        from taxadiffusion.trainer.order import Order
+        class Source:
+            num_variants, latent_shape = 1, (1, 1, 1)
+            def read(self, rows, variants):
+                return np.zeros((len(rows), 1, 1, 1), np.float32), np.ones(len(rows), bool)
+        dataset = MicroBatches(Source(), Order.balanced(3, np.arange(8), np.zeros(8, int), 0.0), Share.of(4, 4, 0, 1))
+        print([batch.step for batch in micro_batches(dataset, 0, 3, 2)])
+    """
+    (tmp_path / "run.py").write_text(textwrap.dedent(script))
+    run = subprocess.run(
+        [sys.executable, tmp_path / "run.py"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "[0, 1, 2]\n", "")
+    assert (tmp_path / "runs").read_text() == "run\n"
+
+
+class DeadlySource(OracleSource):
+    """Ends the loader process that reads it."""
+
+    def read(self, rows: np.ndarray, variants: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return os._exit(9) if multiprocessing.parent_process() else super().read(rows, variants)
+
+
+def test_a_loader_process_that_ends_is_one_error(tmp_path: Path) -> None:
+    chosen = loop_settings(num_workers=1, validation={"every_steps": 0})
+    with pytest.raises(SettingsError, match=r"DataLoader worker .*: is the machine short of memory"):
+        list(tiny_trainer(tmp_path, source=DeadlySource(), settings=chosen).run())
+
+
+def test_loader_processes_that_cannot_start_are_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    dataset = MicroBatches(OracleSource(), Order.balanced(3, np.arange(8), np.zeros(8, int), 0.0), Share.of(4, 4, 0, 1))
+    with pytest.raises(SettingsError, match=r"2 loader processes cannot be started .*lower training.num_workers"):
+        micro_batches(dataset, 0, 3, 2)
 
 
 def test_100_000_draws_have_their_own_labels() -> None:

@@ -101,7 +101,7 @@ def look_at(root: str, image: str, member: str | None, unpack_dir: str) -> Facts
     box = content_box(picture)
     inner = picture.crop((int(box.x), int(box.y), int(box.x + box.width), int(box.y + box.height))) if box else picture
     if member is not None:
-        _write_aside(Path(unpack_dir, unpacked_path(image, member)), data)
+        _unpack(Path(unpack_dir), unpacked_path(image, member), data)
     return {
         "sha256": hashlib.sha256(data).digest(),
         "width": picture.width,
@@ -151,8 +151,10 @@ def _from_package(package: Path, member: str) -> bytes:
     return data
 
 
-def _write_aside(path: Path, data: bytes) -> None:
+def _unpack(folder: Path, name: str, data: bytes) -> None:
+    """Written beside the pictures and renamed among them: a killed process leaves no piece where they lie."""
+    path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    aside = folder / f"unpacked-{os.getpid()}.tmp"
     aside.write_bytes(data)
     aside.replace(path)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import TimeoutError as NoAnswerError
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait as wait_for
+
+from loky import ProcessPoolExecutor
+from loky.backend import get_context
 
 from taxadiffusion.dataset.verify import Facts, Part, is_verified, look_at, verify_part, write_result
+from taxadiffusion.errors import SettingsError
 
 _PARTS_IN_FLIGHT_PER_WORKER = 3
+_START_S = 300.0  # for the first answer of a new pool; a cold network disk imports slowly
+_PARENT_POLL_S = 0.5
 
 
 def num_cores() -> int:
@@ -26,8 +32,9 @@ def num_cores() -> int:
 def verify_parts(parts: Iterable[Part], num_workers: int) -> Iterator[int]:
     """Verifies `parts` in `num_workers` processes; yields the number of rows of each as it is done.
 
-    One worker means this process. A picture whose decoding kills a worker is found by looking at the lost parts'
-    pictures one by one, and becomes a fault of that picture.
+    One worker means this process. The processes never run the caller's own script, which so needs no main guard. A
+    picture whose decoding kills a worker is found by looking at the lost parts' pictures one by one, and becomes a
+    fault of that picture. Raises `SettingsError` when no process can be started.
     """
     if num_workers <= 1:
         for part in parts:
@@ -38,6 +45,7 @@ def verify_parts(parts: Iterable[Part], num_workers: int) -> Iterator[int]:
     while True:
         executor = _executor(num_workers)
         running: set[Future[Part]] = set()
+        whole = False
         try:
             for part in waiting:
                 unfinished[part.result] = part
@@ -46,13 +54,14 @@ def verify_parts(parts: Iterable[Part], num_workers: int) -> Iterator[int]:
                     yield from _finished(running, unfinished)
             while running:
                 yield from _finished(running, unfinished)
+            whole = True
             return
         except BrokenProcessPool:
             for part in unfinished.values():
                 yield _verify_one_by_one(part)
             unfinished.clear()
         finally:
-            executor.shutdown(wait=True, cancel_futures=True)
+            executor.shutdown(wait=True, kill_workers=not whole)  # what they were writing lies aside, never in a result
 
 
 def _verified(part: Part) -> Part:
@@ -86,18 +95,28 @@ def _verify_one_by_one(part: Part) -> int:
 
 
 def _executor(num_workers: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
-    return ProcessPoolExecutor(num_workers, context, initializer=_start_worker)
+    """A pool that has answered: what breaks it later is its work. Raises `SettingsError` when it does not start."""
+    loky = get_context("loky")  # whose processes never import the caller's main module
+    executor = ProcessPoolExecutor(num_workers, context=loky, initializer=_start_worker, initargs=(os.getpid(),))
+    try:
+        executor.submit(os.getpid).result(_START_S)
+    except (BrokenProcessPool, NoAnswerError, OSError) as error:
+        executor.shutdown(wait=True, kill_workers=True)
+        reason = str(error).split(". ")[0] or f"no answer within {_START_S:.0f} s"
+        raise SettingsError(
+            f"{num_workers} worker processes cannot be started: {reason}. Give fewer (--workers, num_workers); "
+            "1 works in this process alone"
+        ) from error
+    return executor
 
 
-def _start_worker() -> None:
+def _start_worker(parent: int) -> None:
     """Leaves Ctrl-C to the parent, and ends with it: a worker of a killed parent would wait for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
-def _end_with(sentinel: int) -> None:
-    wait_for([sentinel])
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_PARENT_POLL_S)
     os._exit(1)

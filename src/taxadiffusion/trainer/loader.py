@@ -3,7 +3,9 @@
 # Letters: b samples of a micro-batch, B of the global batch; C, H, W of a latent.
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
@@ -121,7 +123,11 @@ class MicroBatches(Dataset[MicroBatch]):
 def micro_batches(
     dataset: MicroBatches, start: int, stop: int, num_workers: int = 0, in_worker: Callable[[], None] | None = None
 ) -> Iterator[MicroBatch]:
-    """Micro-batches `start` … `stop` − 1 in order, made here or ahead of time by worker processes: the same bits."""
+    """Micro-batches `start` … `stop` − 1 in order, made here or ahead of time by worker processes: the same bits.
+
+    The processes are forked: they share the mapped latents and never run the caller's own script. Raises
+    `SettingsError` when they cannot be started.
+    """
     if num_workers == 0:
         return (dataset[number] for number in range(start, stop))
     loader: DataLoader[MicroBatch] = DataLoader(
@@ -131,8 +137,30 @@ def micro_batches(
         num_workers=num_workers,
         worker_init_fn=partial(_begin_worker, in_worker),
         prefetch_factor=4,
+        multiprocessing_context="fork",
     )
-    return iter(loader)
+    try:
+        return iter(loader)
+    except OSError as error:
+        reason = error.strerror or error
+        raise SettingsError(
+            f"{num_workers} loader processes cannot be started ({reason}): lower training.num_workers (0: none)"
+        ) from error
+
+
+@contextmanager
+def loader_faults() -> Iterator[None]:
+    """Turn the end of a loader process, which torch reports wherever the run is, into one `SettingsError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = re.match(r"DataLoader worker \(pid.*? (is|exited) [^.]*", str(error))
+        if reason is None:
+            raise
+        raise SettingsError(
+            f"{reason[0]}: is the machine short of memory? Lower training.num_workers (0: none) and run the same "
+            "command again; it goes on from the last commit"
+        ) from error
 
 
 def _begin_worker(in_worker: Callable[[], None] | None, _index: int) -> None:

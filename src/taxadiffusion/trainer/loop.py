@@ -15,7 +15,7 @@ from taxadiffusion.stages import Stage
 from taxadiffusion.trainer import events
 from taxadiffusion.trainer.gradients import Gradients, Outcome, TrainingData
 from taxadiffusion.trainer.history import Identity, Progress, RunHistory
-from taxadiffusion.trainer.loader import MicroBatch, MicroBatches, Share, micro_batches
+from taxadiffusion.trainer.loader import MicroBatch, MicroBatches, Share, loader_faults, micro_batches
 from taxadiffusion.trainer.optimiser import StageOptimiser
 from taxadiffusion.trainer.order import Order
 from taxadiffusion.trainer.settings import LoopSettings
@@ -84,8 +84,9 @@ class Trainer:
             start = self.progress.step * accumulation
             stop = sum(stage.num_steps for stage in self.plan) * accumulation
             batches = micro_batches(self.dataset, start, stop, self.settings.num_workers, self.in_worker)
-            for index in range(self.progress.stage, len(self.plan)):
-                yield from self._run_stage(index, batches, trained)
+            with loader_faults():
+                for index in range(self.progress.stage, len(self.plan)):
+                    yield from self._run_stage(index, batches, trained)
         self.history.export(again=not already)
         yield events.Finished(self.progress.step, already)
 
