@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageDraw, ImageFont
+from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps
 
 from taxadiffusion.images import (
     ImageError,
@@ -35,7 +35,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def pixels(data: bytes) -> np.ndarray:
-    return np.asarray(decode_image(data, "picture")[0])
+    return np.asarray(decode_image(data, "picture").picture)
 
 
 def flat(mode: str, colour: Any) -> Image.Image:
@@ -104,6 +104,73 @@ def test_pictures_are_turned_upright(orientation: int, corner: tuple[int, int]) 
     exif[0x0112] = orientation
     found = pixels(encoded(image, "PNG", exif=exif))
     assert tuple(np.argwhere(found[..., 0] == 255)[0]) == corner
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_pillow_turns_them(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(sea(24, 16), kind, exif=exif, lossless=True)
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(pixels(data), np.asarray(ImageOps.exif_transpose(image)))
+
+
+# Damaged metadata, whole pixels
+
+
+def block_of_exif(orientation_first: bool = True) -> bytes:
+    """Orientation 6, and a camera's name that lies beyond the end."""
+    orientation, maker = (0x0112, 3, 1, 6), (0x010F, 2, 4000, 38)
+    entries = (orientation, maker) if orientation_first else (maker, orientation)
+    return b"II*\0" + struct.pack("<IH", 8, 2) + b"".join(struct.pack("<HHII", *e) for e in entries) + bytes(4) + b"(#"
+
+
+def with_exif(kind: str, exif: bytes) -> bytes:
+    """TIFF has no block of its own for it: there the description lies beyond the end."""
+    if kind != "TIFF":
+        return encoded(sea(24, 16), kind, exif=b"Exif\0\0" + exif, lossless=True)
+    whole = Image.Exif()
+    whole[0x0112] = 6
+    data = encoded(sea(24, 16), "TIFF", exif=whole, description="a description of some length")
+    entry = data.index(struct.pack("<HH", 270, 2))
+    return data[: entry + 4] + struct.pack("<II", 4000, len(data)) + data[entry + 12 :]
+
+
+@pytest.mark.parametrize("orientation_first", [True, False])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_damaged_exif_costs_no_pixel_and_keeps_the_orientation(kind: str, orientation_first: bool) -> None:
+    decoded = decode_image(with_exif(kind, block_of_exif(orientation_first)), "picture")
+    plain = pixels(encoded(sea(24, 16), kind, lossless=True))
+    assert decoded.damaged == "EXIF"
+    assert np.array_equal(np.asarray(decoded.picture), np.rot90(plain, -1))
+
+
+@pytest.mark.parametrize("exif", [b"", b"II", b"XX*\0\0", block_of_exif()[:12], b"II*\0\xff\xff\xff\xff", b"MM\0*" + bytes(4)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_an_orientation_that_cannot_be_read_turns_nothing(kind: str, exif: bytes) -> None:
+    data = encoded(sea(24, 16), kind, exif=b"Exif\0\0" + exif, lossless=True)
+    assert np.array_equal(pixels(data), pixels(encoded(sea(24, 16), kind, lossless=True)))
+
+
+def test_damaged_mpf_costs_no_pixel() -> None:
+    whole = encoded(sea(24, 16), "MPO", save_all=True, append_images=[sea(24, 16, 1)])
+    bad = whole.replace(b"MPF\0I", b"MPF\0\xb6").replace(b"MPF\0M", b"MPF\0\xb6")
+    assert bad != whole
+    assert [decode_image(data, "picture").damaged for data in (whole, bad)] == [None, "MPF"]
+    assert np.array_equal(pixels(bad), pixels(whole))
+    exif = b"Exif\0\0" + block_of_exif()
+    both = bad[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + bad[2:]
+    decoded = decode_image(both, "picture")
+    assert decoded.damaged == "EXIF, MPF"
+    assert np.array_equal(np.asarray(decoded.picture), np.rot90(pixels(whole), -1))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_damaged_metadata_excuse_no_damaged_pixels(kind: str) -> None:
+    data = with_exif(kind, block_of_exif())
+    with pytest.raises(ImageError):
+        decode_image(data[: len(data) * 2 // 3], "picture")
 
 
 def swapped_profile() -> bytes:
@@ -232,7 +299,7 @@ def with_stamp(image: Image.Image, text: str, x: int = 0) -> Image.Image:
 
 def saved(image: Image.Image) -> Image.Image:
     """As it comes back from a JPEG file."""
-    return decode_image(encoded(image, "JPEG", quality=92), "picture")[0]
+    return decode_image(encoded(image, "JPEG", quality=92), "picture").picture
 
 
 @pytest.mark.parametrize(

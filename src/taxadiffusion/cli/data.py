@@ -88,6 +88,7 @@ def show_report(console: Console, report: PrepareReport, out: Path) -> None:
         "rows that repeat another": report.repeated_rows,
         "files equal to another": report.duplicate_images,
         "black bands or time stamp left out of": report.images_with_content_box,
+        **{f"damaged {kind} passed over, pixels whole": n for kind, n in report.damaged_metadata.items()},
         "near-duplicates across splits": report.near_duplicates_across_splits,
         "groups on both sides of a split": report.groups_across_splits,
         "contradictions allowed": report.contradictions_allowed,

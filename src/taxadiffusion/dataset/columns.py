@@ -47,6 +47,7 @@ VERIFIED = pa.schema([
     pa.field("content_box", pa.list_(pa.int32(), 4)),
     pa.field("perceptual_hash", pa.uint64()),
     pa.field("colour_layout", pa.binary(LAYOUT_BYTES)),
+    pa.field("damaged_metadata", pa.string()),  # "EXIF", "MPF"; the pixels are whole
     pa.field("file_size", pa.int64()),
     pa.field("file_time_ns", pa.int64()),
 ])  # fmt: skip

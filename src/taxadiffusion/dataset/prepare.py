@@ -26,14 +26,13 @@ from taxadiffusion.dataset.split import assign_splits, groups_across_splits
 from taxadiffusion.dataset.verify import Part, part_name
 from taxadiffusion.dataset.workers import num_cores, verify_parts
 from taxadiffusion.dataset.workspace import check_out, locked, publish
-from taxadiffusion.dataset.write import gather_facts, read_layouts, write_images
+from taxadiffusion.dataset.write import MAX_EXAMPLES, gather_facts, read_layouts, write_images
 from taxadiffusion.errors import DataError
 from taxadiffusion.images import layout_distance
 from taxadiffusion.names import RANKS, Rank
 from taxadiffusion.readers import Reader, open_reader
 
 OnProgress = Callable[[Progress], None]
-_MAX_EXAMPLES = 100
 
 
 def prepare(
@@ -258,7 +257,7 @@ class _Job:
         layouts = [read_layouts(results, side) for side in pairs.T]
         pairs = pairs[layout_distance(*layouts) <= MAX_LAYOUT_DISTANCE]
         report.near_duplicates_across_splits = len(pairs)
-        for a, b in pairs[:_MAX_EXAMPLES].tolist():
+        for a, b in pairs[:MAX_EXAMPLES].tolist():
             report.near_duplicate_examples.append([place(listing, a)[1], place(listing, b)[1]])
 
     def _write(
@@ -275,9 +274,12 @@ class _Job:
                 (done / UNPACKED).replace(self.work / UNPACKED)
             shutil.rmtree(done)
         done.mkdir()
-        images_hash, report.images_with_content_box = write_images(
+        written = write_images(
             done, listing, results, kept, splits, lambda n: self.on_progress(Progress("write", n, len(listing)))
         )
+        report.images_with_content_box = written.num_content_boxes
+        report.damaged_metadata = dict(written.damaged_metadata.most_common())
+        report.damaged_metadata_examples = written.damaged_examples
         taxonomy = listing.taxonomy
         taxonomy.write(done / TAXONOMY)
         report.images = int(kept.sum())
@@ -286,7 +288,7 @@ class _Job:
         at_rank = Counter(taxonomy.rank_codes[listing.taxon_ids[kept]].tolist())
         report.images_at_rank = {RANKS[code]: count for code, count in sorted(at_rank.items())}
         report.taxonomy_hash = taxonomy.content_hash
-        report.content_hash = hashlib.sha256(f"{taxonomy.content_hash}\n{images_hash}".encode()).hexdigest()
+        report.content_hash = hashlib.sha256(f"{taxonomy.content_hash}\n{written.content_hash}".encode()).hexdigest()
         (self.work / QUARANTINE).replace(done / QUARANTINE)
         if (self.work / UNPACKED).is_dir():
             (self.work / UNPACKED).replace(done / UNPACKED)

@@ -72,6 +72,9 @@ class PrepareReport:
     """Images by the finest rank they are identified to."""
     images_with_content_box: int = 0
     """Pictures with black bands or a time stamp that `load_image` leaves out."""
+    damaged_metadata: dict[str, int] = field(default_factory=dict)
+    """Pictures by the kind of metadata ("EXIF", "MPF") that is damaged and was passed over; their pixels are whole."""
+    damaged_metadata_examples: list[str] = field(default_factory=list)
     groups_across_splits: int = 0
     near_duplicates_across_splits: int = 0
     near_duplicate_examples: list[list[str]] = field(default_factory=list)

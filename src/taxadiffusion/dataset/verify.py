@@ -95,9 +95,10 @@ def look_at(root: str, image: str, member: str | None, unpack_dir: str) -> Facts
         path = resolve_inside(root, image)
         status = path.stat()
         data = read_image_file(path) if member is None else _from_package(path, member)
-        picture, _ = decode_image(data, path)
+        decoded = decode_image(data, path)
     except ImageError as error:
         return {"fault": error.reason}
+    picture = decoded.picture
     box = content_box(picture)
     inner = picture.crop((int(box.x), int(box.y), int(box.x + box.width), int(box.y + box.height))) if box else picture
     if member is not None:
@@ -109,6 +110,7 @@ def look_at(root: str, image: str, member: str | None, unpack_dir: str) -> Facts
         "content_box": [int(box.x), int(box.y), int(box.width), int(box.height)] if box else None,
         "perceptual_hash": perceptual_hash(inner),
         "colour_layout": colour_layout(inner),
+        "damaged_metadata": decoded.damaged,
         "file_size": status.st_size,
         "file_time_ns": status.st_mtime_ns,
     }

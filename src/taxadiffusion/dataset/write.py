@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,19 @@ from taxadiffusion.images.similarity import LAYOUT_BYTES
 
 Bools = npt.NDArray[np.bool_]
 _ROWS_PER_WRITE = 64 * ROWS_PER_BATCH
+MAX_EXAMPLES = 100
+
+
+@dataclass
+class Written:
+    """What `write_images` has written."""
+
+    content_hash: str
+    """sha256 over paths, files' hashes, taxa, splits and boxes; a file's time is no part of it."""
+    num_content_boxes: int
+    damaged_metadata: Counter[str]
+    """Images by the kind of metadata that is damaged."""
+    damaged_examples: list[str]
 
 
 @dataclass
@@ -88,13 +102,10 @@ def write_images(
     kept: Bools,
     splits: npt.NDArray[np.int8],
     on_rows: Callable[[int], None],
-) -> tuple[str, int]:
-    """Writes the `kept` rows twice, as Parquet and as Arrow to be memory-mapped.
-
-    Returns a sha256 over paths, files' hashes, taxa, splits and boxes, and the number of rows with a content box.
-    """
+) -> Written:
+    """Writes the `kept` rows twice, as Parquet and as Arrow to be memory-mapped."""
     digest = hashlib.sha256()
-    num_content_boxes = 0
+    written = Written("", 0, Counter(), [])
     file = listing.batches()
     with (
         pq.ParquetWriter(folder / IMAGES, IMAGE_ROWS, compression="zstd") as parquet,
@@ -108,7 +119,9 @@ def write_images(
             rows = np.flatnonzero(kept[start : start + batch.num_rows])
             found = read_result(results[number]) if results is not None else None
             pending.append(_image_rows(batch, found, listing, splits, start, rows))
-            num_content_boxes += len(rows) - pending[-1].column("content_box").null_count
+            written.num_content_boxes += len(rows) - pending[-1].column("content_box").null_count
+            if found is not None:
+                _count_damage(written, found.column("damaged_metadata").take(pa.array(rows)), pending[-1])
             _update(digest, pending[-1])
             if sum(map(len, pending)) >= _ROWS_PER_WRITE or number == file.num_record_batches - 1:
                 table = pa.Table.from_batches(pending, IMAGE_ROWS).combine_chunks()
@@ -116,7 +129,15 @@ def write_images(
                 mapped.write_table(table, max_chunksize=max(1, len(table)))
                 pending = []
             on_rows(start + batch.num_rows)
-    return digest.hexdigest(), num_content_boxes
+    written.content_hash = digest.hexdigest()
+    return written
+
+
+def _count_damage(written: Written, damaged: pa.Array, images: pa.RecordBatch) -> None:
+    for at in np.flatnonzero(damaged.is_valid().to_numpy(zero_copy_only=False)).tolist():
+        written.damaged_metadata[damaged[at].as_py()] += 1
+        if len(written.damaged_examples) < MAX_EXAMPLES:
+            written.damaged_examples.append(images.column("path")[at].as_py())
 
 
 def _image_rows(

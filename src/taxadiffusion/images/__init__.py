@@ -1,6 +1,6 @@
 """Pictures: decode safely, orient, crop or pad with the aspect kept, draw contact sheets. uint8 (B, 3, H, W), numpy."""
 
-from taxadiffusion.images.decode import IMAGE_FORMATS, ImageError, decode_image, read_image_file
+from taxadiffusion.images.decode import IMAGE_FORMATS, Decoded, ImageError, decode_image, read_image_file
 from taxadiffusion.images.fit import FITS, Fit, fit_image, load_image
 from taxadiffusion.images.frame import content_box
 from taxadiffusion.images.grid import image_grid
@@ -9,6 +9,7 @@ from taxadiffusion.images.similarity import colour_layout, hamming, layout_dista
 __all__ = [
     "FITS",
     "IMAGE_FORMATS",
+    "Decoded",
     "Fit",
     "ImageError",
     "colour_layout",

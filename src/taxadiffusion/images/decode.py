@@ -7,13 +7,16 @@ import stat
 import struct
 import warnings
 import zlib
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from taxadiffusion.errors import DataError
+from taxadiffusion.images.metadata import without_metadata
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")  # Pillow opens MPO as JPEG
 MAX_PIXELS = 64 * 1024 * 1024
@@ -26,6 +29,15 @@ _DECODE_ERRORS = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
     MemoryError, AssertionError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError, Warning,
 )  # fmt: skip
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _SRGB = ImageCms.createProfile("sRGB")
 
 
@@ -53,11 +65,24 @@ def read_image_file(path: Path) -> bytes:
         raise ImageError(path, f"the file cannot be read: {error.strerror or error}") from None
 
 
-def decode_image(data: bytes, path: Path | str, *, at_least_px: int | None = None) -> tuple[Image.Image, float]:
-    """An upright RGB picture, and its scale: 1, or below 1 where a JPEG was decoded smaller.
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture, and what was met on the way to it."""
+
+    picture: Image.Image
+    """Upright, 8-bit RGB."""
+    scale: float
+    """1, or below 1 where a JPEG was decoded smaller."""
+    damaged: str | None = None
+    """Damaged metadata ("EXIF", "MPF" or "EXIF, MPF") that was passed over; the pixels are whole."""
+
+
+def decode_image(data: bytes, path: Path | str, *, at_least_px: int | None = None) -> Decoded:
+    """The picture that the bytes of a file hold.
 
     Rules: the first frame of an animation; EXIF orientation applied; 16-bit grey divided by 257; alpha laid over white;
     an embedded ICC profile converted to sRGB (an unusable one counts as none); CMYK without a profile inverted.
+    Damaged EXIF and MPF are passed over, the orientation applied where it can be read.
     `at_least_px` lets JPEG decode to a size whose shorter side is at least that. Raises `ImageError` for bytes that are
     not a complete picture in `IMAGE_FORMATS`, or one that is too large (64 Mpx, judged by the header) or too thin.
     """
@@ -65,6 +90,16 @@ def decode_image(data: bytes, path: Path | str, *, at_least_px: int | None = Non
         raise ImageError(path, "the file is empty")
     Image.init()  # registers every format; Pillow otherwise knows only some of the list
     _raise_pillow_warnings()
+    try:
+        return _decoded(data, path, at_least_px)
+    except ImageError as error:
+        for bare in without_metadata(data):
+            with suppress(ImageError):
+                return replace(_decoded(bare.data, path, at_least_px, bare.orientation), damaged=bare.left_out)
+        raise error
+
+
+def _decoded(data: bytes, path: Path | str, at_least_px: int | None, orientation: int | None = None) -> Decoded:
     try:
         with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
             fault = _size_fault(*image.size)
@@ -77,13 +112,19 @@ def decode_image(data: bytes, path: Path | str, *, at_least_px: int | None = Non
                     image.draft(None, (round(image.width * shrink), round(image.height * shrink)))
             image.load()
             scale = max(image.size) / full_side
-            return _as_rgb(ImageOps.exif_transpose(image)), scale
+            return Decoded(_as_rgb(_upright(image, orientation)), scale)
     except ImageError:
         raise
     except UnidentifiedImageError:
         raise ImageError(path, _unidentified(data)) from None
     except _DECODE_ERRORS as error:
         raise ImageError(path, f"the picture does not decode: {type(error).__name__}: {str(error)[:120]}") from None
+
+
+def _upright(image: Image.Image, orientation: int | None) -> Image.Image:
+    """Turned as its metadata say, or as `orientation` (1 … 8) does. Unlike Pillow's own, it writes no EXIF anew."""
+    turn = _TURNS.get(orientation or image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _raise_pillow_warnings() -> None:

@@ -31,8 +31,8 @@ def load_image(
         raise SettingsError(f"unknown fit {fit!r}; use {', '.join(FITS)}")
     region = box if fit == "box" and box is not None else content
     at_least_px = 2 * size_px if region is None else None
-    image, scale = decode_image(read_image_file(path), path, at_least_px=at_least_px)
-    return fit_image(image, size_px, fit, _scaled(box, scale), _scaled(content, scale))
+    decoded = decode_image(read_image_file(path), path, at_least_px=at_least_px)
+    return fit_image(decoded.picture, size_px, fit, _scaled(box, decoded.scale), _scaled(content, decoded.scale))
 
 
 def fit_image(
