@@ -14,7 +14,7 @@ from PIL import Image
 from taxadiffusion.backbone import Backbone
 from taxadiffusion.cache import Latents, NameStates, cached_latents, cached_states
 from taxadiffusion.errors import CheckpointError, DataError, NonFiniteError
-from taxadiffusion.images import load_image
+from taxadiffusion.images import Seen, load_image
 from tests.tiny_base import write_tiny_base
 
 TEXTS = ["", "order: Perciformes", "species: clarkii", "line\u2028separator"]
@@ -25,6 +25,7 @@ class Row:
     path: Path
     box: None = None
     content_box: None = None
+    seen: Seen | None = None
 
 
 class Folder:

@@ -19,7 +19,7 @@ from taxadiffusion.backbone import Backbone
 from taxadiffusion.base import read_json
 from taxadiffusion.cache.files import mapped, reserve, sole_writer, write_document
 from taxadiffusion.errors import CheckpointError, DataError, NonFiniteError
-from taxadiffusion.images import Fit, ImageError, load_image
+from taxadiffusion.images import Fit, ImageError, Seen, load_image
 
 VERSION = 1
 """Part of the key: raised when the same inputs would give other latents."""
@@ -29,7 +29,7 @@ _NAME, _DONE = "latents.f16", "cache.json"
 
 
 class Picture(Protocol):
-    """One image of a prepared data set: its file, and the parts of it that count."""
+    """One image of a prepared data set: its file, the parts of it that count, and the file as it was prepared."""
 
     @property
     def path(self) -> Path: ...
@@ -37,6 +37,8 @@ class Picture(Protocol):
     def box(self) -> Any: ...
     @property
     def content_box(self) -> Any: ...
+    @property
+    def seen(self) -> Seen | None: ...
 
 
 class Pictures(Protocol):
@@ -179,7 +181,7 @@ def _resumed(path: Path) -> tuple[int, list[Unreadable]]:
 def _load(pictures: Pictures, row: int, key: LatentKey) -> NDArray[np.uint8] | Unreadable:
     picture = pictures.record(row)
     try:
-        return load_image(picture.path, key.size_px, key.fit, box=picture.box, content=picture.content_box)
+        return load_image(picture.path, key.size_px, key.fit, picture.box, picture.content_box, picture.seen)
     except ImageError as error:
         return Unreadable(row, str(picture.path), error.reason)
 

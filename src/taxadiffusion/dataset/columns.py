@@ -48,7 +48,8 @@ VERIFIED = pa.schema([
     pa.field("perceptual_hash", pa.uint64()),
     pa.field("colour_layout", pa.binary(LAYOUT_BYTES)),
     pa.field("damaged_metadata", pa.string()),  # "EXIF", "MPF"; the pixels are whole
-    pa.field("file_size", pa.int64()),
+    pa.field("num_bytes", pa.int64()),  # of the picture
+    pa.field("file_size", pa.int64()),  # of the file, which may be a package
     pa.field("file_time_ns", pa.int64()),
 ])  # fmt: skip
 """What looking at a picture gave; size and time tell whether the file changed since."""
@@ -64,5 +65,7 @@ IMAGE_ROWS = pa.schema([
     *_SOURCE_FIELDS,
     pa.field("content_box", pa.list_(pa.int32(), 4)),  # null: the whole picture
     pa.field("perceptual_hash", pa.uint64()),
+    pa.field("num_bytes", pa.int64()),  # this and the next are absent from the sets of earlier versions
+    pa.field("file_time_ns", pa.int64()),
 ])  # fmt: skip
-"""A row of the prepared set."""
+"""A row of the prepared set. The last columns tell whether the file changed since; no hash depends on the time."""

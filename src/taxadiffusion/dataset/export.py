@@ -18,7 +18,8 @@ from taxadiffusion.dataset.columns import SPLITS
 from taxadiffusion.dataset.export_html import write_html
 from taxadiffusion.dataset.export_tree import write_csv, write_newick
 from taxadiffusion.dataset.prepared import ImageRow, PreparedDataset
-from taxadiffusion.errors import DataError, SettingsError
+from taxadiffusion.errors import SettingsError
+from taxadiffusion.images import read_image_file
 
 TARGETS = ("imagefolder", "webdataset", "newick", "csv", "html")
 
@@ -41,7 +42,7 @@ def export(dataset: PreparedDataset, out: Path, target: str) -> Exported:
     """Write `dataset` to `out`, a new folder (imagefolder, webdataset) or file (newick, csv, html).
 
     Image files are copied byte for byte. Raises `SettingsError` for an unknown target or an `out` that exists,
-    `DataError` for an image that is gone.
+    `DataError` for an image that is gone or has changed since it was prepared.
     """
     if target not in TARGETS:
         raise SettingsError(f"--to {target!r}: choose one of {', '.join(TARGETS)}")
@@ -173,7 +174,4 @@ def _file_name(record: ImageRow) -> str:
 
 
 def _read(record: ImageRow) -> bytes:
-    try:
-        return record.path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{record.path}: the image cannot be read: {error}; run prepare again") from error
+    return read_image_file(record.path, record.seen)

@@ -15,7 +15,6 @@ from PIL import Image
 
 from taxadiffusion.dataset.prepared import PreparedDataset
 from taxadiffusion.errors import DataError, SettingsError
-from taxadiffusion.images import load_image
 
 THUMBNAIL_PX = 96
 MAX_TAXA = 50_000
@@ -110,8 +109,7 @@ def _thumbnails(dataset: PreparedDataset, images: npt.NDArray[np.int64]) -> dict
     """Row → JPEG as a data address."""
     pictures = {}
     for row in _rows_with_thumbnail(_first_rows(dataset), images):
-        record = dataset.record(row)
-        pixels = load_image(record.path, THUMBNAIL_PX, "pad", record.box, record.content_box)  # (3, H, W)
+        pixels = dataset.image(row, THUMBNAIL_PX, "pad")  # (3, H, W)
         buffer = io.BytesIO()
         Image.fromarray(pixels.transpose(1, 2, 0)).save(buffer, "JPEG", quality=70)
         pictures[str(row)] = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

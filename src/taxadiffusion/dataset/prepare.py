@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from taxadiffusion.dataset.changes import changed_pictures, refuse_changed
 from taxadiffusion.dataset.columns import IMAGES, QUARANTINE, SPLITS, TAXONOMY, UNPACKED
 from taxadiffusion.dataset.duplicates import MAX_LAYOUT_DISTANCE, find_repeats, near_duplicates
 from taxadiffusion.dataset.fixes import FixedReader, Fixes
 from taxadiffusion.dataset.judge import TWO_LABELS, judge_fraction, judge_listing, place, refuse, same_key
-from taxadiffusion.dataset.listing import Listing, Quarantine
+from taxadiffusion.dataset.listing import ROWS_PER_BATCH, Listing, Quarantine
+from taxadiffusion.dataset.prepared import PreparedDataset
 from taxadiffusion.dataset.report import PrepareReport, PrepareSettings, Progress
 from taxadiffusion.dataset.shards import Shard, await_first, await_parts
 from taxadiffusion.dataset.split import assign_splits, groups_across_splits
@@ -63,7 +65,7 @@ def prepare(
     Nothing appears at `out` until it is whole. A run that was stopped goes on when called again; a data set that is
     there already, made from the same rows and settings, is left alone. Raises `SettingsError`, and `DataError` for a
     source that cannot be read, contradictions (all listed), more bad rows than `max_bad_fraction`, or an `out` that
-    holds something else.
+    holds something else or whose pictures have changed since.
     """
     settings = PrepareSettings(
         format, options, ranks, val_fraction, max_bad_fraction, limit, fix, allow_contradictions, verify
@@ -118,7 +120,9 @@ class _Job:
             listing = self._list(quarantine)
             report = self._empty_report(listing)
             if (self.out / IMAGES).is_file():
-                return self._existing(report)
+                found = self._existing(report)
+                self._refuse_changed(listing, quarantine)
+                return found
             if not len(listing):
                 judge_fraction(listing.num_rows, quarantine, self.settings.max_bad_fraction)
             repeated, two_labels, contradictions = judge_listing(listing, allow=self.settings.allow_contradictions)
@@ -196,6 +200,20 @@ class _Job:
                     "give another folder, or remove this one first"
                 )
         return found
+
+    def _refuse_changed(self, listing: Listing, quarantine: Quarantine) -> None:
+        """Raises `DataError` where pictures are no longer those that were prepared; nothing of the set is changed."""
+        if not self.settings.verify or not PreparedDataset.open(self.out).keeps_files_seen:
+            return
+        self.on_progress(Progress("verify", 0, len(listing)))
+        changes = changed_pictures(
+            listing, self.out, self.reader.root, self.work, lambda n: self._progress("verify", n, len(listing))
+        )
+        refuse_changed(changes, self.out, len(listing), quarantine)
+
+    def _progress(self, phase: str, done: int, total: int) -> None:
+        if done % ROWS_PER_BATCH == 0 or done == total:
+            self.on_progress(Progress(phase, done, total))
 
     def _quarantine(self, listing: Listing, rows: npt.NDArray[np.bool_], quarantine: Quarantine) -> None:
         for row in np.flatnonzero(rows).tolist():

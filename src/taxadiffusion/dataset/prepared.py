@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from bisect import bisect_right
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from taxadiffusion.dataset.columns import IMAGES_MAPPED, SPLITS, TAXONOMY
 from taxadiffusion.dataset.report import PrepareReport
 from taxadiffusion.errors import DataError
-from taxadiffusion.images import Fit, load_image
+from taxadiffusion.images import Fit, Seen, load_image
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.readers import Box, path_fault
 from taxadiffusion.taxonomy import Taxonomy
@@ -45,6 +46,8 @@ class ImageRow:
     rights_holder: str | None = None
     authorship: str | None = None
     qualifier: str | None = None
+    seen: Seen | None = None
+    """The file as it was prepared, against which it is read; None where that was not kept."""
 
 
 class PreparedDataset:
@@ -62,6 +65,8 @@ class PreparedDataset:
         if self._batch_starts[-1] != report.images:
             found = self._batch_starts[-1]
             raise DataError(f"{path}: {IMAGES_MAPPED} has {found} rows, the report {report.images}; run prepare again")
+        self.keeps_files_seen = "num_bytes" in self._file.schema.names
+        """Whether a change of a picture can be noticed: sets of earlier versions do not say what to compare with."""
         self._batch = lru_cache(maxsize=64)(self._file.get_batch)
 
     @classmethod
@@ -75,7 +80,10 @@ class PreparedDataset:
         image_root = Path(root or report.root).absolute()
         if not image_root.is_dir():
             raise DataError(f"{path}: its image folder {image_root} is missing; give the folder's new place as root")
-        return cls(path, report, image_root)
+        dataset = cls(path, report, image_root)
+        if not dataset.keeps_files_seen:
+            _say_unchecked(path)
+        return dataset
 
     def __len__(self) -> int:
         return self.report.images
@@ -110,6 +118,8 @@ class PreparedDataset:
         del values["perceptual_hash"]
         values["path"] = _inside(folder, values["path"], self.path)
         values["sha256"] = values["sha256"].hex() if values["sha256"] else None
+        num_bytes, time_ns = values.pop("num_bytes", None), values.pop("file_time_ns", None)
+        values["seen"] = Seen(num_bytes, time_ns, values["sha256"]) if num_bytes is not None else None
         for name in ("box", "content_box"):
             values[name] = Box(*values[name]) if values[name] else None
         return ImageRow(**values)
@@ -118,9 +128,12 @@ class PreparedDataset:
         return self.taxonomy.lineage(int(self._taxon_ids[row]))
 
     def image(self, row: int, size_px: int, fit: Fit = "crop") -> npt.NDArray[np.uint8]:
-        """The picture as uint8 (3, size_px, size_px), without black bands and time stamp. Raises `ImageError`."""
+        """The picture as uint8 (3, size_px, size_px), without black bands and time stamp.
+
+        Raises `ImageError`, also for a file that has changed since it was prepared.
+        """
         record = self.record(row)
-        return load_image(record.path, size_px, fit, record.box, record.content_box)
+        return load_image(record.path, size_px, fit, record.box, record.content_box, record.seen)
 
     def counts(self, split: str = "train") -> npt.NDArray[np.int64]:
         """(number of taxa,) images of each taxon in a split, its subtree included."""
@@ -144,6 +157,16 @@ class PreparedDataset:
     def __reduce__(self) -> tuple[object, tuple[Path, Path]]:
         """Worker processes open the data set themselves."""
         return PreparedDataset.open, (self.path, self.root)
+
+
+@cache
+def _say_unchecked(path: Path) -> None:
+    """Once for each data set."""
+    logging.getLogger(__name__).warning(
+        "%s: prepared by an earlier version: whether its pictures have changed since is not checked. "
+        "Prepare them anew to another folder to have that",
+        path,
+    )
 
 
 def _inside(folder: Path, name: str, prepared: Path) -> Path:

@@ -94,7 +94,7 @@ def look_at(root: str, image: str, member: str | None, unpack_dir: str) -> Facts
     try:
         path = resolve_inside(root, image)
         status = path.stat()
-        data = read_image_file(path) if member is None else _from_package(path, member)
+        data = read_image_file(path) if member is None else read_packed(path, member)
         decoded = decode_image(data, path)
     except ImageError as error:
         return {"fault": error.reason}
@@ -102,7 +102,7 @@ def look_at(root: str, image: str, member: str | None, unpack_dir: str) -> Facts
     box = content_box(picture)
     inner = picture.crop((int(box.x), int(box.y), int(box.x + box.width), int(box.y + box.height))) if box else picture
     if member is not None:
-        _unpack(Path(unpack_dir), unpacked_path(image, member), data)
+        _unpack(Path(unpack_dir), unpacked_path(image, member), data, status.st_mtime_ns)
     return {
         "sha256": hashlib.sha256(data).digest(),
         "width": picture.width,
@@ -111,6 +111,7 @@ def look_at(root: str, image: str, member: str | None, unpack_dir: str) -> Facts
         "perceptual_hash": perceptual_hash(inner),
         "colour_layout": colour_layout(inner),
         "damaged_metadata": decoded.damaged,
+        "num_bytes": len(data),
         "file_size": status.st_size,
         "file_time_ns": status.st_mtime_ns,
     }
@@ -138,7 +139,8 @@ def resolve_inside(root: str, image: str) -> Path:
     return path
 
 
-def _from_package(package: Path, member: str) -> bytes:
+def read_packed(package: Path, member: str) -> bytes:
+    """An entry of a package. Raises `ImageError`."""
     fault = path_fault(member)
     if fault:
         raise ImageError(package, f"entry {member!r}: {fault}")
@@ -153,10 +155,14 @@ def _from_package(package: Path, member: str) -> bytes:
     return data
 
 
-def _unpack(folder: Path, name: str, data: bytes) -> None:
-    """Written beside the pictures and renamed among them: a killed process leaves no piece where they lie."""
+def _unpack(folder: Path, name: str, data: bytes, time_ns: int) -> None:
+    """Written beside the pictures and renamed among them: a killed process leaves no piece where they lie.
+
+    The copy has its package's time.
+    """
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = folder / f"unpacked-{os.getpid()}.tmp"
     aside.write_bytes(data)
+    os.utime(aside, ns=(time_ns, time_ns))
     aside.replace(path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import stat
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -49,8 +51,27 @@ class ImageError(DataError):
         self.reason = reason
 
 
-def read_image_file(path: Path) -> bytes:
-    """The file's bytes. Raises `ImageError` for a missing, empty, oversized or unreadable one."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A file as `prepare` saw it."""
+
+    num_bytes: int
+    time_ns: int
+    """When it was last changed. A copy may have another time: then its bytes decide."""
+    sha256: str
+
+    def is_(self, num_bytes: int, time_ns: int, data: Callable[[], bytes]) -> bool:
+        """Whether a file of this size and time is still the same; `data()` is read only where the time differs."""
+        if num_bytes != self.num_bytes:
+            return False
+        return time_ns == self.time_ns or hashlib.sha256(data()).hexdigest() == self.sha256
+
+
+CHANGED = "the file has changed since it was prepared; prepare the data set again, or put the old file back"
+
+
+def read_image_file(path: Path, seen: Seen | None = None) -> bytes:
+    """The file's bytes. Raises `ImageError` for a missing, empty, oversized, unreadable or changed (`seen`) one."""
     try:
         status = path.stat()
         size = status.st_size
@@ -58,11 +79,14 @@ def read_image_file(path: Path) -> bytes:
             raise ImageError(path, "is not a regular file")
         if size > MAX_FILE_BYTES:
             raise ImageError(path, f"the file has {size} bytes, more than {MAX_FILE_BYTES}")
-        return path.read_bytes()
+        data = path.read_bytes()
     except FileNotFoundError:
         raise ImageError(path, "the file is missing") from None
     except OSError as error:
         raise ImageError(path, f"the file cannot be read: {error.strerror or error}") from None
+    if seen is not None and not seen.is_(len(data), status.st_mtime_ns, lambda: data):
+        raise ImageError(path, CHANGED)
+    return data
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from taxadiffusion.errors import SettingsError
-from taxadiffusion.images.decode import decode_image, read_image_file
+from taxadiffusion.images.decode import Seen, decode_image, read_image_file
 from taxadiffusion.readers.record import Box
 
 Fit = Literal["crop", "pad", "box"]
@@ -19,9 +19,14 @@ BOX_MARGIN = 0.1  # of the box's longer side, on each side
 
 
 def load_image(
-    path: Path, size_px: int, fit: Fit = "crop", box: Box | None = None, content: Box | None = None
+    path: Path,
+    size_px: int,
+    fit: Fit = "crop",
+    box: Box | None = None,
+    content: Box | None = None,
+    seen: Seen | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """The file as uint8 (3, size_px, size_px). Raises `ImageError`.
+    """The file as uint8 (3, size_px, size_px). Raises `ImageError`, also for a file that is not as it was `seen`.
 
     `content` (a prepared set's content box) is the part that counts as the picture. `crop` takes its centre square,
     `pad` all of it on a square of its border's mean colour, `box` a square around `box` with a margin (a picture
@@ -31,7 +36,7 @@ def load_image(
         raise SettingsError(f"unknown fit {fit!r}; use {', '.join(FITS)}")
     region = box if fit == "box" and box is not None else content
     at_least_px = 2 * size_px if region is None else None
-    decoded = decode_image(read_image_file(path), path, at_least_px=at_least_px)
+    decoded = decode_image(read_image_file(path, seen), path, at_least_px=at_least_px)
     return fit_image(decoded.picture, size_px, fit, _scaled(box, decoded.scale), _scaled(content, decoded.scale))
 
 

@@ -1,4 +1,4 @@
-"""The parts of an image file that describe it and hold no pixel: EXIF and MPF, which cameras and editors often damage."""
+"""The parts of an image file that describe it and hold no pixel: EXIF and MPF, which programs often damage."""
 
 from __future__ import annotations
 

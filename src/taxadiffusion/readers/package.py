@@ -16,23 +16,29 @@ MAX_MEMBER_BYTES = 256 << 20
 
 
 def read_member(package: Path, member: str) -> bytes:
-    """The bytes of one entry. Open packages and their indices are kept, a few at a time, in each process.
+    """The bytes of one entry. Open packages and their indices are kept, a few at a time, in each process, until
+    the file at their path has another size or time.
 
     HDF5 keys are looked up at the root and under the group `bioscan_dataset`. Raises `FileNotFoundError` for a missing
     entry, `OSError` for a damaged or oversized one, `DataError` for an unknown kind of package or a missing h5py.
     """
     suffix = package.suffix.lower()
     if suffix == ".zip":
-        return _zip_entry(_open_zip(package), member)
+        return _zip_entry(_open_zip(package, _stamp(package)), member)
     if suffix == ".tar":
-        return _tar_entry(*_open_tar(package), member)
+        return _tar_entry(*_open_tar(package, _stamp(package)), member)
     if suffix in (".h5", ".hdf5"):
-        return _hdf5_entry(_open_hdf5(package), member)
+        return _hdf5_entry(_open_hdf5(package, _stamp(package)), member)
     raise DataError(f"{package}: not a package this software reads ({', '.join(PACKAGE_SUFFIXES)})")
 
 
+def _stamp(package: Path) -> tuple[int, int]:
+    status = package.stat()
+    return status.st_size, status.st_mtime_ns
+
+
 @lru_cache(maxsize=4)
-def _open_zip(package: Path) -> zipfile.ZipFile:
+def _open_zip(package: Path, _: tuple[int, int]) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(package)
     except zipfile.BadZipFile as error:
@@ -51,7 +57,7 @@ def _zip_entry(archive: zipfile.ZipFile, member: str) -> bytes:
 
 
 @lru_cache(maxsize=4)
-def _open_tar(package: Path) -> tuple[tarfile.TarFile, dict[str, tarfile.TarInfo]]:
+def _open_tar(package: Path, _: tuple[int, int]) -> tuple[tarfile.TarFile, dict[str, tarfile.TarInfo]]:
     try:
         archive = tarfile.open(package, "r:")  # noqa: SIM115 - kept open by the cache
         return archive, {entry.name: entry for entry in archive if entry.isreg()}
@@ -73,7 +79,7 @@ def _tar_entry(archive: tarfile.TarFile, entries: dict[str, tarfile.TarInfo], me
 
 
 @lru_cache(maxsize=4)
-def _open_hdf5(package: Path) -> Any:
+def _open_hdf5(package: Path, _: tuple[int, int]) -> Any:
     try:
         import h5py
     except ImportError as error:
