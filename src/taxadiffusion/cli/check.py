@@ -20,6 +20,9 @@ def check(
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the whole report to this file.")] = None,
     synonyms: Annotated[Path | None, typer.Option(help="A table with the columns synonym and accepted.")] = None,
     fix: Annotated[Path | None, typer.Option(help="Rules (YAML) that are applied before judging.")] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Use what links lead to outside of the image folder.")
+    ] = False,
 ) -> None:
     """Report what a taxonomist should know before training: taxa, contradictions, homonyms, spellings, gaps, licences.
 
@@ -31,7 +34,15 @@ def check(
     from taxadiffusion.dataset.inspect import inspect_source
 
     options = format_options(context.args)
-    report = inspect_source(source, format=format, options=options, tables_only=tables_only, synonyms=synonyms, fix=fix)
+    report = inspect_source(
+        source,
+        format=format,
+        options=options,
+        tables_only=tables_only,
+        synonyms=synonyms,
+        fix=fix,
+        follow_links=follow_links,
+    )
     if json_path is not None:
         json_path.write_text(json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     console = Console(highlight=False)

@@ -23,7 +23,6 @@ def show(console: Console, report: CheckReport) -> None:
     facts = {
         "rows without a species": report.rows_without_species,
         "rows rejected": report.rows_rejected,
-        "pictures missing": report.pictures_missing,
         "images whose licence forbids commercial use or derivatives": report.restricted_license_images,
         **{key.replace("_", " "): number for key, number in report.reader_counts.items()},
     }
@@ -34,6 +33,9 @@ def show(console: Console, report: CheckReport) -> None:
     _counts(console, "Rejected rows, by reason", report.rejected_reasons)
     for rejected in report.rejected[:5]:
         console.print(f"  {rejected}", style="dim", markup=False)
+    _counts(console, "Pictures that cannot be used, by reason", report.picture_faults)
+    for faulty in report.faulty_pictures[:5]:
+        console.print(f"  {faulty}", style="dim", markup=False)
     _counts(console, "Repairs applied (rows)", report.fixes_applied)
     if report.fixes_unused:
         console.print(f"[yellow]Repairs that match nothing:[/] {'; '.join(report.fixes_unused)}")

@@ -30,6 +30,9 @@ def prepare(
         bool, typer.Option("--allow-contradictions", help="Keep contradicting taxa apart instead of stopping.")
     ] = False,
     verify: Annotated[bool, typer.Option(help="Look at every picture.")] = True,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Use what links lead to outside of the image folder.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(help="Processes that check pictures; all cores without.")] = None,
 ) -> None:
     """Check, hash and count every photograph and write a prepared data set. Run again to go on after an interruption.
@@ -71,6 +74,7 @@ def prepare(
             fix=fix,
             allow_contradictions=allow_contradictions,
             verify=verify,
+            follow_links=follow_links,
             num_workers=workers,
             shard=shard,
             on_progress=show,

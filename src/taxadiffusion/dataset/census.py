@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +15,8 @@ import pyarrow.parquet as pq
 
 from taxadiffusion.dataset.columns import IMAGES
 from taxadiffusion.dataset.prepared import PreparedDataset
+from taxadiffusion.dataset.verify import MISSING, resolve_inside
+from taxadiffusion.images import ImageError
 from taxadiffusion.names import Rank
 from taxadiffusion.readers import Reader, Rejected
 from taxadiffusion.taxonomy import Taxonomy, TaxonomyBuilder
@@ -38,15 +42,19 @@ class Census:
     licenses: Counter[str] = field(default_factory=Counter)
     qualifiers: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
-    pictures_missing: int = 0
+    picture_faults: Counter[str] = field(default_factory=Counter)
+    """Why pictures cannot be used, as far as that can be seen without opening them."""
+    faulty_pictures: list[Rejected] = field(default_factory=list)
     reader_counts: Mapping[str, int] = field(default_factory=dict)
 
 
-def take_census(reader: Reader, source: Path, *, look_at_pictures: bool = False) -> Census:
-    """Read every row once; memory holds the taxa and the first thousand rejected rows.
+def take_census(reader: Reader, source: Path, *, look_at_pictures: bool = False, follow_links: bool = False) -> Census:
+    """Read every row once; memory holds the taxa, the folders of pictures and the first thousand rejected rows.
 
-    With `look_at_pictures`, pictures (or their packages) that do not exist below the reader's root are counted.
+    With `look_at_pictures`, pictures (or their packages) that do not exist below the reader's root, or leave it through
+    a link (unless `follow_links`), are counted by reason; none is opened.
     """
+    finder = _Finder(reader.root, follow_links)
     builder = TaxonomyBuilder(reader.ranks)
     images: list[int] = []
     first: list[str] = []
@@ -66,8 +74,10 @@ def take_census(reader: Reader, source: Path, *, look_at_pictures: bool = False)
         if taxon_id >= 0:
             images[taxon_id] += 1
             first[taxon_id] = first[taxon_id] or f"{item.source}:{item.row}"
-        if look_at_pictures and not (reader.root / item.image).is_file():
-            census.pictures_missing += 1
+        if look_at_pictures and (fault := finder.fault(item.image)):
+            census.picture_faults[fault] += 1
+            if len(census.faulty_pictures) < _NUM_REJECTED_KEPT:
+                census.faulty_pictures.append(Rejected(item.source, item.row, item.image, fault))
         census.licenses[item.license or "(none stated)"] += 1
         census.splits[item.split or "(none)"] += 1
         if item.qualifier:
@@ -79,6 +89,31 @@ def take_census(reader: Reader, source: Path, *, look_at_pictures: bool = False)
     census.first_row = [first[i] for i in order]
     census.reader_counts = dict(getattr(reader, "counts", {}))
     return census
+
+
+class _Finder:
+    """Whether pictures can be reached, quickly where neither their folder nor they are links."""
+
+    def __init__(self, root: Path, follow_links: bool) -> None:
+        self._root = os.path.realpath(root)
+        self._follow = follow_links
+        self._inside: dict[str, bool] = {}
+
+    def fault(self, image: str) -> str | None:
+        folder = image.rpartition("/")[0]
+        inside = self._inside.get(folder)
+        if inside is None:
+            real = Path(os.path.realpath(Path(self._root, folder)))
+            inside = self._inside[folder] = self._follow or real.is_relative_to(self._root)
+        try:
+            if inside and stat.S_ISREG(os.lstat(f"{self._root}/{image}").st_mode):
+                return None
+            resolve_inside(self._root, image, self._follow)
+        except (OSError, ValueError):
+            return MISSING
+        except ImageError as error:
+            return error.reason
+        return None
 
 
 def prepared_census(dataset: PreparedDataset) -> Census:

@@ -37,7 +37,13 @@ class Change:
 
 
 def changed_pictures(
-    listing: Listing, prepared: Path, root: Path, work: Path, on_rows: Callable[[int], None]
+    listing: Listing,
+    prepared: Path,
+    root: Path,
+    work: Path,
+    on_rows: Callable[[int], None],
+    *,
+    follow_links: bool = False,
 ) -> Iterator[Change]:
     """Compares every picture of `listing` with what the data set at `prepared` knows of it.
 
@@ -54,14 +60,16 @@ def changed_pictures(
         why_quarantined = quarantined.get((source, row, member or image))
         seen = known.take(source, row, name)
         if seen is not None:
-            reason = _change(real_root, prepared, image, member, seen)
+            reason = _change(real_root, prepared, image, member, seen, follow_links)
             if reason:
                 yield Change(source, row, member or image, reason)
         elif why_quarantined is not None:
-            if why_quarantined != TWO_LABELS and "fault" not in look_at(real_root, image, member, str(work)):
+            if why_quarantined != TWO_LABELS and "fault" not in look_at(
+                real_root, image, member, str(work), follow_links
+            ):
                 yield Change(source, row, member or image, REPAIRED)
         else:
-            digest = _digest(real_root, image, member)
+            digest = _digest(real_root, image, member, follow_links)
             left_out.append((digest[:_KEY_BYTES], Change(source, row, member or image, PARTED)))
         on_rows(done)
     if left_out:
@@ -85,11 +93,11 @@ def refuse_changed(changes: Iterable[Change], prepared: Path, num_pictures: int,
         )
 
 
-def _change(root: str, prepared: Path, image: str, member: str | None, seen: Seen) -> str | None:
+def _change(root: str, prepared: Path, image: str, member: str | None, seen: Seen, follow_links: bool) -> str | None:
     """Why a picture is not as it was seen; None where it is."""
     try:
         if member is None:
-            path = resolve_inside(root, image)
+            path = resolve_inside(root, image, follow_links)
             status = path.stat()
             same = seen.is_(status.st_size, status.st_mtime_ns, lambda: read_image_file(path))
             return None if same else CHANGED
@@ -102,18 +110,18 @@ def _change(root: str, prepared: Path, image: str, member: str | None, seen: See
         return error.reason
 
 
-def _digest(root: str, image: str, member: str | None) -> bytes:
+def _digest(root: str, image: str, member: str | None, follow_links: bool) -> bytes:
     """The hash of a picture's bytes; nothing where it cannot be read."""
     try:
-        path = resolve_inside(root, image)
+        path = resolve_inside(root, image, follow_links)
         return hashlib.sha256(read_image_file(path) if member is None else read_packed(path, member)).digest()
     except ImageError:
         return bytes(32)
 
 
 def _listed(listing: Listing) -> Iterator[tuple[str, int, str, str | None]]:
-    file = listing.batches() if len(listing) else None
-    for number in range(file.num_record_batches if file else 0):
+    file = listing.batches()
+    for number in range(file.num_record_batches):
         batch = file.get_batch(number)
         yield from zip(*(batch.column(c).to_pylist() for c in ("source", "row", "image", "member")), strict=True)
 

@@ -14,6 +14,7 @@ import numpy as np
 from taxadiffusion.dataset import findings
 from taxadiffusion.dataset.census import Census
 from taxadiffusion.dataset.findings import Conflict, Pair, Tree
+from taxadiffusion.dataset.verify import MISSING
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Rank
 from taxadiffusion.readers import Rejected
@@ -52,6 +53,9 @@ class CheckReport:
     qualifiers: Mapping[str, int]
     splits: Mapping[str, int]
     pictures_missing: int
+    picture_faults: Mapping[str, int]
+    """Pictures that cannot be used, by reason, the missing ones among them."""
+    faulty_pictures: list[Rejected]
     reader_counts: Mapping[str, int]
     rejected: list[Rejected]
     rejected_reasons: Mapping[str, int]
@@ -101,7 +105,9 @@ def check(census: Census, *, synonyms: Path | None = None) -> CheckReport:
         restricted_license_images=sum(n for text, n in census.licenses.items() if is_restricted(text)),
         qualifiers=dict(census.qualifiers.most_common()),
         splits=dict(census.splits.most_common()),
-        pictures_missing=census.pictures_missing,
+        pictures_missing=census.picture_faults[MISSING],
+        picture_faults=dict(census.picture_faults.most_common()),
+        faulty_pictures=census.faulty_pictures,
         reader_counts=dict(census.reader_counts),
         rejected=census.rejected,
         rejected_reasons=dict(census.reasons.most_common()),

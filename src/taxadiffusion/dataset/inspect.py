@@ -23,23 +23,26 @@ def inspect_source(
     tables_only: bool = False,
     synonyms: Path | None = None,
     fix: Path | None = None,
+    follow_links: bool = False,
 ) -> CheckReport:
     """The report on a source (`format` and its `options`) or a prepared data set; `fix` is applied before judging.
 
-    Unless `tables_only`, a picture file that does not exist is counted. Raises `DataError` for a source that cannot be
+    Unless `tables_only`, pictures that do not exist or lead out of the image root through a link (unless
+    `follow_links`) are counted and named. Raises `DataError` for a source that cannot be
     read, `SettingsError` for wrong options and for `fix` or options with a prepared data set.
     """
     if (source / "images.parquet").is_file():
-        if format or options or fix:
+        if format or options or fix or follow_links:
             raise SettingsError(
-                f"{source}: a prepared data set takes no format, options or --fix; give them to prepare"
+                f"{source}: a prepared data set takes no format, options, --fix or --follow-links; give them to prepare"
             )
         return check(prepared_census(PreparedDataset.open(source)), synonyms=synonyms)
-    reader: Reader = open_reader(source, format, **(options or {}))
+    reader: Reader = open_reader(source, format, follow_links=follow_links, **(options or {}))
     fixes = Fixes.load(fix) if fix else None
     if fixes is not None:
         reader = FixedReader(reader, fixes)
-    report = check(take_census(reader, source, look_at_pictures=not tables_only), synonyms=synonyms)
+    census = take_census(reader, source, look_at_pictures=not tables_only, follow_links=follow_links)
+    report = check(census, synonyms=synonyms)
     if fixes is None:
         return report
     applied = {str(rule): number for rule, number in fixes.applied.items()}

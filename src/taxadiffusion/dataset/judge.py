@@ -9,6 +9,7 @@ from taxadiffusion.dataset.duplicates import find_repeats
 from taxadiffusion.dataset.findings import Conflict, Tree, all_conflicts
 from taxadiffusion.dataset.listing import ROWS_PER_BATCH, Listing, Quarantine
 from taxadiffusion.errors import DataError
+from taxadiffusion.readers.links import REFUSED_FOLDERS
 
 Bools = npt.NDArray[np.bool_]
 _MAX_LISTED = 1_000
@@ -67,6 +68,18 @@ def place(listing: Listing, row: int) -> tuple[str, str]:
     image = batch.column("image")[at].as_py()
     member = batch.column("member")[at].as_py()
     return f"{batch.column('source')[at].as_py()}:{batch.column('row')[at].as_py()}", (member or image)
+
+
+def judge_folders(quarantine: Quarantine) -> None:
+    """Raises `DataError` where whole folders are left out: nobody knows how many pictures, so no fraction allows it."""
+    reasons = [reason for reason in REFUSED_FOLDERS if quarantine.reasons[reason]]
+    if reasons:
+        named = "".join(f"\n  {', '.join(quarantine.first[reason])}: {reason}" for reason in reasons)
+        number = sum(quarantine.reasons[reason] for reason in reasons)
+        raise DataError(
+            f"{number} folders or links to such are left out, with all their pictures:{named}\nRepair or remove them. "
+            f"All are listed in {quarantine.path}"
+        )
 
 
 def judge_fraction(num_rows: int, quarantine: Quarantine, max_bad_fraction: float) -> None:

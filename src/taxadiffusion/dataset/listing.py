@@ -21,6 +21,7 @@ from taxadiffusion.readers import Record, Rejected
 from taxadiffusion.taxonomy import TaxonomyBuilder
 
 ROWS_PER_BATCH = 1024
+_NUM_FIRST = 5
 _SPLIT_CODES: dict[str | None, int] = {None: -1, **{split: code for code, split in enumerate(SPLITS)}}
 
 
@@ -30,6 +31,8 @@ class Quarantine:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.reasons: Counter[str] = Counter()
+        self.first: dict[str, list[str]] = {}
+        """The first values quarantined for each reason."""
         self._file = path.open("w", encoding="utf-8", newline="")
         self._writer = csv.writer(self._file)
         self._writer.writerow(["source", "row", "value", "reason"])
@@ -47,6 +50,8 @@ class Quarantine:
 
     def add(self, source: str, row: int, value: str, reason: str) -> None:
         self.reasons[reason] += 1
+        if self.reasons[reason] <= _NUM_FIRST:
+            self.first.setdefault(reason, []).append(value)
         self._writer.writerow([source, row, value, reason])
 
 

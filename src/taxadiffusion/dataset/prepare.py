@@ -19,7 +19,15 @@ from taxadiffusion.dataset.changes import changed_pictures, refuse_changed
 from taxadiffusion.dataset.columns import IMAGES, QUARANTINE, SPLITS, TAXONOMY, UNPACKED
 from taxadiffusion.dataset.duplicates import MAX_LAYOUT_DISTANCE, find_repeats, near_duplicates
 from taxadiffusion.dataset.fixes import FixedReader, Fixes
-from taxadiffusion.dataset.judge import TWO_LABELS, judge_fraction, judge_listing, place, refuse, same_key
+from taxadiffusion.dataset.judge import (
+    TWO_LABELS,
+    judge_folders,
+    judge_fraction,
+    judge_listing,
+    place,
+    refuse,
+    same_key,
+)
 from taxadiffusion.dataset.listing import ROWS_PER_BATCH, Listing, Quarantine
 from taxadiffusion.dataset.prepared import PreparedDataset
 from taxadiffusion.dataset.report import PrepareReport, PrepareSettings, Progress
@@ -50,6 +58,7 @@ def prepare(
     fix: Path | None = None,
     allow_contradictions: bool = False,
     verify: bool = True,
+    follow_links: bool = False,
     num_workers: int | None = None,
     shard: Shard = Shard(),  # noqa: B008 - frozen
     on_progress: OnProgress | None = None,
@@ -58,9 +67,10 @@ def prepare(
 
     `format` (detected without) and its `options` choose the reader; `ranks` the ranks to keep; `val_fraction` of the
     training groups of each taxon become validation; `limit` takes the first rows only; `fix` is a file of repairs;
-    `verify=False` looks at no picture. Every picture is checked, hashed and measured in `num_workers` processes (all
-    cores); `shard` lets several calls, on machines with one file system, share that work: each makes the same call with
-    its own number, and the data set is the same. Bad rows and files are left out and listed in `quarantine.csv`.
+    `verify=False` looks at no picture; `follow_links` uses what links lead to outside of the image folder. Every
+    picture is checked, hashed and measured in `num_workers` processes (all cores); `shard` lets several calls, on
+    machines with one file system, share that work: each makes the same call with its own number, and the data set is
+    the same. Bad rows and files are left out and listed in `quarantine.csv`.
 
     Nothing appears at `out` until it is whole. A run that was stopped goes on when called again; a data set that is
     there already, made from the same rows and settings, is left alone. Raises `SettingsError`, and `DataError` for a
@@ -68,7 +78,7 @@ def prepare(
     holds something else or whose pictures have changed since.
     """
     settings = PrepareSettings(
-        format, options, ranks, val_fraction, max_bad_fraction, limit, fix, allow_contradictions, verify
+        format, options, ranks, val_fraction, max_bad_fraction, limit, fix, allow_contradictions, verify, follow_links
     )
     source, out = Path(source).absolute(), Path(out).absolute()
     reader = _open(source, settings)
@@ -94,7 +104,7 @@ def _open(source: Path, settings: PrepareSettings) -> Reader:
     options = dict(settings.options or {})
     if settings.ranks is not None:
         options["ranks"] = settings.ranks
-    reader = open_reader(source, settings.format, **options)
+    reader = open_reader(source, settings.format, follow_links=settings.follow_links, **options)
     if settings.verify and not reader.root.is_dir():
         raise DataError(f"{reader.root}: the image folder is missing")
     return FixedReader(reader, Fixes.load(settings.fix)) if settings.fix else reader
@@ -164,6 +174,7 @@ class _Job:
         listing.read(
             self.reader, quarantine, self.settings.limit, lambda n: self.on_progress(Progress("list", n, None))
         )
+        judge_folders(quarantine)
         return listing
 
     def _empty_report(self, listing: Listing) -> PrepareReport:
@@ -175,6 +186,8 @@ class _Job:
             "allow_contradictions": self.settings.allow_contradictions,
             "verify": self.settings.verify,
         }
+        if self.settings.follow_links:  # absent from the reports of earlier versions
+            asked["follow_links"] = True
         report = PrepareReport(
             source=str(self.source),
             root=str(self.reader.root.absolute()),
@@ -207,7 +220,12 @@ class _Job:
             return
         self.on_progress(Progress("verify", 0, len(listing)))
         changes = changed_pictures(
-            listing, self.out, self.reader.root, self.work, lambda n: self._progress("verify", n, len(listing))
+            listing,
+            self.out,
+            self.reader.root,
+            self.work,
+            lambda n: self._progress("verify", n, len(listing)),
+            follow_links=self.settings.follow_links,
         )
         refuse_changed(changes, self.out, len(listing), quarantine)
 
@@ -240,8 +258,9 @@ class _Job:
         for number in range(file.num_record_batches):
             batch = file.get_batch(number)
             images, members = batch.column("image").to_pylist(), batch.column("member").to_pylist()
-            result = str(folder / part_name(number, images, members))
-            yield Part(root, tuple(images), tuple(members), str(self.shared), result)
+            follow = self.settings.follow_links
+            result = str(folder / part_name(number, images, members, follow))
+            yield Part(root, tuple(images), tuple(members), str(self.shared), result, follow)
 
     def _without_duplicates(
         self,

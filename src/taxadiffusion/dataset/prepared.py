@@ -60,6 +60,7 @@ class PreparedDataset:
         self.report = report
         self.ranks: tuple[Rank, ...] = tuple(report.ranks)
         self.content_hash = report.content_hash
+        self.follows_links = bool(report.settings.get("follow_links"))
         self._file = _open_mapped(path / IMAGES_MAPPED)
         self._batch_starts = _batch_starts(self._file)
         if self._batch_starts[-1] != report.images:
@@ -114,9 +115,10 @@ class PreparedDataset:
         number = bisect_right(self._batch_starts, row) - 1
         batch = self._batch(number)
         values = {name: batch.column(name)[row - self._batch_starts[number]].as_py() for name in batch.schema.names}
-        folder = self.path if values.pop("unpacked") else self.root
+        unpacked = values.pop("unpacked")
+        folder = self.path if unpacked else self.root
         del values["perceptual_hash"]
-        values["path"] = _inside(folder, values["path"], self.path)
+        values["path"] = _inside(folder, values["path"], self.path, self.follows_links and not unpacked)
         values["sha256"] = values["sha256"].hex() if values["sha256"] else None
         num_bytes, time_ns = values.pop("num_bytes", None), values.pop("file_time_ns", None)
         values["seen"] = Seen(num_bytes, time_ns, values["sha256"]) if num_bytes is not None else None
@@ -169,10 +171,11 @@ def _say_unchecked(path: Path) -> None:
     )
 
 
-def _inside(folder: Path, name: str, prepared: Path) -> Path:
+def _inside(folder: Path, name: str, prepared: Path, follow_links: bool) -> Path:
     """The path of an image below `folder`: a prepared set may come from a stranger."""
     path = folder / name
-    if path_fault(name) or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+    leaves = not follow_links and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    if path_fault(name) or leaves:
         raise DataError(f"{prepared}: image {name!r} leads outside of {folder}; prepare the data set again")
     return path
 

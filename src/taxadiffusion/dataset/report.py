@@ -27,6 +27,7 @@ class PrepareSettings:
     fix: Path | None = None
     allow_contradictions: bool = False
     verify: bool = True
+    follow_links: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:

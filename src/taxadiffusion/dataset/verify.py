@@ -16,8 +16,10 @@ from taxadiffusion.dataset.columns import UNPACKED, VERIFIED
 from taxadiffusion.images import ImageError, colour_layout, content_box, decode_image, perceptual_hash, read_image_file
 from taxadiffusion.images.decode import MAX_FILE_BYTES
 from taxadiffusion.readers import path_fault
+from taxadiffusion.readers.links import LEAVES_ROOT
 from taxadiffusion.readers.package import read_member
 
+MISSING = "the file is missing"
 Facts = dict[str, Any]
 """Values of the columns `VERIFIED`."""
 
@@ -31,11 +33,13 @@ class Part:
     members: tuple[str | None, ...]
     unpack_dir: str
     result: str
+    follow_links: bool = False
 
 
-def part_name(index: int, images: Sequence[str], members: Sequence[str | None]) -> str:
-    """Depends on the batch's paths and the results' columns: a result is found again only for the same pictures."""
-    digest = hashlib.sha256(repr((VERIFIED, list(images), list(members))).encode("utf-8", "surrogatepass")).hexdigest()
+def part_name(index: int, images: Sequence[str], members: Sequence[str | None], follow_links: bool) -> str:
+    """Depends on the batch's paths, the rule for links and the results' columns: what else is found is not used."""
+    key = repr((VERIFIED, list(images), list(members), follow_links))
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{index:08d}-{digest[:16]}.arrow"
 
 
@@ -48,7 +52,7 @@ def verify_part(part: Part) -> int:
     """Verifies a batch unless its result exists and no file changed since; returns its number of rows."""
     if not is_verified(part):
         facts = [
-            look_at(part.root, image, member, part.unpack_dir)
+            look_at(part.root, image, member, part.unpack_dir, part.follow_links)
             for image, member in zip(part.images, part.members, strict=True)
         ]
         write_result(part, facts)
@@ -89,10 +93,10 @@ def is_verified(part: Part) -> bool:
     return True
 
 
-def look_at(root: str, image: str, member: str | None, unpack_dir: str) -> Facts:
+def look_at(root: str, image: str, member: str | None, unpack_dir: str, follow_links: bool = False) -> Facts:
     """One picture's facts, or `{"fault": reason}`. A package's picture is copied to `unpack_dir`."""
     try:
-        path = resolve_inside(root, image)
+        path = resolve_inside(root, image, follow_links)
         status = path.stat()
         data = read_image_file(path) if member is None else read_packed(path, member)
         decoded = decode_image(data, path)
@@ -117,21 +121,22 @@ def look_at(root: str, image: str, member: str | None, unpack_dir: str) -> Facts
     }
 
 
-def resolve_inside(root: str, image: str) -> Path:
+def resolve_inside(root: str, image: str, follow_links: bool = False) -> Path:
     """The regular file `image` names below `root` (a real path). Raises `ImageError` for anything else.
 
-    Links are followed, and refused when they leave the root; devices, pipes and folders are refused unopened.
+    Links are followed, and refused when they leave the root unless `follow_links`; devices, pipes and folders are
+    refused unopened.
     """
     fault = path_fault(image)
     if fault:
         raise ImageError(image, fault)
     path = Path(os.path.realpath(Path(root, image)))
-    if not path.is_relative_to(root) or path == Path(root):
-        raise ImageError(image, "the path leaves the image root through a link")
+    if path == Path(root) or not (follow_links or path.is_relative_to(root)):
+        raise ImageError(image, LEAVES_ROOT)
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        raise ImageError(image, "the file is missing") from None
+        raise ImageError(image, MISSING) from None
     except (OSError, ValueError) as error:
         raise ImageError(image, f"the file cannot be reached: {error}") from None
     if not stat.S_ISREG(mode):

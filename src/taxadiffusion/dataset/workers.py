@@ -85,7 +85,8 @@ def _verify_one_by_one(part: Part) -> int:
     executor = _executor(1)
     for image, member in zip(part.images, part.members, strict=True):
         try:
-            facts.append(executor.submit(look_at, part.root, image, member, part.unpack_dir).result())
+            looked = executor.submit(look_at, part.root, image, member, part.unpack_dir, part.follow_links)
+            facts.append(looked.result())
         except BrokenProcessPool:
             facts.append({"fault": "decoding the picture ended the process"})
             executor = _executor(1)

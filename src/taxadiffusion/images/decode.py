@@ -19,6 +19,7 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.images.metadata import without_metadata
+from taxadiffusion.readers.links import FILE_AS_TEXT, names_another
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")  # Pillow opens MPO as JPEG
 MAX_PIXELS = 64 * 1024 * 1024
@@ -140,7 +141,7 @@ def _decoded(data: bytes, path: Path | str, at_least_px: int | None, orientation
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(path, _unidentified(data)) from None
+        raise ImageError(path, _unidentified(data, Path(path))) from None
     except _DECODE_ERRORS as error:
         raise ImageError(path, f"the picture does not decode: {type(error).__name__}: {str(error)[:120]}") from None
 
@@ -171,10 +172,12 @@ def _size_fault(width: int, height: int) -> str | None:
     return None
 
 
-def _unidentified(data: bytes) -> str:
+def _unidentified(data: bytes, path: Path) -> str:
     start = data[:512].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<svg")):
         return "the file is a web page or XML, not a picture: the download failed"
+    if names_another(path, data):
+        return FILE_AS_TEXT
     return f"the file is not a picture in an accepted format ({', '.join(IMAGE_FORMATS)})"
 
 

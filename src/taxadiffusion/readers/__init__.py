@@ -40,10 +40,17 @@ def detect_format(source: Path) -> str:
     )
 
 
-def open_reader(source: Path, format: str | None = None, **options: Any) -> Reader:  # noqa: A002
+def open_reader(
+    source: Path,
+    format: str | None = None,  # noqa: A002
+    *,
+    follow_links: bool = False,
+    **options: Any,
+) -> Reader:
     """The reader of `source`, in the named or detected format, with that format's own options.
 
-    An option that is a path may be given as text. Raises `DataError` when the source is missing or not understood,
+    An option that is a path may be given as text. `follow_links` reads folders that are links out of the image root,
+    in formats that walk folders. Raises `DataError` when the source is missing or not understood,
     `SettingsError` for an unknown format or option.
     """
     source = Path(source)
@@ -54,6 +61,7 @@ def open_reader(source: Path, format: str | None = None, **options: Any) -> Read
     name = format or detect_format(source)
     open_source = import_module(f"{__name__}.{FORMATS[name]}").open_source
     known = {name: p.annotation for name, p in inspect.signature(open_source).parameters.items() if name != "source"}
+    walks = known.pop("follow_links", None) is not None
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise SettingsError(
@@ -63,5 +71,5 @@ def open_reader(source: Path, format: str | None = None, **options: Any) -> Read
         name: Path(value) if isinstance(value, str) and "Path" in known[name] else value
         for name, value in options.items()
     }
-    reader: Reader = open_source(source, **typed)
+    reader: Reader = open_source(source, **typed, **({"follow_links": follow_links} if walks else {}))
     return reader

@@ -12,6 +12,7 @@ from pathlib import Path
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import Lineage, Rank, ordered_ranks
 from taxadiffusion.readers.folder_columns import MEANINGS, Columns
+from taxadiffusion.readers.links import Links, Refused
 from taxadiffusion.readers.record import Box, Record, Rejected, clean_name, path_fault
 from taxadiffusion.readers.table import TABLE_SUFFIXES, Row, Table
 from taxadiffusion.readers.taxon import chosen_ranks, read_taxon
@@ -29,7 +30,7 @@ _FAMILY_ENDINGS = ("idae", "aceae")  # of animals and plants: no genus is named 
 def detect(source: Path) -> bool:
     """A folder with metadata or with a sub-folder, or a table that names images."""
     if source.is_dir():
-        return bool(_metadata_tables(source)) or any(entry.is_dir() for entry in source.iterdir())
+        return bool(_metadata_tables(source)) or any(p.is_dir() or p.is_symlink() for p in source.iterdir())
     if source.name.lower().endswith(TABLE_SUFFIXES):
         columns = {name.lower() for name in Table(source).columns}
         return any(name in columns for name in MEANINGS["image"])
@@ -45,6 +46,7 @@ def open_source(
     image_column: str | None = None,
     split_column: str | None = None,
     group_column: str | None = None,
+    follow_links: bool = False,
 ) -> TableReader | FolderReader:
     """A reader for `source`: a folder with `metadata.csv|jsonl|parquet`, a table (with `root`), or species folders.
 
@@ -55,7 +57,7 @@ def open_source(
         columns = (image_column, split_column, group_column)
         if any(column is not None for column in columns):
             raise SettingsError(f"{source}: there is no metadata table whose columns could be named")
-        return FolderReader(root or source, names, ranks)
+        return FolderReader(root or source, names, ranks, follow_links)
     if names is not None:
         raise SettingsError(
             f"{source}: --names is for species folders without a metadata table; {tables[0].name} exists"
@@ -97,8 +99,7 @@ class TableReader:
     def __iter__(self) -> Iterator[Record | Rejected]:
         self.counts.clear()
         for (table, folder), columns in zip(self._tables, self._columns, strict=True):
-            inside = folder.resolve().is_relative_to(self.root.resolve()) and folder.resolve() != self.root.resolve()
-            prefix = folder.resolve().relative_to(self.root.resolve()).as_posix() + "/" if inside else ""
+            prefix = _below(folder, self.root)
             for row in table:
                 yield row if isinstance(row, Rejected) else self._record(table, columns, row, prefix)
 
@@ -137,13 +138,27 @@ class TableReader:
         )
 
 
+def _below(folder: Path, root: Path) -> str:
+    """ "train/" for a folder in the root, which may be a link; "" for the root and for folders elsewhere."""
+    pairs = ((folder.absolute(), root.absolute()), (folder.resolve(), root.resolve()))
+    inside = next((f.relative_to(r).as_posix() for f, r in pairs if f.is_relative_to(r)), ".")
+    return "" if inside == "." else f"{inside}/"
+
+
 class FolderReader:
-    """One record an image below `Genus_species/` folders, perhaps within `train/`, `val/`, `test/`."""
+    """One record an image below `Genus_species/` folders, perhaps within `train/`, `val/`, `test/`.
+
+    Links are read by the rule of `links`; a folder that is refused is one rejected row.
+    """
 
     name = "folder"
 
-    def __init__(self, root: Path, names: Path | None, ranks: str | Sequence[Rank] | None) -> None:
+    def __init__(
+        self, root: Path, names: Path | None, ranks: str | Sequence[Rank] | None, follow_links: bool = False
+    ) -> None:
         self.root = root
+        self.counts: Counter[str] = Counter()
+        self._follow_links = follow_links
         names = names or next((root / name for name in _NAME_TABLES if (root / name).is_file()), None)
         self._lineages: dict[str, Lineage] | None = None
         self._source = root.name
@@ -154,11 +169,17 @@ class FolderReader:
 
     def __iter__(self) -> Iterator[Record | Rejected]:
         number = itertools.count(1)
-        for folder in self._species_folders():
+        links = Links(self.root, self._follow_links)
+        self.counts = links.counts
+        for folder in self._species_folders(links):
+            if isinstance(folder, Refused):
+                yield self._rejected(folder, next(number))
+                continue
+            files, refused = links.files(folder, IMAGE_SUFFIXES)
+            for refusal in refused:
+                yield self._rejected(refusal, next(number))
             lineage = self._lineage(folder.name)
-            for path in sorted(folder.rglob("*")):
-                if path.suffix.lower() not in IMAGE_SUFFIXES or path.is_dir():
-                    continue
+            for path in files:
                 image, row = path.relative_to(self.root).as_posix(), next(number)
                 if fault := path_fault(image):
                     yield Rejected(self._source, row, image, fault)
@@ -167,10 +188,13 @@ class FolderReader:
                 else:
                     yield Record(image, lineage.only(self.ranks), self._source, row, split=split_from_path(image))
 
-    def _species_folders(self) -> Iterator[Path]:
-        for entry in sorted(p for p in self.root.iterdir() if p.is_dir() and not p.is_symlink()):
-            if entry.name.lower() in _SPLITS:
-                yield from sorted(p for p in entry.iterdir() if p.is_dir() and not p.is_symlink())
+    def _rejected(self, refused: Refused, row: int) -> Rejected:
+        return Rejected(self._source, row, refused.path.relative_to(self.root).as_posix(), refused.reason)
+
+    def _species_folders(self, links: Links) -> Iterator[Path | Refused]:
+        for entry in links.folders(self.root):
+            if isinstance(entry, Path) and entry.name.lower() in _SPLITS:
+                yield from links.folders(entry)
             else:
                 yield entry
 

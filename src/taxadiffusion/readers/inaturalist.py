@@ -11,6 +11,7 @@ from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import Rank
 from taxadiffusion.readers.inaturalist_dumps import OpenData, dump_tables
 from taxadiffusion.readers.json_stream import stream_arrays
+from taxadiffusion.readers.links import Links, Refused
 from taxadiffusion.readers.record import Reader, Record, Rejected, path_fault
 from taxadiffusion.readers.taxon import Taxon, chosen_ranks, read_taxon
 
@@ -42,6 +43,7 @@ def open_source(
     categories: Path | None = None,
     size: str = "medium",
     ranks: Sequence[Rank] | str | None = None,
+    follow_links: bool = False,
 ) -> Reader:
     """A competition JSON, a folder with one or more, the class folders of 2021 alone, or the Open Data dumps.
 
@@ -60,7 +62,7 @@ def open_source(
         return Competition(files, root, Path(categories) if categories else None, wanted)
     if _first_class_folder(source) is None:
         raise DataError(f"{source}: no competition JSON, class folders or photos.csv + observations.csv + taxa.csv")
-    return ClassFolders(source, wanted)
+    return ClassFolders(source, wanted, follow_links)
 
 
 class Competition:
@@ -140,15 +142,22 @@ class ClassFolders:
 
     name = "inaturalist"
 
-    def __init__(self, root: Path, ranks: tuple[Rank, ...]) -> None:
+    def __init__(self, root: Path, ranks: tuple[Rank, ...], follow_links: bool = False) -> None:
         self.root = root
         self.ranks = ranks
         self.counts: Counter[str] = Counter()
+        self._follow_links = follow_links
 
     def __iter__(self) -> Iterator[Record | Rejected]:
-        self.counts.clear()
+        links = Links(self.root, self._follow_links)
+        self.counts = links.counts
         number = 0
-        for folder in _class_folders(self.root):
+        for folder in _class_folders(self.root, links):
+            if isinstance(folder, Refused):
+                number += 1
+                where = folder.path.relative_to(self.root).as_posix()
+                yield Rejected(self.root.name, number, where, folder.reason)
+                continue
             taxon = taxon_of_folder(folder.name)
             for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
                 number += 1
@@ -225,13 +234,18 @@ def _looks_like_coco(path: Path) -> bool:
     )
 
 
-def _class_folders(root: Path) -> Iterator[Path]:
-    for entry in sorted(p for p in root.iterdir() if p.is_dir()):
-        if entry.name in SPLITS:
-            yield from _class_folders(entry)
+def _class_folders(root: Path, links: Links) -> Iterator[Path | Refused]:
+    for entry in links.folders(root):
+        if isinstance(entry, Refused):
+            yield entry
+        elif entry.name in SPLITS:
+            yield from _class_folders(entry, links)
         elif taxon_of_folder(entry.name).lineage:
             yield entry
 
 
 def _first_class_folder(source: Path) -> Path | None:
-    return next(_class_folders(source), None) if source.is_dir() else None
+    if not source.is_dir():
+        return None
+    folders = _class_folders(source, Links(source, follow_links=True))  # whether it is one; nothing in it is read
+    return next((folder for folder in folders if isinstance(folder, Path)), None)

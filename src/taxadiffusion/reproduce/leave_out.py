@@ -60,4 +60,5 @@ def thinned(
                 file_name = record.path.relative_to(dataset.root).as_posix()
                 writer.writerow([file_name, record.split, *(names.get(rank) or "" for rank in ranks)])
     aside.replace(table)
-    prepare(table, out, format="folder", options={"root": dataset.root}, ranks=ranks)
+    options, follow_links = {"root": dataset.root}, dataset.follows_links
+    prepare(table, out, format="folder", options=options, ranks=ranks, follow_links=follow_links)
