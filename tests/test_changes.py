@@ -66,7 +66,8 @@ def test_a_changed_picture_is_named_wherever_it_is_read_and_never_used(photos: P
             export(dataset, tmp_path / target, target)
         assert not (tmp_path / target).exists()
     latents = cached_latents(tmp_path / "cache", dataset, Backbone.load(str(tiny_base())))
-    assert [(fault.row, fault.reason) for fault in latents.unreadable] == [(2, CHANGED)]
+    (fault,) = latents.unreadable
+    assert (fault.row, fault.reason.startswith(CHANGED)) == (2, True)
     assert latents.read(np.arange(NUM_IMAGES), np.zeros(NUM_IMAGES, int))[1].tolist() == [i != 2 for i in range(6)]
 
 

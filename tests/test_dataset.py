@@ -197,6 +197,18 @@ def test_every_bad_row_and_file_is_quarantined_with_its_reason(tmp_path: Path) -
         assert word in line
 
 
+@pytest.mark.parametrize(("case", "kind"), [("i-badexif", "EXIF"), ("i-badmpo", "MPF")])
+def test_damaged_metadata_cost_no_picture_and_are_counted(shared: Path, tmp_path: Path, case: str, kind: str) -> None:
+    place = shared / "cases" / "field" / case
+    if not place.is_dir():
+        pytest.skip(f"needs cases/field/{case} in ../shared")
+    report = prepare(place, tmp_path / "out", num_workers=1)
+    assert (report.images, report.quarantined) == (20, 0)
+    assert (report.damaged_metadata, report.damaged_metadata_examples) == ({kind: 1}, ["p004.jpg"])
+    assert PrepareReport.read(tmp_path / "out") == report
+    assert PreparedDataset.open(tmp_path / "out").image(4, 16).shape == (3, 16, 16)
+
+
 def test_too_many_bad_files_stop_and_leave_nothing(photos: Path, tmp_path: Path) -> None:
     (photos / "3.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"1 of 40 rows .*max-bad-fraction 0\.01.*the file is empty") as caught:

@@ -209,6 +209,7 @@ def test_links_that_lead_nowhere_are_named(root: Path) -> None:
     link(root / "Chromis_viridis", "/store/that/is/not/mounted")
     link(root / "Amphiprion_clarkii" / "more", "gone")
     link(root / "Amphiprion_clarkii" / ".#lock", "user@host:1")
+    link(root / "notes.txt", "gone.txt")
     assert rows(root)[1] == {"Chromis_viridis": LEADS_NOWHERE, "Amphiprion_clarkii/more": LEADS_NOWHERE}
     with pytest.raises(DataError, match=LEADS_NOWHERE):
         ready(root, max_bad_fraction=1.0)

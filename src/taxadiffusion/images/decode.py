@@ -68,7 +68,7 @@ class Seen:
         return time_ns == self.time_ns or hashlib.sha256(data()).hexdigest() == self.sha256
 
 
-CHANGED = "the file has changed since it was prepared; prepare the data set again, or put the old file back"
+CHANGED = "the file has changed since it was prepared"
 
 
 def read_image_file(path: Path, seen: Seen | None = None) -> bytes:
@@ -86,7 +86,7 @@ def read_image_file(path: Path, seen: Seen | None = None) -> bytes:
     except OSError as error:
         raise ImageError(path, f"the file cannot be read: {error.strerror or error}") from None
     if seen is not None and not seen.is_(len(data), status.st_mtime_ns, lambda: data):
-        raise ImageError(path, CHANGED)
+        raise ImageError(path, f"{CHANGED}; put the old file back, or prepare the data set anew")
     return data
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ REFUSED_FOLDERS = (FOLDER_LEAVES_ROOT, LEADS_NOWHERE, FOLDER_AS_TEXT, UNREADABLE
 
 PASSED_OVER = "links_to_folders_above_or_read_already"
 _MAX_TEXT_BYTES = 4096
+_FILE_ENDING = re.compile(r"\.[A-Za-z0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,10 @@ class Links:
 
 
 def _leads_nowhere(path: Path) -> bool:
-    """Hidden links are no data: editors lock files with such."""
-    return path.is_symlink() and not path.exists() and not path.name.startswith(".")
+    """Whether a link without target may stand for a folder: not one named as a file, nor a hidden one (a lock)."""
+    if not path.is_symlink() or path.exists():
+        return False
+    return not path.name.startswith(".") and not _FILE_ENDING.fullmatch(path.suffix)
 
 
 def _unreadable(error: OSError) -> Refused:
