@@ -372,10 +372,13 @@ def test_a_picture_that_kills_its_process_is_found(tmp_path: Path, monkeypatch: 
     ]
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     (tmp_path / "sitecustomize.py").write_text(
-        "import os\nfrom taxadiffusion.dataset import verify, workers\nlook_at = verify.look_at\n"
-        "def deadly(root, image, *a):\n"
-        "    return os._exit(9) if image == '2.jpg' else look_at(root, image, *a)\n"
-        "verify.look_at = workers.look_at = deadly\n"
+        "import os, sys\n"
+        "if 'popen_loky' in ' '.join(sys.orig_argv):\n"
+        "    from taxadiffusion.dataset import verify, workers\n"
+        "    look_at = verify.look_at\n"
+        "    def deadly(root, image, *a):\n"
+        "        return os._exit(9) if image == '2.jpg' else look_at(root, image, *a)\n"
+        "    verify.look_at = workers.look_at = deadly\n"
     )
     assert sum(verify_parts(parts, 2)) == 4
     from taxadiffusion.dataset.verify import read_result

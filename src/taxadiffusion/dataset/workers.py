@@ -83,14 +83,16 @@ def _verify_one_by_one(part: Part) -> int:
         return len(part.images)
     facts: list[Facts] = []
     executor = _executor(1)
-    for image, member in zip(part.images, part.members, strict=True):
-        try:
-            looked = executor.submit(look_at, part.root, image, member, part.unpack_dir, part.follow_links)
-            facts.append(looked.result())
-        except BrokenProcessPool:
-            facts.append({"fault": "decoding the picture ended the process"})
-            executor = _executor(1)
-    executor.shutdown()
+    try:
+        for image, member in zip(part.images, part.members, strict=True):
+            try:
+                looked = executor.submit(look_at, part.root, image, member, part.unpack_dir, part.follow_links)
+                facts.append(looked.result())
+            except BrokenProcessPool:
+                facts.append({"fault": "decoding the picture ended the process"})
+                executor = _executor(1)
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
     write_result(part, facts)
     return len(part.images)
 

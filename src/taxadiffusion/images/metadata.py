@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 EXIF, MPF = "EXIF", "MPF"
@@ -32,24 +32,32 @@ def without_metadata(data: bytes) -> Iterator[Bare]:
 
     Knows JPEG (APP1 and APP2), PNG (eXIf, raw profiles), WebP (EXIF) and TIFF (tags that say nothing of the pixels).
     """
-    for kinds in ((MPF,), (EXIF,), (EXIF, MPF)):
-        exif: list[bytes] = []
-        found: set[str] = set()
-
-        def drops(kind: str, content: bytes, kinds: tuple[str, ...] = kinds, exif: list[bytes] = exif) -> bool:
-            if kind in kinds:
-                found.add(kind)  # noqa: B023 - called within this round alone
-                if kind == EXIF:
-                    exif.append(content)
-            return kind in kinds
-
+    for kinds in ({MPF}, {EXIF}, {EXIF, MPF}):
+        drops = _Drops(kinds)
         try:
             bare = _bare(data, drops)
         except (struct.error, IndexError):
             return  # not even its outer structure can be read
-        if found == set(kinds):
-            orientation = next((o for content in exif if (o := orientation_in(content)) is not None), None)
-            yield Bare(bare, ", ".join(kinds), orientation)
+        if drops.found == kinds:
+            orientation = next((o for exif in drops.exif if (o := orientation_in(exif)) is not None), None)
+            yield Bare(bare, ", ".join(sorted(kinds)), orientation)
+
+
+class _Drops:
+    """Called with each piece of metadata: whether it is left out. Keeps what was."""
+
+    def __init__(self, kinds: set[str]) -> None:
+        self.found: set[str] = set()
+        self.exif: list[bytes] = []
+        self._kinds = kinds
+
+    def __call__(self, kind: str, content: bytes) -> bool:
+        if kind not in self._kinds:
+            return False
+        self.found.add(kind)
+        if kind == EXIF:
+            self.exif.append(content)
+        return True
 
 
 def orientation_in(exif: bytes) -> int | None:
@@ -68,9 +76,6 @@ def orientation_in(exif: bytes) -> int | None:
     except struct.error:
         pass  # cut short before it
     return None
-
-
-_Drops = Callable[[str, bytes], bool]
 
 
 def _bare(data: bytes, drops: _Drops) -> bytes:
