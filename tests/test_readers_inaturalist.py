@@ -72,7 +72,7 @@ def test_names_of_2017_give_trinomials_hybrids_and_a_supercategory_that_is_a_tax
     assert isinstance(formula, Record)
     assert str(trinomial.lineage) == "class: Mammalia > genus: Ceratotherium > species: simum > subspecies: simum"
     assert (hybrid.lineage.binomial, hybrid.lineage.get("kingdom")) == ("Malus domestica", "Plantae")
-    assert (str(formula.lineage), formula.qualifier) == ("class: Aves", "× occidentalis")
+    assert (str(formula.lineage), formula.qualifier) == ("class: Aves > genus: Larus", "× occidentalis")
 
 
 def test_real_names_replace_obfuscated_ones(tmp_path: Path) -> None:

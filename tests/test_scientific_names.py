@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taxadiffusion.readers.scientific_names import ScientificName, folded_spelling, parse_name
 from taxadiffusion.readers.taxon import read_taxon
+from taxadiffusion.scientific_names import ScientificName, folded_spelling, parse_name
 
 
 @pytest.mark.parametrize(

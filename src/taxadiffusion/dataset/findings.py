@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taxadiffusion.names import Rank, rank_index
-from taxadiffusion.readers.scientific_names import folded_spelling
+from taxadiffusion.scientific_names import folded_spelling
 from taxadiffusion.taxonomy import Taxonomy
 
 Ids = npt.NDArray[np.int32]

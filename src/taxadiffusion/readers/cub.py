@@ -10,7 +10,7 @@ from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import RANKS, Lineage, Rank, ordered_ranks
 from taxadiffusion.readers.record import Box, Record, Rejected, path_fault
 from taxadiffusion.readers.table import Table
-from taxadiffusion.readers.taxon import chosen_ranks, read_taxon
+from taxadiffusion.readers.taxon import chosen_ranks, convention_of, read_taxon
 
 FILES = ("images.txt", "classes.txt", "image_class_labels.txt")
 
@@ -93,7 +93,7 @@ def _read_names(path: Path) -> tuple[dict[str, Lineage], tuple[Rank, ...]]:
             continue
         species = row.get("species") or row.get("scientific_name")
         above = tuple((rank, row.get(rank)) for rank in ranks if rank != "species")
-        taxon = read_taxon(above, species, "binomial" if species[:1].isupper() else "epithet")
+        taxon = read_taxon(above, species, convention_of(species))
         if taxon.fault or not taxon.lineage:
             faults.append(f"{path.name}:{row.number}: {taxon.fault or 'no taxon'}")
         lineages[_key(row.get("name"))] = taxon.lineage

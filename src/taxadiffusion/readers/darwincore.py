@@ -7,6 +7,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,8 +16,8 @@ from taxadiffusion.names import RANKS, Lineage, Rank
 from taxadiffusion.readers.darwincore_archive import MEDIA_TYPES, Archive, DataFile, Row
 from taxadiffusion.readers.disk_index import DiskIndex
 from taxadiffusion.readers.record import Record, Rejected, clean_name, path_fault
-from taxadiffusion.readers.scientific_names import parse_name
-from taxadiffusion.readers.taxon import Taxon, chosen_ranks, read_taxon
+from taxadiffusion.readers.taxon import Taxon, chosen_ranks, convention_of, read_taxon
+from taxadiffusion.scientific_names import Written, parse_name, written_name, written_taxon
 
 LINNAEAN: tuple[Rank, ...] = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 AVAILABLE: tuple[Rank, ...] = (
@@ -189,22 +190,25 @@ def taxon_of(values: dict[str, str]) -> Taxon:
     """The taxon of Darwin Core terms: `species` (GBIF's accepted binomial), specificEpithet, else scientificName."""
     names = tuple((rank, values.get(rank, "")) for rank in _ABOVE_SPECIES)
     scientific = values.get("scientificName", "")
-    stated = parse_name(scientific[:1].upper() + scientific[1:]) if clean_name(scientific) else None
+    scientific = scientific[:1].upper() + scientific[1:]
+    rank = values.get("taxonRank", "").lower()
+    is_above = rank in RANKS and rank not in ("species", "subspecies") and not scientific.isupper()
+    written = Written(scientific) if is_above else written_name(scientific)  # "Zanclus Pavona": here an author follows
+    stated = parse_name(written.text) if written.text else None
     species = values.get("species") or values.get("specificEpithet") or ""
     if clean_name(species):
-        taxon = read_taxon(names, species, "binomial" if species[:1].isupper() else "epithet")
-        infraspecific = clean_name(values.get("infraspecificEpithet"))
+        taxon = read_taxon(names, species, convention_of(species))
+        infraspecific = read_taxon((("subspecies", values.get("infraspecificEpithet", "")),), "", "epithet").lineage
         if infraspecific and taxon.lineage.get("species") and not taxon.lineage.get("subspecies"):
-            lineage = Lineage.of((*taxon.lineage.names, ("subspecies", infraspecific)))
-            taxon = Taxon(lineage, taxon.authorship, taxon.qualifier, taxon.notes, taxon.fault)
-    elif stated is not None and stated.genus is not None and (stated.epithet or stated.qualifier):
-        accepted = clean_name(values.get("genus"))
-        same = accepted is None or accepted.casefold() == stated.genus.casefold()
-        taxon = read_taxon(names, scientific[:1].upper() + scientific[1:] if same else "", "binomial")
+            taxon = replace(taxon, lineage=Lineage.of((*taxon.lineage.names, *infraspecific.names)))
+    elif stated is not None and stated.genus is not None and (stated.epithet or stated.qualifier or written.notes):
+        genus = written_taxon(values.get("genus", "")).text
+        same = not genus or genus.casefold() == stated.genus.casefold()
+        taxon = read_taxon(names, scientific if same else "", "binomial")
     else:
-        taxon = _of_rank(names, values.get("taxonRank", "").lower(), stated.genus if stated else None)
+        taxon = _of_rank(names, rank, stated.genus if stated else None)
     authorship = clean_name(values.get("scientificNameAuthorship")) or (stated.authorship if stated else None)
-    return Taxon(taxon.lineage, authorship or taxon.authorship, taxon.qualifier, taxon.notes, taxon.fault)
+    return replace(taxon, authorship=authorship or taxon.authorship)
 
 
 def _of_rank(names: tuple[tuple[Rank, str], ...], rank: str, uninomial: str | None) -> Taxon:

@@ -9,7 +9,7 @@ from taxadiffusion.errors import DataError
 from taxadiffusion.names import RANKS, Rank, ordered_ranks
 from taxadiffusion.readers.record import clean_name
 from taxadiffusion.readers.table import Row, Table
-from taxadiffusion.readers.taxon import Taxon, read_taxon
+from taxadiffusion.readers.taxon import Taxon, convention_of, read_taxon
 
 MEANINGS: dict[str, tuple[str, ...]] = {
     "image": ("file_name", "filename", "image", "file_path", "filepath", "path"),
@@ -71,8 +71,10 @@ class Columns:
 @lru_cache(maxsize=30_000)
 def _identified(above: tuple[tuple[Rank, str], ...], cells: tuple[str, ...], ranks: tuple[Rank, ...]) -> Taxon:
     """The taxon of the names above species and the species cells (epithet, species, scientific name), which agree."""
-    stated = [text for cell in cells if (text := clean_name(cell))]
-    taxa = [read_taxon(above, text, "binomial" if text[:1].isupper() else "epithet") for text in stated]
+    *in_species, scientific = cells
+    # A name in the column of scientific names has its genus, with a capital or not.
+    stated = [text for cell in (*in_species, scientific[:1].upper() + scientific[1:]) if (text := clean_name(cell))]
+    taxa = [read_taxon(above, text, convention_of(text)) for text in stated]
     if not taxa:
         taxa = [read_taxon(above, "", "epithet")]
     faults = [taxon.fault for taxon in taxa if taxon.fault]

@@ -10,8 +10,8 @@ from pathlib import Path
 from taxadiffusion.names import RANKS, Lineage, Rank
 from taxadiffusion.readers.disk_index import DiskIndex
 from taxadiffusion.readers.record import Record, Rejected, path_fault
-from taxadiffusion.readers.scientific_names import parse_name
 from taxadiffusion.readers.table import Row, Table
+from taxadiffusion.scientific_names import parse_name
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.scientific_names import clean_name
+
+__all__ = ["Box", "Reader", "Record", "Rejected", "clean_name", "path_fault"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,28 +74,6 @@ class Reader(Protocol):
     """Folder below which every `Record.image` lies."""
 
     def __iter__(self) -> Iterator[Record | Rejected]: ...
-
-
-_MISSING = frozenset({
-    "", "-", "--", "?", ".", "nan", "none", "null", "nil", "na", "n/a", "n.a.", "#n/a", "nd", "unknown", "unidentified",
-    "unclassified", "not classified", "not available", "not determined", "undetermined", "indet", "indet.",
-    "unassigned", "unplaced", "incertae sedis", "other", "misc",
-})  # fmt: skip
-_MISSING_START = re.compile(r"^(unassigned|unclassified|unidentified|unknown|unplaced|not classified)\b", re.IGNORECASE)
-
-
-def clean_name(value: str | None) -> str | None:
-    """A taxon's name as written, NFC-normalised, white space collapsed; None where the cell says "no name".
-
-    Placeholders ("", nan, None, N/A, unknown, not_classified, "unassigned Formicinae", "… incertae sedis") are missing.
-    """
-    if value is None:
-        return None
-    name = " ".join(unicodedata.normalize("NFC", value).split())
-    plain = name.casefold().replace("_", " ").strip("()[]<>\"' ")
-    if plain in _MISSING or _MISSING_START.match(plain) or plain.endswith("incertae sedis"):
-        return None
-    return name
 
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\ud800-\udfff]")

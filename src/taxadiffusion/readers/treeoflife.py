@@ -14,7 +14,7 @@ from taxadiffusion.readers.disk_index import DiskIndex
 from taxadiffusion.readers.exported import exported_ranks, exported_record
 from taxadiffusion.readers.record import Record, Rejected, path_fault
 from taxadiffusion.readers.table import Row, Table
-from taxadiffusion.readers.taxon import Taxon, chosen_ranks, read_taxon
+from taxadiffusion.readers.taxon import Taxon, chosen_ranks, convention_of, read_taxon
 
 LINNAEAN: tuple[Rank, ...] = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 SPLITS = {"train": "train", "val": "val", "test": "test"}
@@ -178,7 +178,7 @@ def _cleaned_taxon(cells: dict[str, str]) -> Taxon:
     kingdom = cells.get("kingdom", "")
     cells["kingdom"] = KINGDOMS.get(kingdom.casefold(), kingdom)
     species = cells.pop("species", "")
-    return read_taxon(tuple(cells.items()), species, "binomial" if species[:1].isupper() else "epithet")
+    return read_taxon(tuple(cells.items()), species, convention_of(species))
 
 
 def _samples(path: Path) -> Iterator[tuple[str, dict[str, str]]]:

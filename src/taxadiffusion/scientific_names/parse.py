@@ -8,7 +8,7 @@ import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
-from taxadiffusion.readers.record import clean_name
+from taxadiffusion.scientific_names.written import clean_name
 
 _NO_NAME = re.compile(
     r"(?:none|not|un-?named|unamed|gen\.|no)[\s_]|not$|.*incertae[\s_-]*sedis|inc\.\s*sed\b|unassigned|unidentified",
@@ -40,6 +40,11 @@ _ANNOTATIONS = frozenset({
     "mihi", "synonym", "emend", "pro", "serovar", "serotype", "strain", "str", "clade", "clone", "group", "complex",
     "agg", "nov", "of", "genera", "from",
 })  # fmt: skip
+_SEXES_AND_STAGES = frozenset({
+    "female", "females", "male", "males", "juvenile", "juveniles", "juv", "immature", "adult", "adults", "larva",
+    "larvae", "nymph", "pupa", "egg", "eggs", "worker", "queen", "drone", "seedling", "fruit", "flower", "flowers",
+})  # fmt: skip
+_CULTIVAR = re.compile(r"'[A-Z][^']*'")
 _AUTHOR_PARTICLES = frozenset({
     "de", "del", "della", "delle", "degli", "den", "der", "dem", "des", "di", "dos", "du", "da", "do", "al", "al.",
     "el", "la", "las", "le", "lo", "los", "ten", "ter", "van", "von", "vom", "ver", "v", "d", "zu", "zur", "zum",
@@ -160,10 +165,15 @@ class _Parser:
             epithet=self.epithet if certain else None,
             infraspecific=tuple(self.infraspecific) if certain else (),
             infraspecific_rank=self.infraspecific_rank if certain else None,
-            authorship=" ".join(self.authorship).strip(" ,;:") or None if certain else None,
+            authorship=self._author() if certain else None,
             qualifier=self.qualifier,
             hybrid=self.hybrid,
         )
+
+    def _author(self) -> str | None:
+        """None without a letter: "Felis catus 2" and "Homo sapiens (1)" are numbered folders."""
+        text = " ".join(self.authorship).strip(" ,;:")
+        return text if re.search(r"[^\W\d_]", text) else None
 
     def _word(self, offset: int = 0) -> str:
         index = self.position + offset
@@ -221,7 +231,7 @@ class _Parser:
             self.subgenus, self.authorship = self._word(1).rstrip(","), []
             self.position += 2
             return True
-        if self._uncertain(word, plain):
+        if self._uncertain(word, plain) or self._says_more(plain):
             return False
         if plain in ("complex", "group", "agg") or (plain == "species" and self._word(1) in ("complex", "group")):
             self.qualifier = "agg." if plain == "agg" else (self._word(1) if plain == "species" else plain)
@@ -249,6 +259,13 @@ class _Parser:
         self.qualifier = self._rest()
         trailing = self.position == len(self.tokens) - 1 and plain not in ("sp", "spp")
         self._qualified_below_species = self.epithet is not None and not trailing
+        return True
+
+    def _says_more(self, plain: str) -> bool:
+        """A sex, a stage or a cultivar after the name, which stays certain; such words are no third name."""
+        if not (plain in _SEXES_AND_STAGES or _CULTIVAR.match(self._rest())):
+            return False
+        self.qualifier, self._qualified_below_species = self._rest(), self.epithet is not None
         return True
 
     def _hybrid_mark(self) -> bool:
