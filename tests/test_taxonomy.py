@@ -124,7 +124,7 @@ def test_find(name: str, rank: str | None, label: str, note: str | None) -> None
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Morus", r"(?s)2 taxa.*kingdom: Animalia.*kingdom: Plantae"),
+        ("Morus", r"(?s)2 taxa.*'\w+ > Morus'\n.*'\w+ > Morus'"),
         ("Amphiprion clarki", "did you mean 'Amphiprion clarkii'"),
         ("Pomacentrida", "did you mean 'Pomacentridae'"),
         ("Quercus robur", "nor a genus 'Quercus'"),

@@ -7,9 +7,10 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
@@ -32,6 +33,9 @@ DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlg
 SOURCE = "synthetic image"
 
 ALONE = Shard()
+
+_MAY_BE_ABSENT = ("note",)
+"""Entries of a recipe that earlier versions did not write: empty, they change no file's name."""
 
 _POLL_S = 0.5
 
@@ -87,7 +91,12 @@ def species_of(adapter: Adapter) -> tuple[Lineage, ...]:
 
 
 def generate(
-    adapter: Adapter, requests: Sequence[Request], out: Path, sampling: Sampling = Sampling(), shard: Shard = ALONE
+    adapter: Adapter,
+    requests: Sequence[Request],
+    out: Path,
+    sampling: Sampling = Sampling(),
+    shard: Shard = ALONE,
+    notes: Mapping[Lineage, str] = MappingProxyType({}),
 ) -> Iterator[Generated]:
     """Make the pictures and write them below `out`, batch by batch, in the order of the requests.
 
@@ -96,11 +105,12 @@ def generate(
 
     A file is `<taxon>/<taxon>-<seed>-<recipe>.png`; `<recipe>` is a hash of all that decides its pixels, so a second
     call makes only what is missing and never passes off an old picture for a new one. `out/metadata.csv` has a row for
-    each picture and makes `out` an image folder that `prepare` and Hugging Face's `datasets` read. Raises `DataError`
-    when `out` cannot be written, `NonFiniteError` for a blank picture.
+    each picture and makes `out` an image folder that `prepare` and Hugging Face's `datasets` read. `notes` says of a
+    lineage how it came to be drawn where it is not simply what was asked for; its pictures keep that in their recipe.
+    Raises `DataError` when `out` cannot be written, `NonFiniteError` for a blank picture.
     """
     model_hash = hashlib.sha256(adapter.card.model_dump_json().encode()).hexdigest()
-    recipes = [_recipe(adapter, model_hash, request, sampling) for request in requests]
+    recipes = [_recipe(adapter, model_hash, request, sampling, notes.get(request.lineage, "")) for request in requests]
     paths = [out / _file_name(request, recipe) for request, recipe in zip(requests, recipes, strict=True)]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -172,7 +182,7 @@ def read_picture(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
         return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
 
 
-def _recipe(adapter: Adapter, model_hash: str, request: Request, sampling: Sampling) -> dict[str, str]:
+def _recipe(adapter: Adapter, model_hash: str, request: Request, sampling: Sampling, note: str = "") -> dict[str, str]:
     """All that decides the pixels, and how the picture is to be called; every value is text."""
     guidance = request.guidance
     lineage = request.lineage
@@ -181,6 +191,7 @@ def _recipe(adapter: Adapter, model_hash: str, request: Request, sampling: Sampl
         **{rank: lineage.get(rank) or "" for rank in adapter.card.ranks},
         "scientific_name": lineage.label,
         "taxon_rank": lineage.rank or "",
+        "note": note,
         "seed": str(request.seed),
         "guidance_scale": f"{guidance.scale:g}",
         "guidance_rank": guidance.rank or "unconditional",
@@ -206,7 +217,8 @@ def _columns(adapter: Adapter) -> list[str]:
 
 
 def _file_name(request: Request, recipe: dict[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:10]
+    decides = {key: value for key, value in recipe.items() if value or key not in _MAY_BE_ABSENT}
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:10]
     # Names hold "/" (Ovalentaria/misc) and worse; a folder's name keeps letters, digits, hyphens.
     name = re.sub(r"[^\w-]+", "_", request.lineage.label or "unconditional").strip("_")[:80] or "taxon"
     return f"{name}/{name}-{request.seed}-{digest}.png"

@@ -82,9 +82,12 @@ class Lineage:
 
     @property
     def label(self) -> str:
-        """What a person calls the taxon: the binomial at species rank, else the finest name, "" when empty."""
+        """What a person calls the taxon: the binomial at species rank, the trinomial below it ("Canis lupus lupus",
+        "Brassica oleracea var. capitata"), else the finest name, "" when empty."""
         if self.rank == "species" and self.binomial:
             return self.binomial
+        if self.rank == "subspecies" and self.binomial:
+            return f"{self.binomial} {self.names[-1][1]}"
         return self.names[-1][1] if self.names else ""
 
     def truncated(self, rank: Rank) -> Lineage:

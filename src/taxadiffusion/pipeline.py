@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -88,8 +89,17 @@ class TaxaDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         return self
 
     def lineage(self, taxon: str | Lineage, rank: Rank | None = None) -> Lineage:
-        """The lineage of a name (binomial, genus, family …), cut at `rank`. Raises `DataError` for an unknown name."""
-        lineage = taxon if isinstance(taxon, Lineage) else self.adapter.taxonomy.find(taxon).lineage
+        """The lineage of a name (binomial, genus, family …), cut at `rank`. Raises `DataError` for an unknown name.
+
+        Warns where it is not simply the taxon of that name, such as the genus of a species the model does not know.
+        """
+        if isinstance(taxon, Lineage):
+            lineage = taxon
+        else:
+            found = self.adapter.taxonomy.find(taxon)
+            lineage = found.lineage
+            if found.note:
+                warnings.warn(found.note, stacklevel=2)
         return lineage if rank is None else lineage.truncated(rank)
 
     def __call__(
@@ -121,7 +131,8 @@ class TaxaDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         if generator is not None:
             drawn = torch.randint(2**31, (num_images_per_taxon,), generator=generator, device=generator.device)
             seeds = drawn.tolist()
-        requests = [Request(self.lineage(name, rank), number, guidance) for name in taxa for number in seeds]
+        lineages = [self.lineage(name, rank) for name in taxa]
+        requests = [Request(lineage, number, guidance) for lineage in lineages for number in seeds]
         sampler = Sampler(self.adapter.denoiser, size_px=self.adapter.card.image_size_px)
         samples = sampler(requests, num_steps=num_inference_steps, batch_size=batch_size)
         images = [sample.image for sample in self._watched(samples, len(requests))]

@@ -67,10 +67,12 @@ def generate(
 
     adapter = open_model(model, base=base, device=_device())
     lineages: list[Lineage] = []
+    notes: dict[Lineage, str] = {}
     for name in taxa or [species.label for species in species_of(adapter)]:
         lineage, note = requested_lineage(adapter, name, rank)
         if note:
             typer.echo(f"note: {note}", err=True)
+            notes[lineage] = "; ".join([*([notes[lineage]] if lineage in notes else []), note])
         lineages.append(lineage)
     if lineage_strip:
         lineages = [lineage.truncated(above) for lineage in lineages for above in lineage.ranks]
@@ -79,7 +81,8 @@ def generate(
         adapter, lineages, range(seed, seed + num_images), guidance_scale, guidance_rank, guidance_interval
     )
     shard = Shard.of_environment()
-    made = _shown(make(adapter, requests, out, Sampling(num_steps, batch_size, engine=engine), shard), len(requests))
+    sampling = Sampling(num_steps, batch_size, engine=engine)
+    made = _shown(make(adapter, requests, out, sampling, shard, notes), len(requests))
     if shard.number:
         return  # the first process tells of all of them
     num_new = sum(picture.made for picture in made)

@@ -77,9 +77,10 @@ class Tree:
         return self.names[found] if found >= 0 else None
 
     def label(self, taxon_id: int) -> str:
-        """A species' binomial, another taxon's name."""
-        genus = self.name_above(taxon_id, "genus") if self.taxonomy.rank(taxon_id) == "species" else None
-        return f"{genus} {self.names[taxon_id]}" if genus else self.names[taxon_id]
+        """A species' binomial, a subspecies' trinomial, another taxon's name."""
+        if self.taxonomy.rank(taxon_id) not in ("species", "subspecies"):
+            return str(self.names[taxon_id])
+        return self.taxonomy.lineage(taxon_id).label
 
     def example(self, taxon_id: int) -> str:
         """A row of the source where the taxon, or the first one below it, is named."""

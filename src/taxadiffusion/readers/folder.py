@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,10 +11,11 @@ from pathlib import Path
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import Lineage, Rank, ordered_ranks
 from taxadiffusion.readers.folder_columns import MEANINGS, Columns
+from taxadiffusion.readers.folder_names import taxon_of_folder
 from taxadiffusion.readers.links import Links, Refused
-from taxadiffusion.readers.record import Box, Record, Rejected, clean_name, path_fault
+from taxadiffusion.readers.record import Box, Record, Rejected, path_fault
 from taxadiffusion.readers.table import TABLE_SUFFIXES, Row, Table
-from taxadiffusion.readers.taxon import chosen_ranks, read_taxon
+from taxadiffusion.readers.taxon import Taxon, chosen_ranks
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 _METADATA = tuple(f"metadata{suffix}" for suffix in (".csv", ".jsonl", ".parquet", ".tsv"))
@@ -24,7 +24,6 @@ _SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
-_FAMILY_ENDINGS = ("idae", "aceae")  # of animals and plants: no genus is named so
 
 
 def detect(source: Path) -> bool:
@@ -90,7 +89,7 @@ class TableReader:
         self._tables = [(Table(path), path.parent) for path in tables]
         self._columns = [Columns.of(table, chosen) for table, _ in self._tables]
         available = ordered_ranks(rank for columns in self._columns for rank in columns.all_ranks)
-        self.ranks = chosen_ranks(ranks, available, available)
+        self.ranks = chosen_ranks(ranks, _with_subspecies(available), available)
         for (table, _), columns in zip(self._tables, self._columns, strict=True):
             if "image" not in columns.named:
                 listed = ", ".join(name for name in table.columns if name)
@@ -162,10 +161,10 @@ class FolderReader:
         names = names or next((root / name for name in _NAME_TABLES if (root / name).is_file()), None)
         self._lineages: dict[str, Lineage] | None = None
         self._source = root.name
-        available: tuple[Rank, ...] = ("genus", "species")
+        default: tuple[Rank, ...] = ("genus", "species")
         if names is not None:
-            self._lineages, available = _read_names(names)
-        self.ranks = chosen_ranks(ranks, available, available)
+            self._lineages, default = _read_names(names)
+        self.ranks = chosen_ranks(ranks, _with_subspecies(default), default)
 
     def __iter__(self) -> Iterator[Record | Rejected]:
         number = itertools.count(1)
@@ -178,15 +177,24 @@ class FolderReader:
             files, refused = links.files(folder, IMAGE_SUFFIXES)
             for refusal in refused:
                 yield self._rejected(refusal, next(number))
-            lineage = self._lineage(folder.name)
+            taxon = self._taxon(folder.name)
             for path in files:
                 image, row = path.relative_to(self.root).as_posix(), next(number)
                 if fault := path_fault(image):
                     yield Rejected(self._source, row, image, fault)
-                elif isinstance(lineage, str):
-                    yield Rejected(self._source, row, image, lineage)
+                elif isinstance(taxon, str):
+                    yield Rejected(self._source, row, image, taxon)
                 else:
-                    yield Record(image, lineage.only(self.ranks), self._source, row, split=split_from_path(image))
+                    self.counts.update(taxon.notes)
+                    yield Record(
+                        image=image,
+                        lineage=taxon.lineage.only(self.ranks),
+                        source=self._source,
+                        row=row,
+                        split=split_from_path(image),
+                        authorship=taxon.authorship,
+                        qualifier=taxon.qualifier,
+                    )
 
     def _rejected(self, refused: Refused, row: int) -> Rejected:
         return Rejected(self._source, row, refused.path.relative_to(self.root).as_posix(), refused.reason)
@@ -198,15 +206,16 @@ class FolderReader:
             else:
                 yield entry
 
-    def _lineage(self, folder: str) -> Lineage | str:
-        if self._lineages is not None:
-            return self._lineages.get(folder) or f"folder {folder!r} is not in the name table"
-        name = clean_name(folder.replace("_", " ")) or ""
-        genus = name.partition(" ")[0]
-        taxon = read_taxon((("genus", genus),), name, "binomial")
-        if not re.match(r"[A-Z]", name) or genus.endswith(_FAMILY_ENDINGS) or taxon.fault:
-            return f"folder {folder!r} is not a name such as Genus_species; give a name table (option names)"
-        return taxon.lineage
+    def _taxon(self, folder: str) -> Taxon | str:
+        if self._lineages is None:
+            return taxon_of_folder(folder)
+        lineage = self._lineages.get(folder)
+        return Taxon(lineage) if lineage else f"folder {folder!r} is not in the name table"
+
+
+def _with_subspecies(ranks: tuple[Rank, ...]) -> tuple[Rank, ...]:
+    """A species cell may hold a third name, which is read when it is asked for."""
+    return ordered_ranks([*ranks, "subspecies"]) if "species" in ranks else ranks
 
 
 def _read_names(path: Path) -> tuple[dict[str, Lineage], tuple[Rank, ...]]:
@@ -220,7 +229,7 @@ def _read_names(path: Path) -> tuple[dict[str, Lineage], tuple[Rank, ...]]:
         if isinstance(row, Rejected):
             faults.append(str(row))
             continue
-        folder, taxon = row.get(columns.named["folder"]), columns.taxon(row, columns.all_ranks)
+        folder, taxon = row.get(columns.named["folder"]), columns.taxon(row, _with_subspecies(columns.all_ranks))
         if taxon.fault:
             faults.append(f"{path.name}:{row.number}: {taxon.fault}")
         elif lineages.setdefault(folder, taxon.lineage) != taxon.lineage:

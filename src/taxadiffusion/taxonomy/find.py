@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+from rapidfuzz import fuzz, process
 
 from taxadiffusion.errors import DataError
-from taxadiffusion.names import Lineage, Rank, rank_index
+from taxadiffusion.names import RANKS, Lineage, Rank, rank_index
+from taxadiffusion.scientific_names import ScientificName, parse_name, written_name
 
 if TYPE_CHECKING:
     from taxadiffusion.taxonomy.tree import Taxonomy
 
-_CLOSE = 0.8  # difflib ratio from which a name counts as a misspelling rather than another name
+_CLOSE = 80  # similarity (0 to 100) from which an epithet counts as a misspelling rather than another name
+_NEAR = 70
 _NUM_SUGGESTIONS = 5
-_MAX_COMPARED = 20_000
+_NUM_LISTED = 20
+_MARK = re.compile(r"^(?:var|f|subsp)\. ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,99 +34,203 @@ class Found:
     note: str | None = None
 
 
-def find_taxon(taxonomy: Taxonomy, name: str, rank: Rank | None = None) -> Found:
-    """The taxon called `name`: a binomial or a name of any rank; "Plantae > Morus" picks one homonym by an ancestor.
+@dataclass(frozen=True, slots=True)
+class NameIndex:
+    """Names in small letters → taxon ids, ascending."""
 
-    Case is ignored. An unknown species of a known genus gives the genus, with a note. Raises `DataError` for homonyms
-    (listing all candidates), for a misspelling (suggesting the nearest names) and for an unknown name.
+    names: dict[str, list[int]]
+    """The taxon's own name, at any rank; an epithet at species and below."""
+    combinations: dict[str, list[int]]
+    """Binomials, and trinomials without "var." and the like."""
+    labels: dict[str, str]
+    """What people call each taxon, by the same in small letters: what suggestions are taken from."""
+
+    @classmethod
+    def of(cls, taxonomy: Taxonomy) -> NameIndex:
+        index = cls(defaultdict(list), defaultdict(list), {})
+        genus_code, species_code, subspecies_code = map(rank_index, ("genus", "species", "subspecies"))
+        genera: list[str] = []
+        binomials: list[str] = []
+        columns = zip(taxonomy.names.to_pylist(), taxonomy.rank_codes.tolist(), taxonomy.parents.tolist(), strict=True)
+        for taxon_id, (name, code, parent) in enumerate(columns):
+            genus = name if code == genus_code else (genera[parent] if parent >= 0 else "")
+            binomial = binomials[parent] if parent >= 0 else ""
+            label = name
+            if code == species_code and genus:
+                label = binomial = f"{genus} {name}"
+            elif code == subspecies_code and binomial:
+                label = f"{binomial} {name}"
+            genera.append(genus)
+            binomials.append(binomial)
+            index.names[name.casefold()].append(taxon_id)
+            index.labels.setdefault(label.casefold(), label)
+            if label != name:
+                index.combinations[label.casefold()].append(taxon_id)
+            if code == subspecies_code and (plain := _MARK.sub("", name)) != name:
+                index.names[plain.casefold()].append(taxon_id)
+                index.combinations[f"{binomial} {plain}".casefold()].append(taxon_id)
+        return index
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A name asked for, with the ancestors and the rank that it must have."""
+
+    text: str
+    above: tuple[str, ...]
+    rank: Rank | None
+
+    @classmethod
+    def of(cls, name: str, rank: Rank | None) -> _Question:
+        *above, wanted = [" ".join(unicodedata.normalize("NFC", part).split()) for part in name.split(" > ")]
+        stated, _, rest = wanted.partition(": ")
+        return cls(rest, tuple(above), stated) if stated in RANKS and rest else cls(wanted, tuple(above), rank)
+
+    def fits(self, taxonomy: Taxonomy, taxon_id: int, rank: Rank | None) -> bool:
+        if rank is not None and taxonomy.rank(taxon_id) != rank:
+            return False
+        ancestors = [(r, n.casefold()) for r, n in taxonomy.lineage(taxon_id).names[:-1]] if self.above else []
+        return all(any(_is_called(part, *pair) for pair in ancestors) for part in self.above)
+
+
+def _is_called(part: str, rank: Rank, name: str) -> bool:
+    stated, _, rest = part.casefold().partition(": ")
+    return part.casefold() == name or (stated == rank and rest == name)
+
+
+def find_taxon(taxonomy: Taxonomy, name: str, rank: Rank | None = None) -> Found:
+    """The taxon called `name`: any scientific name as people write it, with author, subgenus, `var.` or a third name.
+
+    "Plantae > Morus" picks one homonym by an ancestor, and a lineage as it is printed is that taxon. Case is ignored.
+    What a model does not know gives its nearest known ancestor, with a note: the species for a subspecies, the genus
+    for a species or what is not certain (`cf.`, `sp.`, a hybrid formula). Raises `DataError` for homonyms (listing what
+    to write for each), for a misspelling (suggesting the nearest names) and for an unknown name.
     """
-    *above, wanted = [" ".join(unicodedata.normalize("NFC", part).split()) for part in name.split(" > ")]
     if rank is not None and rank not in taxonomy.ranks:
         raise DataError(f"rank {rank!r} is not one of this model's ranks: {', '.join(taxonomy.ranks)}")
-    for candidates, note in (_exact(taxonomy, wanted), _as_binomial(taxonomy, wanted)):
-        kept = [t for t in candidates if rank in (None, taxonomy.rank(t)) and _is_below(taxonomy, t, above)]
-        if kept:
-            return _only(taxonomy, kept, name, note)
-    genus, _, epithet = wanted.partition(" ")
-    if epithet and rank in (None, "species") and "genus" in taxonomy.ranks:
-        return _genus_instead(taxonomy, genus, epithet, above, name)
-    raise DataError(f"no taxon {name!r}{f' at rank {rank}' if rank else ''}{nearest_text(taxonomy, wanted, rank)}")
+    candidates, note = _candidates(taxonomy, name, rank)
+    if not candidates:
+        wanted = _Question.of(name, rank).text
+        raise DataError(f"no taxon {name!r}{f' at rank {rank}' if rank else ''}{nearest_text(taxonomy, wanted, rank)}")
+    chosen = _chosen(taxonomy, candidates)
+    if chosen is None:
+        raise DataError(_homonyms(taxonomy, candidates, name))
+    if len(candidates) > 1 and note is None:
+        note = f"{name} names taxa of several ranks; taken as the {taxonomy.rank(chosen)}"
+    lineage = taxonomy.lineage(chosen)
+    if note is None and taxonomy.rank(chosen) in ("species", "subspecies") and _is_bare_epithet(name, lineage):
+        note = f"{name} is an epithet; taken as {lineage.label}"
+    return Found(chosen, lineage, note)
 
 
-def _exact(taxonomy: Taxonomy, name: str) -> tuple[list[int], str | None]:
-    found = np.flatnonzero(_equals(taxonomy.names, name))
-    candidates = [int(t) for t in found]
-    if candidates and all(taxonomy.rank(t) == "species" for t in candidates):
-        label = taxonomy.lineage(candidates[0]).label
-        return candidates, f"{name} is an epithet; taken as {label}" if label != name else None
-    return candidates, None
+def _is_bare_epithet(name: str, lineage: Lineage) -> bool:
+    return lineage.label != lineage.names[-1][1] and name.casefold() == lineage.names[-1][1].casefold()
 
 
-def _as_binomial(taxonomy: Taxonomy, name: str) -> tuple[list[int], str | None]:
-    epithet = name.partition(" ")[2]
-    if not epithet:
-        return [], None
-    species = np.flatnonzero(_equals(taxonomy.names, epithet) & (taxonomy.rank_codes == rank_index("species")))
-    wanted = name.casefold()
-    return [int(t) for t in species if (taxonomy.lineage(int(t)).binomial or "").casefold() == wanted], None
-
-
-def _equals(names: pa.Array, name: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    matches: np.ndarray[tuple[int], np.dtype[np.bool_]] = pc.equal(pc.utf8_lower(names), name.lower()).to_numpy(
-        zero_copy_only=False
-    )
-    return matches
-
-
-def _is_below(taxonomy: Taxonomy, taxon_id: int, names: list[str]) -> bool:
-    above = {name.casefold() for _, name in taxonomy.lineage(taxon_id).names[:-1]}
-    return all(name.split(": ", 1)[-1].casefold() in above for name in names)
-
-
-def _only(taxonomy: Taxonomy, candidates: list[int], name: str, note: str | None) -> Found:
-    paths = [set(taxonomy.ancestors(t)) for t in candidates]
+def _chosen(taxonomy: Taxonomy, candidates: list[int]) -> int | None:
+    """The coarsest of the candidates where all the others lie below it, else None."""
     coarsest = min(candidates, key=lambda t: int(taxonomy.rank_codes[t]))
-    if not all(coarsest in path for path in paths):
-        listed = "".join(f"\n  {taxonomy.lineage(t)}" for t in candidates)
-        parents = [taxonomy.parent(t) for t in candidates]
-        example = next((taxonomy.name(p) for p in parents if p is not None), "Animalia")
-        raise DataError(
-            f"{name!r} names {len(candidates)} taxa:{listed}\nadd an ancestor, such as '{example} > {name}', or a rank"
-        )
-    if len(candidates) > 1:
-        note = f"{name} names taxa of several ranks; taken as the {taxonomy.rank(coarsest)}"
-    return Found(coarsest, taxonomy.lineage(coarsest), note)
+    return coarsest if all(coarsest in taxonomy.ancestors(t) for t in candidates) else None
 
 
-def _genus_instead(taxonomy: Taxonomy, genus: str, epithet: str, above: list[str], name: str) -> Found:
-    at_genus = _equals(taxonomy.names, genus) & (taxonomy.rank_codes == rank_index("genus"))
-    genera = [int(t) for t in np.flatnonzero(at_genus) if _is_below(taxonomy, int(t), above)]
+def _candidates(taxonomy: Taxonomy, name: str, rank: Rank | None) -> tuple[list[int], str | None]:
+    """Every taxon that `name` may mean, and a note where it is not simply its name. Raises for a misspelt epithet."""
+    question, index = _Question.of(name, rank), taxonomy.name_index
+    key = question.text.casefold()
+    for ids in (index.names.get(key, []), index.combinations.get(key, [])):
+        whole = [t for t in ids if str(taxonomy.lineage(t)) == name] if question.rank is not None else []
+        if kept := whole or [t for t in ids if question.fits(taxonomy, t, question.rank)]:
+            return kept, None
+    return _parsed_candidates(taxonomy, question, name)
+
+
+def _parsed_candidates(taxonomy: Taxonomy, question: _Question, name: str) -> tuple[list[int], str | None]:
+    text = question.text[:1].upper() + question.text[1:]
+    written = written_name(text)
+    parsed = parse_name(written.text)
+    if parsed.genus is None:
+        return [], None
+    index, rank = taxonomy.name_index, question.rank
+
+    def known(ids: Iterable[int], of_rank: Rank | None) -> list[int]:
+        return [t for t in ids if question.fits(taxonomy, t, of_rank)]
+
+    stops = parsed.qualifier is not None or any(note.startswith("placeholder") for note in written.notes)
+    certain = f"{name!r} is certain of {parsed.canonical} alone; using that" if stops else None
+    if not parsed.epithet:
+        return known(index.names.get(parsed.genus.casefold(), []), rank), certain
+    binomial = f"{parsed.genus} {parsed.epithet}"
+    hybrid = f"{name!r} is a hybrid; using the species {binomial}" if parsed.hybrid else None
+    if parsed.infraspecific:
+        trinomial = f"{binomial} {parsed.infraspecific[-1]}"
+        if found := known(index.combinations.get(trinomial.casefold(), []), rank):
+            return found, certain or hybrid
+    if rank not in (None, "species"):
+        return [], None
+    if found := known(index.combinations.get(binomial.casefold(), []), "species"):
+        unknown = f"unknown subspecies {name!r}; using its species {binomial}" if parsed.infraspecific else None
+        return found, unknown or certain or hybrid
+    return _genus_instead(taxonomy, question, parsed, name) if "genus" in taxonomy.ranks else ([], None)
+
+
+def _genus_instead(
+    taxonomy: Taxonomy, question: _Question, parsed: ScientificName, name: str
+) -> tuple[list[int], str | None]:
+    """The genus of a species that the model does not know, unless a known one is spelt nearly so or was meant."""
+    genus, epithet = str(parsed.genus), str(parsed.epithet)
+    ids = taxonomy.name_index.names.get(genus.casefold(), [])
+    genera = [t for t in ids if question.fits(taxonomy, t, "genus")]
     if not genera:
         raise DataError(f"no taxon {name!r}, nor a genus {genus!r}{nearest_text(taxonomy, f'{genus} {epithet}')}")
-    siblings = [t for g in genera for t in taxonomy.subtree(g) if taxonomy.rank(t) == "species"]
-    close = difflib.get_close_matches(epithet.casefold(), [taxonomy.name(t).casefold() for t in siblings], 1, _CLOSE)
-    if close:
-        nearest = next(t for t in siblings if taxonomy.name(t).casefold() == close[0])
-        raise DataError(f"no taxon {name!r}; did you mean {taxonomy.lineage(nearest).label!r}?")
-    found = _only(taxonomy, genera, genus, None)
-    return Found(found.taxon_id, found.lineage, f"unknown species {name!r}; using its genus {found.lineage.label}")
+    below = [t for g in genera for t in taxonomy.subtree(g)]
+    if raised := [t for t in below if taxonomy.rank(t) == "subspecies" and _plain(taxonomy, t) == epithet.casefold()]:
+        return raised, f"{name!r} is known here as {taxonomy.lineage(raised[0]).label}"
+    siblings = {t: _plain(taxonomy, t) for t in below if taxonomy.rank(t) == "species"}
+    if close := process.extractOne(epithet.casefold(), siblings, scorer=fuzz.ratio, score_cutoff=_CLOSE):
+        raise DataError(f"no taxon {name!r}; did you mean {taxonomy.lineage(close[2]).label!r}?")
+    return genera, f"unknown species {name!r}; using its genus {taxonomy.lineage(genera[0]).label}"
+
+
+def _plain(taxonomy: Taxonomy, taxon_id: int) -> str:
+    return _MARK.sub("", taxonomy.name(taxon_id)).casefold()
+
+
+def _homonyms(taxonomy: Taxonomy, candidates: list[int], name: str) -> str:
+    """What to write for each of the taxa that share a name: what is proposed finds that taxon and no other."""
+    lines = [f"\n  {_unmistakable(taxonomy, t, name)!r}" for t in candidates[:_NUM_LISTED]]
+    more = f"\n  … and {len(candidates) - _NUM_LISTED} more" if len(candidates) > _NUM_LISTED else ""
+    return f"{name!r} names {len(candidates)} taxa; call the one that is meant:{''.join(lines)}{more}"
+
+
+def _unmistakable(taxonomy: Taxonomy, taxon_id: int, name: str) -> str:
+    """The shortest of several ways to write a taxon that leads to it alone: at last its whole lineage, which does."""
+    lineage = taxonomy.lineage(taxon_id)
+    typed = _Question.of(name, None).text
+    of_species = [lineage.label] if lineage.rank in ("species", "subspecies") else []
+    ancestors = [ancestor for _, ancestor in reversed(lineage.names[:-1])]
+    below = [f"{ancestor} > {text}" for text in dict.fromkeys((typed, lineage.label)) for ancestor in ancestors]
+    for way in (*of_species, *below):
+        try:
+            found, _ = _candidates(taxonomy, way, None)
+        except DataError:  # a misspelt epithet below this ancestor
+            continue
+        if found and _chosen(taxonomy, found) == taxon_id:
+            return way
+    return str(lineage)
 
 
 def nearest_text(taxonomy: Taxonomy, name: str, rank: Rank | None = None) -> str:
     """A clause for error messages that names the taxa spelt most like `name`, or says what there is."""
     if not len(taxonomy):
         return "; this taxonomy is empty"
-    ids = np.arange(len(taxonomy)) if rank is None else np.array(taxonomy.at_rank(rank), dtype=np.int64)
-    if len(ids) > _MAX_COMPARED:
-        starts = pc.starts_with(taxonomy.names, name[:1], ignore_case=True).to_numpy(zero_copy_only=False)
-        is_species = taxonomy.rank_codes == rank_index("species")
-        ids = ids[(starts | (is_species & (" " in name)))[ids]][: 10 * _MAX_COMPARED]
-    labels: dict[str, str] = {}
-    for taxon_id in ids:
-        label = taxonomy.lineage(int(taxon_id)).label
-        labels.setdefault(label.casefold(), label)
-    close = difflib.get_close_matches(name.casefold(), list(labels), _NUM_SUGGESTIONS, 0.7)
-    if close:
-        return f"; did you mean {' or '.join(repr(labels[key]) for key in close)}?"
+    labels = taxonomy.name_index.labels
+    if rank is not None:
+        of_rank = (taxonomy.lineage(t).label for t in taxonomy.at_rank(rank))
+        labels = {label.casefold(): label for label in of_rank}
+    nearest = process.extract(
+        name.casefold(), labels.keys(), scorer=fuzz.ratio, limit=_NUM_SUGGESTIONS, score_cutoff=_NEAR
+    )
+    if nearest:
+        return f"; did you mean {' or '.join(repr(labels[key]) for key, _, _ in nearest)}?"
     examples = ", ".join(list(labels.values())[-3:])
     return f"; the taxonomy holds {len(taxonomy)} taxa of ranks {', '.join(taxonomy.ranks)}, such as {examples}"

@@ -139,6 +139,11 @@ class Taxonomy:
         """The taxon called `name`; see `taxonomy.find.find_taxon`."""
         return _find.find_taxon(self, name, rank)
 
+    @cached_property
+    def name_index(self) -> _find.NameIndex:
+        """Every name that leads to a taxon; built when a name is first looked up."""
+        return _find.NameIndex.of(self)
+
     # Relations
 
     def children(self, taxon_id: int) -> tuple[int, ...]:
