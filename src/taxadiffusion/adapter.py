@@ -11,11 +11,21 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 import safetensors.torch
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -59,7 +69,8 @@ class AdapterCard(BaseModel):
     """`adapter.json`: what the weights are of and what they belong to.
 
     base: "nano", a hub id, or "local" (then the reader must name the base). base_hash: of the base's weights. files:
-    sha256 of every weight file. recipe: how it was trained, for people; nothing reads it.
+    sha256 of every weight file. recipe: how it was trained, for people; nothing reads it. taxon_ids: by number in the
+    taxonomy, the ids (Darwin Core's taxonID) that the data's source or catalogue gives its taxa.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,6 +88,15 @@ class AdapterCard(BaseModel):
     image_size_px: int = Field(ge=1, le=4096)
     files: dict[str, _SHA256]
     recipe: dict[str, JsonValue] = Field(default_factory=dict)
+    taxon_ids: dict[int, str] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_empty_ids(self, written: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """A card without ids is byte for byte that of earlier versions, and so are the hashes taken of it."""
+        document: dict[str, object] = written(self)
+        if not self.taxon_ids:
+            document.pop("taxon_ids", None)
+        return document
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +124,7 @@ def save_adapter(
     read_me: str,
     image_size_px: int | None = None,
     state: Mapping[str, Mapping[str, Tensor]] | None = None,
+    taxon_ids: Mapping[int, str] = MappingProxyType({}),
 ) -> AdapterCard:
     """Write the adapter directory: aside, flushed, then renamed over an older one.
 
@@ -129,6 +150,7 @@ def save_adapter(
         image_size_px=image_size_px or backbone.image_size_px,
         files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         recipe=dict(recipe),
+        taxon_ids=dict(taxon_ids),
     )
     files[CARD] = (card.model_dump_json(indent=1) + "\n").encode()
     files[TAXONOMY] = json.dumps(taxonomy.to_json()).encode()
@@ -252,6 +274,8 @@ def read_adapter(path: Path) -> tuple[AdapterCard, Taxonomy, dict[str, dict[str,
         raise CheckpointError(f"{path / TAXONOMY}: {error}") from error
     if taxonomy.content_hash != card.taxonomy_hash:
         raise CheckpointError(f"{path / TAXONOMY}: is not the taxonomy that the adapter was trained on")
+    if unknown_ids := [number for number in card.taxon_ids if not 0 <= number < len(taxonomy)]:
+        raise CheckpointError(f"{path / CARD}: taxon_ids names taxon {unknown_ids[0]}; its taxonomy has none such")
     if not set(card.ranks) <= set(taxonomy.ranks):
         raise CheckpointError(f"{path / CARD}: ranks {list(card.ranks)}, but the taxonomy has {list(taxonomy.ranks)}")
     sections = {name: section for section, name in SECTION_FILES.items()}

@@ -34,7 +34,7 @@ SOURCE = "synthetic image"
 
 ALONE = Shard()
 
-_MAY_BE_ABSENT = ("note",)
+_MAY_BE_ABSENT = ("note", "source_taxon_id")
 """Entries of a recipe that earlier versions did not write: empty, they change no file's name."""
 
 _POLL_S = 0.5
@@ -43,7 +43,7 @@ _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
  xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:dwc="http://rs.tdwg.org/dwc/terms/"
- Iptc4xmpExt:DigitalSourceType={source_type} xmp:CreatorTool={tool} dwc:scientificName={name}/>
+ Iptc4xmpExt:DigitalSourceType={source_type} xmp:CreatorTool={tool} dwc:scientificName={name}{taxon_id}/>
 </rdf:RDF></x:xmpmeta><?xpacket end="w"?>"""
 
 
@@ -110,7 +110,11 @@ def generate(
     Raises `DataError` when `out` cannot be written, `NonFiniteError` for a blank picture.
     """
     model_hash = hashlib.sha256(adapter.card.model_dump_json().encode()).hexdigest()
-    recipes = [_recipe(adapter, model_hash, request, sampling, notes.get(request.lineage, "")) for request in requests]
+    ids = _taxon_ids(adapter)
+    recipes = [
+        _recipe(adapter, model_hash, request, sampling, notes.get(request.lineage, ""), ids.get(request.lineage, ""))
+        for request in requests
+    ]
     paths = [out / _file_name(request, recipe) for request, recipe in zip(requests, recipes, strict=True)]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -182,7 +186,9 @@ def read_picture(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
         return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
 
 
-def _recipe(adapter: Adapter, model_hash: str, request: Request, sampling: Sampling, note: str = "") -> dict[str, str]:
+def _recipe(
+    adapter: Adapter, model_hash: str, request: Request, sampling: Sampling, note: str = "", taxon_id: str = ""
+) -> dict[str, str]:
     """All that decides the pixels, and how the picture is to be called; every value is text."""
     guidance = request.guidance
     lineage = request.lineage
@@ -191,6 +197,7 @@ def _recipe(adapter: Adapter, model_hash: str, request: Request, sampling: Sampl
         **{rank: lineage.get(rank) or "" for rank in adapter.card.ranks},
         "scientific_name": lineage.label,
         "taxon_rank": lineage.rank or "",
+        "source_taxon_id": taxon_id,
         "note": note,
         "seed": str(request.seed),
         "guidance_scale": f"{guidance.scale:g}",
@@ -209,6 +216,12 @@ def _recipe(adapter: Adapter, model_hash: str, request: Request, sampling: Sampl
         "source": SOURCE,
         "digital_source_type": DIGITAL_SOURCE_TYPE,
     }
+
+
+def _taxon_ids(adapter: Adapter) -> dict[Lineage, str]:
+    """What the training data's source calls each taxon."""
+    ranks, taxonomy = adapter.card.ranks, adapter.taxonomy
+    return {taxonomy.lineage(number).only(ranks): text for number, text in adapter.card.taxon_ids.items()}
 
 
 def _columns(adapter: Adapter) -> list[str]:
@@ -233,6 +246,7 @@ def _save(image: np.ndarray[Any, np.dtype[np.uint8]], path: Path, recipe: dict[s
         source_type=quoteattr(DIGITAL_SOURCE_TYPE),
         tool=quoteattr(recipe["software"]),
         name=quoteattr(recipe["scientific_name"]),
+        taxon_id=f" dwc:taxonID={quoteattr(recipe['source_taxon_id'])}" if recipe["source_taxon_id"] else "",
     )
     info.add_itxt("XML:com.adobe.xmp", packet)
     path.parent.mkdir(parents=True, exist_ok=True)

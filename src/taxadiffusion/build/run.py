@@ -143,6 +143,7 @@ def _build_run(
             recipe=flattened(settings, trajectory_only=True),
             read_me=model_card(settings, stages, ranks, data, backbone.name),
             image_size_px=settings.base.image_size_px,
+            taxon_ids=dataset.source_taxon_ids(),
         ),
         world=world,
         stop=stop,

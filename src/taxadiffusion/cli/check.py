@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from taxadiffusion.cli.names_option import Names, catalogue_progress, split_names
+
 
 def check(
     context: typer.Context,
@@ -23,26 +25,42 @@ def check(
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Use what links lead to outside of the image folder.")
     ] = False,
+    names: Names = None,
+    rules: Annotated[
+        Path | None, typer.Option(help="Write rules for --fix that give synonyms of the --names catalogue their names.")
+    ] = None,
 ) -> None:
     """Report what a taxonomist should know before training: taxa, contradictions, homonyms, spellings, gaps, licences.
+
+    With --names, every name is read against the Catalogue of Life: accepted, synonym, doubtful or unknown.
 
     A format's own options follow as --name value (FishNet: --order-column, --box-policy …). Contradictions: exit 3.
     """
     from rich.console import Console
 
     from taxadiffusion.cli.check_report import show
+    from taxadiffusion.dataset.catalogue import rules_of
     from taxadiffusion.dataset.inspect import inspect_source
+    from taxadiffusion.errors import SettingsError
 
-    options = format_options(context.args)
-    report = inspect_source(
-        source,
-        format=format,
-        options=options,
-        tables_only=tables_only,
-        synonyms=synonyms,
-        fix=fix,
-        follow_links=follow_links,
-    )
+    catalogue, table = split_names(names)
+    if rules is not None and catalogue is None:
+        raise SettingsError("--rules are made of what a catalogue says: give its archive with --names")
+    options = {**format_options(context.args), **table}
+    with catalogue_progress(catalogue) as on_bytes:
+        report = inspect_source(
+            source,
+            format=format,
+            options=options,
+            tables_only=tables_only,
+            synonyms=synonyms,
+            fix=fix,
+            follow_links=follow_links,
+            catalogue=catalogue,
+            on_bytes=on_bytes,
+        )
+    if rules is not None and report.catalogue is not None:
+        rules.write_text(rules_of(report.catalogue), encoding="utf-8")
     if json_path is not None:
         json_path.write_text(json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     console = Console(highlight=False)

@@ -9,10 +9,32 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from taxadiffusion.dataset.catalogue import CatalogueReport
 from taxadiffusion.dataset.check import CheckReport
 from taxadiffusion.dataset.findings import BUCKETS, Pair
+from taxadiffusion.names import RANKS
 
 NUM_SHOWN = 25
+WORDS = {
+    "genus_filled": "rows whose genus is taken from their species",
+    "species_as_binomial": "rows with a binomial where an epithet is usual",
+    "species_as_epithet": "rows with an epithet where a binomial is usual",
+    "species_not_a_name": "rows whose species is no scientific name",
+    "species_not_an_epithet": "rows read at the genus, for the one word in their species cell is no epithet",
+    "placeholder_in_name": "rows whose name ends in a word for “no name” (nan, None …), read as what stands before it",
+    "capitals": "rows with a name in unusual capitals, read in the usual ones",
+    "quotation_marks": "rows with quotation marks around a name, read without",
+    "number_before_name": "pictures in a folder with a number before its name, read without",
+    **{f"placeholder_{rank}": f"cells that say “no name” at {rank}" for rank in RANKS},
+}
+"""What readers count, for people."""
+_ASIDE = {
+    "capitals": "capitals",
+    "quotation_marks": "quotation marks",
+    "placeholder_in_name": "no name in it",
+    "species_not_an_epithet": "no epithet",
+    "number_before_name": "a number before it",
+}
 
 
 def show(console: Console, report: CheckReport) -> None:
@@ -24,7 +46,7 @@ def show(console: Console, report: CheckReport) -> None:
         "rows without a species": report.rows_without_species,
         "rows rejected": report.rows_rejected,
         "images whose licence forbids commercial use or derivatives": report.restricted_license_images,
-        **{key.replace("_", " "): number for key, number in report.reader_counts.items()},
+        **{WORDS.get(key, key.replace("_", " ")): number for key, number in report.reader_counts.items()},
     }
     for words, number in facts.items():
         if number:
@@ -42,6 +64,9 @@ def show(console: Console, report: CheckReport) -> None:
     _counts(console, "Qualified identifications (images)", report.qualifiers)
     _counts(console, "Licences (images)", report.licenses)
     _counts(console, "Published splits (images)", report.splits)
+    right = [(_ASIDE.get(kind, kind.replace("_", " ")), names, rows) for kind, names, rows in report.names_put_right]
+    title = "Names read otherwise than written; correct the table where that is wrong"
+    _rows(console, title, ("why", "name", "rows"), right)
     _rows(console, "Names that do not look like names", ("rank", "name", "images"), report.odd_names)
     shared = report.epithets_in_several_genera
     if shared:
@@ -54,7 +79,23 @@ def show(console: Console, report: CheckReport) -> None:
     _pairs(console, "Likely misspellings", report.misspellings, "below")
     _pairs(console, "Probably two spellings of one taxon", report.mixed_spellings, "because")
     _pairs(console, "Synonyms both in use", report.synonyms, "table row")
+    if report.catalogue is not None:
+        _catalogue(console, report.catalogue)
     _conflicts(console, report)
+
+
+def _catalogue(console: Console, report: CatalogueReport) -> None:
+    numbers = (
+        f"{report.accepted} of {report.names} names accepted, {len(report.synonyms)} synonyms, "
+        f"{len(report.doubtful)} doubtful, {len(report.unknown)} unknown"
+    )
+    console.print(f"\n[bold]Read against {escape(report.archive)}:[/] {numbers}", soft_wrap=True)
+    synonyms = [(j.rank, j.name, j.accepted, j.images) for j in report.synonyms]
+    _rows(console, "Synonyms (--rules FILE writes rules for --fix)", ("rank", "name", "accepted", "images"), synonyms)
+    doubtful = [(j.rank, j.name, j.why, j.images) for j in report.doubtful]
+    _rows(console, "Doubtful names, for a taxonomist to decide", ("rank", "name", "why", "images"), doubtful)
+    unknown = [(j.rank, j.name, j.why, j.images) for j in report.unknown]
+    _rows(console, "Names that the catalogue does not know", ("rank", "name", "", "images"), unknown)
 
 
 def _ranks(console: Console, report: CheckReport) -> None:

@@ -19,6 +19,7 @@ from taxadiffusion.dataset.verify import MISSING, resolve_inside
 from taxadiffusion.images import ImageError
 from taxadiffusion.names import Rank
 from taxadiffusion.readers import Reader, Rejected
+from taxadiffusion.scientific_names import kinds
 from taxadiffusion.taxonomy import Taxonomy, TaxonomyBuilder
 
 _NUM_REJECTED_KEPT = 1_000
@@ -46,6 +47,8 @@ class Census:
     """Why pictures cannot be used, as far as that can be seen without opening them."""
     faulty_pictures: list[Rejected] = field(default_factory=list)
     reader_counts: Mapping[str, int] = field(default_factory=dict)
+    names_put_right: list[tuple[str, str, int]] = field(default_factory=list)
+    """Kind, "as written → as read", rows; most rows first."""
 
 
 def take_census(reader: Reader, source: Path, *, look_at_pictures: bool = False, follow_links: bool = False) -> Census:
@@ -87,7 +90,9 @@ def take_census(reader: Reader, source: Path, *, look_at_pictures: bool = False,
     census.taxonomy = taxonomy
     census.images = np.array(images, dtype=np.int64)[order] if images else np.zeros(0, np.int64)
     census.first_row = [first[i] for i in order]
-    census.reader_counts = dict(getattr(reader, "counts", {}))
+    counts = getattr(reader, "counts", {})
+    census.reader_counts = dict(kinds(counts))
+    census.names_put_right = put_right(counts)
     return census
 
 
@@ -145,6 +150,12 @@ def prepared_census(dataset: PreparedDataset) -> Census:
             census.first_row[taxon_id] = f"{sources[row]}:{numbers[row]}"
         start += batch.num_rows
     return census
+
+
+def put_right(counts: Mapping[str, int]) -> list[tuple[str, str, int]]:
+    """The notes of a reader that say what was read otherwise than written: kind, "from → to", rows."""
+    parts = ((*note.partition(": "), rows) for note, rows in counts.items())
+    return sorted(((kind, names, rows) for kind, _, names, rows in parts if names), key=lambda p: (p[0], -p[2], p[1]))
 
 
 def qualifier_kind(qualifier: str) -> str:

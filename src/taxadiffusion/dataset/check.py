@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from taxadiffusion.dataset import findings
+from taxadiffusion.dataset.catalogue import CatalogueReport, read_against
+from taxadiffusion.dataset.catalogue_file import OnBytes
 from taxadiffusion.dataset.census import Census
 from taxadiffusion.dataset.findings import Conflict, Pair, Tree
 from taxadiffusion.dataset.verify import MISSING
@@ -59,6 +61,8 @@ class CheckReport:
     reader_counts: Mapping[str, int]
     rejected: list[Rejected]
     rejected_reasons: Mapping[str, int]
+    names_put_right: list[tuple[str, str, int]] = field(default_factory=list)
+    catalogue: CatalogueReport | None = None
     fixes_applied: Mapping[str, int] = field(default_factory=dict)
     fixes_unused: tuple[str, ...] = ()
 
@@ -72,13 +76,21 @@ class CheckReport:
         return {"schema": SCHEMA, **dataclasses.asdict(self), "contradictions": self.contradictions}
 
 
-def check(census: Census, *, synonyms: Path | None = None) -> CheckReport:
-    """Judge a census. Raises `DataError` when the source has no usable row or the synonym table cannot be read."""
+def check(
+    census: Census, *, synonyms: Path | None = None, catalogue: Path | None = None, on_bytes: OnBytes | None = None
+) -> CheckReport:
+    """Judge a census. Raises `DataError` when the source has no usable row or the synonym table cannot be read.
+
+    `catalogue` is an archive of the Catalogue of Life; a synonym in it counts as a contradiction only beside its
+    accepted name, like one of the table `synonyms`. `on_bytes` hears how much of the archive has been read.
+    """
     if census.rows == census.num_rejected:
         listed = "".join(f"\n  {rejected}" for rejected in census.rejected[:5])
         raise DataError(f"{census.source}: none of its {census.rows} rows can be used{listed}")
     tree = Tree(census.taxonomy, census.images, census.first_row)
     conflicts = findings.all_conflicts(tree)
+    in_catalogue = read_against(census.taxonomy, tree.images, catalogue, on_bytes) if catalogue else None
+    both = both_in_use(tree, in_catalogue) if in_catalogue else []
     return CheckReport(
         source=census.source,
         format=census.format,
@@ -92,7 +104,7 @@ def check(census: Census, *, synonyms: Path | None = None) -> CheckReport:
         images_per_rank={rank: int(tree.images[tree.at(rank)].sum()) for rank in tree.ranks},
         family_order_conflicts=sum(c.rank == "family" and c.parent_rank == "order" for c in conflicts),
         conflicts=conflicts,
-        synonyms=find_synonyms(tree, synonyms) if synonyms else [],
+        synonyms=[*(find_synonyms(tree, synonyms) if synonyms else []), *both],
         mixed_spellings=findings.mixed_spellings(tree, conflicts),
         misspellings=findings.misspellings(tree),
         homonyms_across_kingdoms=findings.homonyms_across_kingdoms(tree),
@@ -109,6 +121,8 @@ def check(census: Census, *, synonyms: Path | None = None) -> CheckReport:
         picture_faults=dict(census.picture_faults.most_common()),
         faulty_pictures=census.faulty_pictures,
         reader_counts=dict(census.reader_counts),
+        names_put_right=census.names_put_right,
+        catalogue=in_catalogue,
         rejected=census.rejected,
         rejected_reasons=dict(census.reasons.most_common()),
     )
@@ -133,6 +147,17 @@ def find_synonyms(tree: Tree, path: Path) -> list[Pair]:
             images = [int(np.sum([tree.images[t] for t in ids if tree.taxonomy.rank(t) == rank])) for ids in taxa]
             found.append(Pair(rank, accepted, synonym, images[1], images[0], f"{path.name}:{row.number}"))
     return found
+
+
+def both_in_use(tree: Tree, report: CatalogueReport) -> list[Pair]:
+    """The synonyms of a catalogue whose accepted names are in the tree as well, at the same rank."""
+    images = {(tree.taxonomy.rank(t), tree.label(t)): int(tree.images[t]) for t in range(len(tree.taxonomy))}
+    where = Path(report.archive).name
+    return [
+        Pair(j.rank, j.accepted, j.name, images[j.rank, j.accepted], j.images, where)
+        for j in report.synonyms
+        if (j.rank, j.accepted) in images
+    ]
 
 
 def is_restricted(license_: str) -> bool:

@@ -28,6 +28,7 @@ _SOURCE_FIELDS = [
     pa.field("rights_holder", pa.string()),
     pa.field("authorship", pa.string()),
     pa.field("qualifier", pa.string()),
+    pa.field("source_taxon_id", pa.string()),  # absent from the sets of earlier versions
 ]
 
 LISTED = pa.schema([

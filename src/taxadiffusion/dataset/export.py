@@ -27,7 +27,7 @@ SAMPLES_PER_SHARD = 10_000
 BYTES_PER_SHARD = 1 << 30
 ROWS_PER_BATCH = 1_000
 _BOX_COLUMNS = ("box_x", "box_y", "box_width", "box_height")
-_ORIGIN_COLUMNS = ("source_id", "license", "rights_holder", "authorship", "qualifier")
+_ORIGIN_COLUMNS = ("source_id", "license", "rights_holder", "authorship", "qualifier", "source_taxon_id")
 
 
 @dataclass(frozen=True)

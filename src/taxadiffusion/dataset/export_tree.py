@@ -53,12 +53,13 @@ def write_taxa(dataset: PreparedDataset, file: IO[str]) -> None:
     taxonomy = dataset.taxonomy
     counts = {split: dataset.counts(split) for split in ("train", "val", "test")}
     writer = csv.writer(file)
-    writer.writerow(
-        ["taxon_id", "parent_id", "rank", "name", "label", *(f"images_{s}" for s in counts), *dataset.ranks]
-    )
+    identity_columns = ("taxon_id", "parent_id", "rank", "name", "label", "source_taxon_id")
+    writer.writerow([*identity_columns, *(f"images_{s}" for s in counts), *dataset.ranks])
+    of_source = dataset.source_taxon_ids()
     for taxon_id in range(len(taxonomy)):
         lineage, parent = taxonomy.lineage(taxon_id), taxonomy.parent(taxon_id)
         names = (lineage.get(rank) or "" for rank in dataset.ranks)
         images = (int(number[taxon_id]) for number in counts.values())
-        identity = ("" if parent is None else parent, taxonomy.rank(taxon_id), taxonomy.name(taxon_id), lineage.label)
+        called = (taxonomy.rank(taxon_id), taxonomy.name(taxon_id), lineage.label, of_source.get(taxon_id, ""))
+        identity = ("" if parent is None else parent, *called)
         writer.writerow([taxon_id, *identity, *images, *names])

@@ -19,7 +19,7 @@ Ids = npt.NDArray[np.int32]
 BUCKETS = (("1", 1, 1), ("2-5", 2, 5), ("6-20", 6, 20), ("21-100", 21, 100), (">100", 101, None))
 """Images per taxon, the ranges in which the long tail is counted: label, least, most."""
 
-_ODD = re.compile(r"[/_\d|\[\]{}<>;:]|\b(?:sp|spp|cf|aff|nr|gen|indet|nov)\b\.?|^[a-z]|\?")
+_ODD = re.compile(r"[/_\d|\[\]{}<>;:\"“”„«»]|^['‘]|['’]$|\b(?:sp|spp|cf|aff|nr|gen|indet|nov)\b\.?|^[a-z]|\?")
 _MIN_CHARS_FOR_MISSPELLING = 5
 
 
@@ -248,7 +248,10 @@ def long_tail(tree: Tree) -> dict[Rank, dict[str, int]]:
 
 
 def odd_names(tree: Tree) -> list[tuple[Rank, str, int]]:
-    """Names that do not look like names: digits, slashes, "sp.", lower-case names above species. Rank, name, images."""
+    """Names that do not look like names: digits, slashes, quotation marks, "sp.", lower-case names above species.
+
+    Rank, name, images.
+    """
     found: Counter[tuple[Rank, str]] = Counter()
     for taxon_id, name in enumerate(tree.names):
         rank = tree.taxonomy.rank(taxon_id)

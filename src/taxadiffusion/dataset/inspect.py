@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from taxadiffusion.dataset.catalogue_file import OnBytes
 from taxadiffusion.dataset.census import prepared_census, take_census
 from taxadiffusion.dataset.check import CheckReport, check
 from taxadiffusion.dataset.fixes import FixedReader, Fixes
@@ -24,11 +25,14 @@ def inspect_source(
     synonyms: Path | None = None,
     fix: Path | None = None,
     follow_links: bool = False,
+    catalogue: Path | None = None,
+    on_bytes: OnBytes | None = None,
 ) -> CheckReport:
     """The report on a source (`format` and its `options`) or a prepared data set; `fix` is applied before judging.
 
     Unless `tables_only`, pictures that do not exist or lead out of the image root through a link (unless
-    `follow_links`) are counted and named. Raises `DataError` for a source that cannot be
+    `follow_links`) are counted and named. `catalogue` is an archive of the Catalogue of Life that the names are read
+    against, `on_bytes` hears how much of it has been read. Raises `DataError` for a source that cannot be
     read, `SettingsError` for wrong options and for `fix` or options with a prepared data set.
     """
     if (source / "images.parquet").is_file():
@@ -36,13 +40,14 @@ def inspect_source(
             raise SettingsError(
                 f"{source}: a prepared data set takes no format, options, --fix or --follow-links; give them to prepare"
             )
-        return check(prepared_census(PreparedDataset.open(source)), synonyms=synonyms)
+        census = prepared_census(PreparedDataset.open(source))
+        return check(census, synonyms=synonyms, catalogue=catalogue, on_bytes=on_bytes)
     reader: Reader = open_reader(source, format, follow_links=follow_links, **(options or {}))
     fixes = Fixes.load(fix) if fix else None
     if fixes is not None:
         reader = FixedReader(reader, fixes)
     census = take_census(reader, source, look_at_pictures=not tables_only, follow_links=follow_links)
-    report = check(census, synonyms=synonyms)
+    report = check(census, synonyms=synonyms, catalogue=catalogue, on_bytes=on_bytes)
     if fixes is None:
         return report
     applied = {str(rule): number for rule, number in fixes.applied.items()}

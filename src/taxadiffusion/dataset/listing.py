@@ -130,6 +130,8 @@ class Listing:
         writer.write_batch(batch)
         for record in records:
             self._digest.update(repr(record).encode())
+            if record.source_taxon_id is not None:
+                self._digest.update(f"taxonID {record.source_taxon_id}\n".encode())
 
     def _finish(self) -> None:
         self.taxonomy, final = self._builder.finish()

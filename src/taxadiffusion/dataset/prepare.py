@@ -41,6 +41,7 @@ from taxadiffusion.errors import DataError
 from taxadiffusion.images import layout_distance
 from taxadiffusion.names import RANKS, Rank
 from taxadiffusion.readers import Reader, open_reader
+from taxadiffusion.scientific_names import kinds
 
 OnProgress = Callable[[Progress], None]
 
@@ -196,7 +197,7 @@ class _Job:
             settings=asked,
             listing_hash=listing.content_hash,
             rows=listing.num_rows,
-            reader_counts=dict(getattr(self.reader, "counts", {})),
+            reader_counts=dict(kinds(getattr(self.reader, "counts", {}))),
         )
         if isinstance(self.reader, FixedReader):
             report.fixes_applied = {str(rule): count for rule, count in self.reader.fixes.applied.items()}

@@ -46,6 +46,8 @@ class ImageRow:
     rights_holder: str | None = None
     authorship: str | None = None
     qualifier: str | None = None
+    source_taxon_id: str | None = None
+    """The source's id of the image's taxon (Darwin Core's taxonID)."""
     seen: Seen | None = None
     """The file as it was prepared, against which it is read; None where that was not kept."""
 
@@ -141,6 +143,18 @@ class PreparedDataset:
         """(number of taxa,) images of each taxon in a split, its subtree included."""
         own = np.bincount(self.taxon_ids(self.rows(split)), minlength=len(self.taxonomy))
         return self.taxonomy.summed(own.astype(np.int64))
+
+    def source_taxon_ids(self) -> dict[int, str]:
+        """Taxon → the id that the source (or a catalogue) gives it, where all of its images that state one agree."""
+        if "source_taxon_id" not in self._file.schema.names:
+            return {}
+        stated: dict[int, set[str]] = {}
+        for number in range(self._file.num_record_batches):
+            pairs = pa.Table.from_batches([self._file.get_batch(number).select(["taxon_id", "source_taxon_id"])])
+            distinct = pairs.drop_null().group_by(["taxon_id", "source_taxon_id"]).aggregate([])
+            for taxon_id, text in zip(*(column.to_pylist() for column in distinct.columns), strict=True):
+                stated.setdefault(taxon_id, set()).add(text)
+        return {taxon_id: texts.pop() for taxon_id, texts in sorted(stated.items()) if len(texts) == 1}
 
     @cached_property
     def _taxon_ids(self) -> npt.NDArray[np.int32]:

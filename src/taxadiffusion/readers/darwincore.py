@@ -16,7 +16,7 @@ from taxadiffusion.names import RANKS, Lineage, Rank
 from taxadiffusion.readers.darwincore_archive import MEDIA_TYPES, Archive, DataFile, Row
 from taxadiffusion.readers.disk_index import DiskIndex
 from taxadiffusion.readers.record import Record, Rejected, clean_name, path_fault
-from taxadiffusion.readers.taxon import Taxon, chosen_ranks, convention_of, read_taxon
+from taxadiffusion.readers.taxon import Taxon, chosen_ranks, convention_of, kept_taxon_id, read_taxon
 from taxadiffusion.scientific_names import Written, parse_name, written_name, written_taxon
 
 LINNAEAN: tuple[Rank, ...] = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
@@ -27,7 +27,7 @@ AVAILABLE: tuple[Rank, ...] = (
 _ABOVE_SPECIES = tuple(rank for rank in AVAILABLE if rank not in ("species", "subspecies"))
 _TAXON_TERMS = (
     *_ABOVE_SPECIES, "species", "specificEpithet", "infraspecificEpithet", "scientificName", "scientificNameAuthorship",
-    "taxonRank", "license", "rightsHolder",
+    "taxonRank", "taxonID", "acceptedTaxonKey", "taxonKey", "license", "rightsHolder",
 )  # fmt: skip
 _SUFFIXES = {
     "image/jpeg": ".jpg",
@@ -160,6 +160,9 @@ class DarwinCore:
             rights_holder=holder or values["rightsHolder"] or None,
             authorship=taxon.authorship,
             qualifier=taxon.qualifier,
+            source_taxon_id=kept_taxon_id(
+                values["taxonID"] or values["acceptedTaxonKey"] or values["taxonKey"], taxon, self.ranks
+            ),
         )
 
     def _picture(self, key: str, address: str, format_: str) -> str:

@@ -12,7 +12,7 @@ from taxadiffusion.names import RANKS, Lineage, Rank, ordered_ranks
 from taxadiffusion.readers.record import Box, Record, Rejected
 
 _BOX_KEYS = ("box_x", "box_y", "box_width", "box_height")
-_TEXT_KEYS = ("split", "group", "source_id", "license", "rights_holder", "authorship", "qualifier")
+_TEXT_KEYS = ("split", "group", "source_id", "license", "rights_holder", "authorship", "qualifier", "source_taxon_id")
 
 
 def exported_ranks(shard: Path) -> tuple[Rank, ...] | None:

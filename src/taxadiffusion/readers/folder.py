@@ -15,7 +15,7 @@ from taxadiffusion.readers.folder_names import taxon_of_folder
 from taxadiffusion.readers.links import Links, Refused
 from taxadiffusion.readers.record import Box, Record, Rejected, path_fault
 from taxadiffusion.readers.table import TABLE_SUFFIXES, Row, Table
-from taxadiffusion.readers.taxon import Taxon, chosen_ranks
+from taxadiffusion.readers.taxon import Taxon, chosen_ranks, kept_taxon_id
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 _METADATA = tuple(f"metadata{suffix}" for suffix in (".csv", ".jsonl", ".parquet", ".tsv"))
@@ -134,6 +134,7 @@ class TableReader:
             rights_holder=row.get(named.get("rights_holder")) or None,
             authorship=taxon.authorship,
             qualifier=taxon.qualifier,
+            source_taxon_id=kept_taxon_id(row.get(named.get("source_taxon_id")), taxon, self.ranks),
         )
 
 

@@ -19,6 +19,7 @@ MEANINGS: dict[str, tuple[str, ...]] = {
     "group": ("group", "trajectory", "observation", "observation_id", "observation_uuid"),
     "source_id": ("source_id", "id", "uuid"),
     "license": ("license", "licence"),
+    "source_taxon_id": ("source_taxon_id", "taxonid", "taxon_id"),
     "rights_holder": ("rights_holder", "rightsholder"),
     "folder": ("folder", "class_dir", "label"),
 }

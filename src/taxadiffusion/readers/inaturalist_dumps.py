@@ -69,6 +69,7 @@ class OpenData:
         lineage = taxa.lineage(taxon_id)
         if lineage is None:
             return Rejected(source, row.number, taxon_id, f"its taxon is not in {self._tables.taxa.name}")
+        whole = lineage
         if not (lineage := lineage.only(self.ranks)):
             return Rejected(source, row.number, taxon_id, "its taxon lies above every rank of the data set")
         self.counts[f"grade_{grade or 'missing'}"] += 1
@@ -82,6 +83,7 @@ class OpenData:
             license=row.get("license") or None,
             rights_holder=row.get("observer_id") or None,
             qualifier=None if grade == "research" else grade or None,
+            source_taxon_id=taxon_id if lineage == whole else None,
         )
 
 

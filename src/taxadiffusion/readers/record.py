@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -48,6 +48,8 @@ class Record:
     qualifier: str | None = None
     member: str | None = None
     """Entry inside the package (zip, tar, HDF5) that `image` names; None: `image` is the picture itself."""
+    source_taxon_id: str | None = field(default=None, repr=False)
+    """The source's id of the taxon that `lineage` names (Darwin Core's taxonID)."""
 
 
 @dataclass(frozen=True, slots=True)

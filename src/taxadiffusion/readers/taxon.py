@@ -25,6 +25,7 @@ from taxadiffusion.scientific_names import (
 Convention = Literal["epithet", "binomial"]
 """What a source writes in its species column: "clarkii" or "Amphiprion clarkii"."""
 
+NO_GENUS = "an epithet stands without a genus; fill in the genus, or write the whole binomial"
 _EPITHETS_LIKE_PLACEHOLDERS = frozenset({("Ipomoea", "nil")})
 _INFRASPECIFIC_WORDS = {"variety": "var.", "form": "f.", "subspecies": "subsp."}
 
@@ -72,7 +73,7 @@ def read_taxon(names: tuple[tuple[Rank, str], ...], species: str, convention: Co
     if not written_name(text).text:  # "nan nan"
         full, convention_note = text, None
     if full is None:
-        return Taxon(Lineage.of(ranks), qualifier=text, fault="an epithet stands without a genus")
+        return Taxon(Lineage.of(ranks), qualifier=text, fault=NO_GENUS)
     written = written_name(full)
     changes += [f"quotation_marks: {species.strip()} → {text}"] if text != clean_name(species) and not is_real else []
     notes += [convention_note] if convention_note else []
@@ -150,6 +151,13 @@ def _infraspecific(parsed: ScientificName) -> str:
     rank = parsed.infraspecific_rank or "subspecies"
     mark = "" if rank == "subspecies" else _INFRASPECIFIC_WORDS[rank] + " "
     return mark + parsed.infraspecific[-1]
+
+
+def kept_taxon_id(stated: str, taxon: Taxon, ranks: tuple[Rank, ...]) -> str | None:
+    """The id that a row states for its taxon, where the data set keeps that taxon: not one cut short at a coarser rank
+    or at what is certain of it."""
+    is_whole = taxon.lineage == taxon.lineage.only(ranks) and (taxon.qualifier is None or taxon.lineage.get("species"))
+    return (stated or None) if is_whole else None
 
 
 def chosen_ranks(
