@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from taxadiffusion.cli.names_option import Names, split_names
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -33,6 +35,7 @@ def prepare(
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Use what links lead to outside of the image folder.")
     ] = False,
+    names: Names = None,
     workers: Annotated[int | None, typer.Option(help="Processes that check pictures; all cores without.")] = None,
 ) -> None:
     """Check, hash and count every photograph and write a prepared data set. Run again to go on after an interruption.
@@ -49,6 +52,7 @@ def prepare(
     from taxadiffusion.dataset import Progress, Shard
     from taxadiffusion.dataset import prepare as prepare_dataset
 
+    catalogue, table = split_names(names)
     shard = Shard.of_environment()
     console = Console(stderr=True, highlight=False, quiet=shard.number > 0)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -66,7 +70,7 @@ def prepare(
             source,
             out,
             format=format,
-            options=format_options(context.args),
+            options={**format_options(context.args), **table},
             ranks=ranks,
             val_fraction=val_fraction,
             max_bad_fraction=max_bad_fraction,
@@ -75,6 +79,7 @@ def prepare(
             allow_contradictions=allow_contradictions,
             verify=verify,
             follow_links=follow_links,
+            catalogue=catalogue,
             num_workers=workers,
             shard=shard,
             on_progress=show,

@@ -20,7 +20,8 @@ OnBytes = Callable[[int, int], None]
 """Bytes read so far, and of how many."""
 
 _TABLES = ("nameusage.tsv", "nameusage.csv", "nameusage.txt", "taxon.tsv", "taxon.txt", "taxon.csv")
-_BLOCK_BYTES = 8 << 20
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError)
+_BLOCK_BYTES = 4 << 20
 _COLUMNS: dict[str, tuple[str, ...]] = {
     "id": ("id", "taxonid"),
     "parent": ("parentid", "parentnameusageid"),
@@ -71,7 +72,7 @@ class NamesTable:
                 )
                 for batch in reader:
                     yield batch.rename_columns(words)
-        except (pa.ArrowException, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        except (pa.ArrowException, *_DAMAGED) as error:
             raise DataError(f"{self.path}: the table of names cannot be read: {error}; download it again") from error
 
 
@@ -108,7 +109,8 @@ def open_names(path: Path) -> NamesTable:
     """The table of names of an archive. Raises `DataError` for anything that is no such archive, saying what to get."""
     try:
         found = _find(path)
-    except (zipfile.BadZipFile, OSError) as error:
+        header = _header(*found[:2]) if found is not None else ""
+    except _DAMAGED as error:
         raise DataError(f"{path}: not a readable archive: {error}; download it again") from error
     if found is None:
         raise DataError(
@@ -116,8 +118,6 @@ def open_names(path: Path) -> NamesTable:
             "Darwin Core archive (Taxon.tsv), zipped or unpacked"
         )
     where, member, num_bytes = found
-    with _opened(where, member) as stream:
-        header = stream.readline(1 << 20).decode("utf-8-sig", "replace").rstrip("\r\n")
     delimiter = "\t" if "\t" in header else ","
     cells = next(csv.reader([header], delimiter=delimiter), [])
     plain = {cell.strip().rpartition(":")[2].lower(): cell for cell in reversed(cells)}
@@ -129,6 +129,12 @@ def open_names(path: Path) -> NamesTable:
             "Darwin Core archive"
         )
     return NamesTable(where, member, num_bytes, delimiter, columns)
+
+
+def _header(path: Path, member: str | None) -> str:
+    with _opened(path, member) as stream:
+        line: bytes = stream.readline(1 << 20)
+    return line.decode("utf-8-sig", "replace").rstrip("\r\n")
 
 
 def _find(path: Path) -> tuple[Path, str | None, int] | None:

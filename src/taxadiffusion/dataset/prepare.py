@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from taxadiffusion.dataset.catalogue_reader import CatalogueReader
 from taxadiffusion.dataset.changes import changed_pictures, refuse_changed
 from taxadiffusion.dataset.columns import IMAGES, QUARANTINE, SPLITS, TAXONOMY, UNPACKED
 from taxadiffusion.dataset.duplicates import MAX_LAYOUT_DISTANCE, find_repeats, near_duplicates
@@ -60,6 +61,7 @@ def prepare(
     allow_contradictions: bool = False,
     verify: bool = True,
     follow_links: bool = False,
+    catalogue: Path | None = None,
     num_workers: int | None = None,
     shard: Shard = Shard(),  # noqa: B008 - frozen
     on_progress: OnProgress | None = None,
@@ -68,6 +70,7 @@ def prepare(
 
     `format` (detected without) and its `options` choose the reader; `ranks` the ranks to keep; `val_fraction` of the
     training groups of each taxon become validation; `limit` takes the first rows only; `fix` is a file of repairs;
+    `catalogue` is an archive of the Catalogue of Life, whose taxonID every accepted name gets;
     `verify=False` looks at no picture; `follow_links` uses what links lead to outside of the image folder. Every
     picture is checked, hashed and measured in `num_workers` processes (all cores); `shard` lets several calls, on
     machines with one file system, share that work: each makes the same call with its own number, and the data set is
@@ -79,7 +82,17 @@ def prepare(
     holds something else or whose pictures have changed since.
     """
     settings = PrepareSettings(
-        format, options, ranks, val_fraction, max_bad_fraction, limit, fix, allow_contradictions, verify, follow_links
+        format,
+        options,
+        ranks,
+        val_fraction,
+        max_bad_fraction,
+        limit,
+        fix,
+        allow_contradictions,
+        verify,
+        follow_links,
+        catalogue,
     )
     source, out = Path(source).absolute(), Path(out).absolute()
     reader = _open(source, settings)
@@ -108,7 +121,9 @@ def _open(source: Path, settings: PrepareSettings) -> Reader:
     reader = open_reader(source, settings.format, follow_links=settings.follow_links, **options)
     if settings.verify and not reader.root.is_dir():
         raise DataError(f"{reader.root}: the image folder is missing")
-    return FixedReader(reader, Fixes.load(settings.fix)) if settings.fix else reader
+    if settings.fix:
+        reader = FixedReader(reader, Fixes.load(settings.fix))
+    return CatalogueReader(reader, settings.catalogue) if settings.catalogue else reader
 
 
 @dataclass
@@ -187,8 +202,10 @@ class _Job:
             "allow_contradictions": self.settings.allow_contradictions,
             "verify": self.settings.verify,
         }
-        if self.settings.follow_links:  # absent from the reports of earlier versions
+        if self.settings.follow_links:  # absent from the reports of earlier versions, as is the next
             asked["follow_links"] = True
+        if self.settings.catalogue:
+            asked["catalogue"] = str(self.settings.catalogue)
         report = PrepareReport(
             source=str(self.source),
             root=str(self.reader.root.absolute()),
@@ -199,8 +216,9 @@ class _Job:
             rows=listing.num_rows,
             reader_counts=dict(kinds(getattr(self.reader, "counts", {}))),
         )
-        if isinstance(self.reader, FixedReader):
-            report.fixes_applied = {str(rule): count for rule, count in self.reader.fixes.applied.items()}
+        fixed = self.reader.reader if isinstance(self.reader, CatalogueReader) else self.reader
+        if isinstance(fixed, FixedReader):
+            report.fixes_applied = {str(rule): count for rule, count in fixed.fixes.applied.items()}
         return report
 
     def _existing(self, asked: PrepareReport) -> PrepareReport:

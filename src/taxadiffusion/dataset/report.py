@@ -28,6 +28,7 @@ class PrepareSettings:
     allow_contradictions: bool = False
     verify: bool = True
     follow_links: bool = False
+    catalogue: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:

@@ -16,7 +16,7 @@ from taxadiffusion.names import RANKS, Lineage, Rank
 from taxadiffusion.readers.darwincore_archive import MEDIA_TYPES, Archive, DataFile, Row
 from taxadiffusion.readers.disk_index import DiskIndex
 from taxadiffusion.readers.record import Record, Rejected, clean_name, path_fault
-from taxadiffusion.readers.taxon import Taxon, chosen_ranks, convention_of, kept_taxon_id, read_taxon
+from taxadiffusion.readers.taxon import Taxon, chosen_ranks, convention_of, kept_taxon_id, read_taxon, says_species
 from taxadiffusion.scientific_names import Written, parse_name, written_name, written_taxon
 
 LINNAEAN: tuple[Rank, ...] = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
@@ -199,7 +199,7 @@ def taxon_of(values: dict[str, str]) -> Taxon:
     written = Written(scientific) if is_above else written_name(scientific)  # "Zanclus Pavona": here an author follows
     stated = parse_name(written.text) if written.text else None
     species = values.get("species") or values.get("specificEpithet") or ""
-    if clean_name(species):
+    if says_species(species):
         taxon = read_taxon(names, species, convention_of(species))
         infraspecific = read_taxon((("subspecies", values.get("infraspecificEpithet", "")),), "", "epithet").lineage
         if infraspecific and taxon.lineage.get("species") and not taxon.lineage.get("subspecies"):

@@ -7,9 +7,8 @@ from functools import lru_cache
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import RANKS, Rank, ordered_ranks
-from taxadiffusion.readers.record import clean_name
 from taxadiffusion.readers.table import Row, Table
-from taxadiffusion.readers.taxon import Taxon, convention_of, read_taxon
+from taxadiffusion.readers.taxon import Taxon, convention_of, read_taxon, says_species
 
 MEANINGS: dict[str, tuple[str, ...]] = {
     "image": ("file_name", "filename", "image", "file_path", "filepath", "path"),
@@ -74,7 +73,7 @@ def _identified(above: tuple[tuple[Rank, str], ...], cells: tuple[str, ...], ran
     """The taxon of the names above species and the species cells (epithet, species, scientific name), which agree."""
     *in_species, scientific = cells
     # A name in the column of scientific names has its genus, with a capital or not.
-    stated = [text for cell in (*in_species, scientific[:1].upper() + scientific[1:]) if (text := clean_name(cell))]
+    stated = [cell for cell in (*in_species, scientific[:1].upper() + scientific[1:]) if says_species(cell)]
     taxa = [read_taxon(above, text, convention_of(text)) for text in stated]
     if not taxa:
         taxa = [read_taxon(above, "", "epithet")]

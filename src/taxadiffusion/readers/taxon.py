@@ -44,6 +44,13 @@ class Taxon:
     """Why the row contradicts itself; such a row is rejected."""
 
 
+def says_species(cell: str) -> bool:
+    """Whether a species cell may name one; `read_taxon` knows the genera of epithets that look like placeholders."""
+    return clean_name(cell) is not None or cell.strip().lower() in {
+        epithet for _, epithet in _EPITHETS_LIKE_PLACEHOLDERS
+    }
+
+
 def convention_of(species: str) -> Convention:
     """What one cell holds by its first letter: a binomial starts with a capital."""
     return "binomial" if unquoted(species.strip())[:1].isupper() else "epithet"
@@ -70,7 +77,7 @@ def read_taxon(names: tuple[tuple[Rank, str], ...], species: str, convention: Co
         notes += ["placeholder_species"] if species.strip() else []
         return Taxon(Lineage.of(ranks), notes=(*notes, *_one_a_kind(changes)))
     full, convention_note = _full_name(ranks, text, convention)
-    if not written_name(text).text:  # "nan nan"
+    if not is_real and not written_name(text).text:  # "nan nan"
         full, convention_note = text, None
     if full is None:
         return Taxon(Lineage.of(ranks), qualifier=text, fault=NO_GENUS)
