@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from taxadiffusion import generation
 from taxadiffusion.adapter import Adapter, load_adapter, save_adapter
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.dataset.shards import Shard
-from taxadiffusion.errors import DataError
+from taxadiffusion.errors import CheckpointError, DataError
 from taxadiffusion.generation import (
     DIGITAL_SOURCE_TYPE,
     Sampling,
@@ -133,6 +134,59 @@ def test_the_folder_is_itself_a_source(adapter: Adapter, tmp_path: Path) -> None
     dataset = PreparedDataset.open(tmp_path / "prepared")
     assert len(dataset) == 6
     assert {dataset.lineage(row) for row in range(6)} == set(TAXA)
+
+
+def test_a_fall_back_stands_in_the_recipe_and_changes_no_other_file(adapter: Adapter, tmp_path: Path) -> None:
+    lineage, note = requested_lineage(adapter, "Hemigymnus novus")
+    request = Request(lineage, 0)
+    plain = next(generate(adapter, [request], tmp_path, FEW))
+    noted = next(generate(adapter, [request], tmp_path, FEW, notes={lineage: str(note)}))
+    assert noted.path != plain.path
+    with Image.open(noted.path) as image:
+        assert json.loads(image.text["taxadiffusion"])["note"] == note
+    assert {row["file_name"]: row["note"] for row in rows_of(tmp_path)} == {
+        plain.path.relative_to(tmp_path).as_posix(): "", noted.path.relative_to(tmp_path).as_posix(): note,
+    }  # fmt: skip
+
+
+def test_the_files_of_an_earlier_version_are_still_known(adapter: Adapter, tmp_path: Path) -> None:
+    """Entries that a recipe got later are empty for them: neither the name of a file nor its row changes."""
+    made = next(generate(adapter, requests(0)[:1], tmp_path, FEW))
+    (row,) = rows_of(tmp_path)
+    older = {key: value for key, value in row.items() if key not in ("note", "source_taxon_id")}
+    with (tmp_path / "metadata.csv").open("w", encoding="utf-8", newline="") as stream:
+        table = csv.DictWriter(stream, list(older))
+        table.writeheader()
+        table.writerow(older)
+    recipe = {key: value for key, value in older.items() if key != "file_name"}
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:10]
+    assert made.path.stem.endswith(digest)
+    again = next(generate(adapter, requests(0)[:1], tmp_path, FEW))
+    assert (again.path, again.made) == (made.path, False)
+
+
+def test_the_taxon_id_of_the_training_data_is_in_the_card_and_in_the_picture(adapter: Adapter, tmp_path: Path) -> None:
+    taxonomy = adapter.taxonomy
+    ids = {taxonomy.id_of(TAXA[0]): "5K5L8"}
+    path = tmp_path / "adapter"
+    base = str(adapter.denoiser.backbone.path)
+    without = save_adapter(path, make(Path(base), ranks=RANKS, taxonomy=taxonomy), taxonomy, recipe={}, read_me="x")
+    assert "taxon_ids" not in json.loads((path / "adapter.json").read_text(encoding="utf-8"))
+    assert "taxon_ids" not in without.model_dump_json()
+    denoiser = make(Path(base), ranks=RANKS, taxonomy=taxonomy)
+    save_adapter(path, denoiser, taxonomy, recipe={}, read_me="x", taxon_ids=ids)
+    kept = load_adapter(path, base=base)
+    assert kept.card.taxon_ids == ids
+    made = list(generate(kept, requests(0)[:2], tmp_path / "made", FEW))
+    assert [row["source_taxon_id"] for row in rows_of(tmp_path / "made")] == ["5K5L8", ""]
+    with Image.open(made[0].path) as image:
+        assert 'dwc:taxonID="5K5L8"' in image.text["XML:com.adobe.xmp"]
+    prepare(tmp_path / "made", tmp_path / "prepared", ranks=RANKS, num_workers=1)
+    assert list(PreparedDataset.open(tmp_path / "prepared").source_taxon_ids().values()) == ["5K5L8"]
+    card = json.loads((path / "adapter.json").read_text(encoding="utf-8"))
+    (path / "adapter.json").write_text(json.dumps(card | {"taxon_ids": {"99": "x"}}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="taxon_ids names taxon 99"):
+        load_adapter(path, base=base)
 
 
 def test_a_name_gives_its_lineage_at_the_rank_that_was_asked_for(adapter: Adapter) -> None:

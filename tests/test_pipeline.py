@@ -75,6 +75,13 @@ def test_output_types_hold_the_same_pixels(pipeline: TaxaDiffusionPipeline) -> N
     np.testing.assert_allclose(tensors.permute(0, 2, 3, 1).numpy(), arrays)
 
 
+def test_a_fall_back_is_said(pipeline: TaxaDiffusionPipeline) -> None:
+    with pytest.warns(UserWarning, match="unknown species 'Zanclus novus'; using its genus Zanclus") as said:
+        images = pipeline("Zanclus novus", num_inference_steps=1, num_images_per_taxon=2).images
+    assert len([warning for warning in said if "Zanclus novus" in str(warning.message)]) == 1
+    assert len(images) == 2
+
+
 def test_rank_and_guidance_rank_mean_what_they_say(pipeline: TaxaDiffusionPipeline) -> None:
     def draw(taxon: str, **kwargs: object) -> np.ndarray:
         return pipeline(taxon, num_inference_steps=2, output_type="np", **kwargs).images  # type: ignore[arg-type,no-any-return]

@@ -14,6 +14,7 @@ from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage
 from taxadiffusion.taxonomy import Taxonomy
 
+LETTERS = "abcdefghijklmnopqrst"
 RANKS = ("kingdom", "family", "genus", "species")
 NAME = st.sampled_from(["A", "B", "C", "None", "nan", "a: b", "éa", "× d", "טב", "x\ny"])
 LINEAGES = st.lists(st.dictionaries(st.sampled_from(RANKS), NAME, min_size=1).map(Lineage.of), max_size=30)
@@ -119,6 +120,112 @@ def test_find(name: str, rank: str | None, label: str, note: str | None) -> None
     assert found.lineage.label == label
     assert (found.note is None) == (note is None)
     assert note is None or note in str(found.note)
+
+
+WOLVES = [
+    Lineage.of(zip(("order", "family", "genus", "species", "subspecies"), names.split(), strict=False))
+    for names in (
+        "Carnivora Canidae Canis lupus familiaris",
+        "Carnivora Canidae Canis lupus lupus",
+        "Passeriformes Motacillidae Motacilla alba alba",
+        "Passeriformes Motacillidae Motacilla flava alba",
+        "Passeriformes Motacillidae Motacilla flava flava",
+        "Coleoptera Carabidae Carabus nemoralis",
+    )
+] + [
+    Lineage.of({"genus": "Brassica", "species": "oleracea", "subspecies": "var. capitata"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("Canis lupus Linnaeus, 1758", "Canis lupus"),
+        ("Canis lupus (Linnaeus, 1758)", "Canis lupus"),
+        ("CANIS LUPUS", "Canis lupus"),
+        ("Canis Lupus", "Canis lupus"),
+        ("canis lupus Linnaeus, 1758", "Canis lupus"),
+        ("CANIS", "Canis"),
+        ("CANIDAE", "Canidae"),
+        ("Canis Linnaeus, 1758", "Canis"),
+        ("Canis_lupus", "Canis lupus"),
+        ("Carabus (Archicarabus) nemoralis O.F. Müller, 1764", "Carabus nemoralis"),
+        ("Canis lupus familiaris", "Canis lupus familiaris"),
+        ("Canis lupus subsp. familiaris Linnaeus, 1758", "Canis lupus familiaris"),
+        ("CANIS LUPUS FAMILIARIS", "Canis lupus familiaris"),
+        ("Canis Lupus Familiaris", "Canis lupus familiaris"),
+        ("Motacilla flava alba", "Motacilla flava alba"),
+        ("Brassica oleracea var. capitata L.", "Brassica oleracea var. capitata"),
+        ("Brassica oleracea capitata", "Brassica oleracea var. capitata"),
+        ("'Canis lupus'", "Canis lupus"),
+    ],
+)
+def test_a_taxon_is_found_by_what_people_write(name: str, label: str) -> None:
+    found = Taxonomy.from_lineages(WOLVES, ("order", "family", "genus", "species", "subspecies")).find(name)
+    assert (found.lineage.label, found.note) == (label, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "words"),
+    [
+        ("Canis lupus dingo", "Canis lupus", "unknown subspecies 'Canis lupus dingo'; using its species Canis lupus"),
+        ("Canis aureus", "Canis", "unknown species 'Canis aureus'; using its genus Canis"),
+        ("Canis aureus Linnaeus, 1758", "Canis", "using its genus Canis"),
+        ("Canis familiaris", "Canis lupus familiaris", "known here as Canis lupus familiaris"),
+        ("Canis cf. lupus", "Canis", "certain of Canis alone"),
+        ("Canis sp.", "Canis", "certain of Canis alone"),
+        ("Canis nan", "Canis", "certain of Canis alone"),
+        ("Canis lupus cf. familiaris", "Canis lupus", "certain of Canis lupus alone"),
+        ("Canis lupus × Canis latrans", "Canis", "certain of Canis alone"),
+        ("Canis × lupus", "Canis lupus", "hybrid"),
+        ("nemoralis", "Carabus nemoralis", "epithet"),
+        ("familiaris", "Canis lupus familiaris", "epithet"),
+        ("flava", "Motacilla flava", "several ranks"),
+    ],
+)
+def test_what_is_not_simply_the_name_is_said(name: str, label: str, words: str) -> None:
+    found = Taxonomy.from_lineages(WOLVES, ("order", "family", "genus", "species", "subspecies")).find(name)
+    assert found.lineage.label == label
+    assert words in str(found.note)
+
+
+def test_epithets_shared_between_species_are_told_apart_by_what_the_error_advises() -> None:
+    taxonomy = Taxonomy.from_lineages(WOLVES, ("order", "family", "genus", "species", "subspecies"))
+    with pytest.raises(DataError, match="'alba' names 3 taxa") as caught:
+        taxonomy.find("alba")
+    assert [line.strip(" '") for line in str(caught.value).splitlines()[1:]] == [
+        "Motacilla alba", "Motacilla alba alba", "Motacilla flava alba",
+    ]  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from(("family", "genus", "species", "subspecies")),
+                                st.sampled_from(["Alba", "alba", "Beta", "None"]), min_size=1).map(Lineage.of),
+                min_size=1, max_size=8))  # fmt: skip
+def test_a_lineage_as_it_is_printed_is_its_taxon_and_every_advice_works(lineages: list[Lineage]) -> None:
+    taxonomy = Taxonomy.from_lineages(lineages, ("family", "genus", "species", "subspecies"))
+    for taxon_id in range(len(taxonomy)):
+        found = taxonomy.find(str(taxonomy.lineage(taxon_id)))
+        assert (found.taxon_id, found.note) == (taxon_id, None)
+        try:
+            taxonomy.find(taxonomy.lineage(taxon_id).names[-1][1])
+        except DataError as error:
+            advised = [line.strip()[1:-1] for line in str(error).splitlines()[1:]]
+            meant = {taxonomy.find(name).taxon_id for name in advised}
+            assert taxon_id in meant
+            assert len(meant) == len(advised)
+
+
+def test_a_misspelt_name_is_recognised_among_very_many() -> None:
+    """No cap: the nearest name is proposed wherever in the alphabet it stands, and whatever its first letter."""
+    genera = (f"{a}{b}{c}us" for a in "BCDFG" for b in ("ara", "eri", "ilo", "omu") for c in ("bit", "cor", "dap"))
+    many = [Lineage.of({"genus": g, "species": f"{x}{y}ensis"}) for g in genera for x in LETTERS for y in LETTERS]
+    assert len(many) > 20_000
+    known = Lineage.of({"genus": "Zanclus", "species": "cornutus"})
+    taxonomy = Taxonomy.from_lineages([*many, known], ("genus", "species"))
+    for name in ("Canclus cornutus", "Zancluss cornutus", "zanclas cornutus"):
+        with pytest.raises(DataError, match="did you mean 'Zanclus cornutus'"):
+            taxonomy.find(name)
 
 
 @pytest.mark.parametrize(

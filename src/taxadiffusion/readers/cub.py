@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from taxadiffusion.errors import DataError, SettingsError
-from taxadiffusion.names import RANKS, Lineage, Rank, ordered_ranks
+from taxadiffusion.names import RANKS, Rank, ordered_ranks
 from taxadiffusion.readers.record import Box, Record, Rejected, path_fault
 from taxadiffusion.readers.table import Table
-from taxadiffusion.readers.taxon import chosen_ranks, convention_of, read_taxon
+from taxadiffusion.readers.taxon import Taxon, chosen_ranks, convention_of, read_taxon
 
 FILES = ("images.txt", "classes.txt", "image_class_labels.txt")
 
@@ -34,12 +34,12 @@ def open_source(source: Path, *, names: Path | None = None, ranks: Sequence[Rank
     missing_files = [name for name in FILES if not (source / name).is_file()]
     if missing_files:
         raise DataError(f"{source}: {', '.join(missing_files)} missing; expected the unpacked CUB_200_2011 folder")
-    lineages, available = _read_names(table)
+    taxa, available = _read_names(table)
     classes = {number: _key(name.split(".", 1)[-1]) for number, name in _pairs(source / "classes.txt")}
-    unnamed = sorted(key for key in classes.values() if key not in lineages)
+    unnamed = sorted(key for key in classes.values() if key not in taxa)
     if unnamed:
         raise DataError(f"{table}: {len(unnamed)} of {len(classes)} classes have no row: {', '.join(unnamed)}")
-    by_class = {number: lineages[key] for number, key in classes.items()}
+    by_class = {number: taxa[key] for number, key in classes.items()}
     return Cub(source, by_class, chosen_ranks(ranks, available, available))
 
 
@@ -48,12 +48,12 @@ class Cub:
 
     name = "cub"
 
-    def __init__(self, source: Path, lineages: dict[str, Lineage], ranks: tuple[Rank, ...]) -> None:
+    def __init__(self, source: Path, taxa: dict[str, Taxon], ranks: tuple[Rank, ...]) -> None:
         self.root = source / "images" if (source / "images").is_dir() else source
         self.ranks = ranks
         self.counts: Counter[str] = Counter()
         self._source = source
-        self._lineages = lineages
+        self._taxa = taxa
 
     def __iter__(self) -> Iterator[Record | Rejected]:
         self.counts.clear()
@@ -61,32 +61,36 @@ class Cub:
         splits = _optional(self._source / "train_test_split.txt")
         boxes = _optional(self._source / "bounding_boxes.txt")
         for number, (image_id, path) in enumerate(_pairs(self._source / "images.txt"), start=1):
-            lineage = self._lineages.get(labels.get(image_id, ""))
-            fault = path_fault(path) or (None if lineage else f"image {image_id} has no class")
-            if fault or lineage is None:
+            taxon = self._taxa.get(labels.get(image_id, ""))
+            fault = path_fault(path) or (None if taxon else f"image {image_id} has no class")
+            if fault or taxon is None:
                 yield Rejected("images.txt", number, path, fault or "")
                 continue
             box = _box(self._source / "bounding_boxes.txt", image_id, boxes.get(image_id))
             self.counts["boxes_missing"] += box is None
+            self.counts.update(taxon.notes)
             yield Record(
                 image=path,
-                lineage=lineage.only(self.ranks),
+                lineage=taxon.lineage.only(self.ranks),
                 source="images.txt",
                 row=number,
                 split={"1": "train", "0": "test"}.get(splits.get(image_id, "")),
                 box=box,
                 source_id=image_id,
+                authorship=taxon.authorship,
+                qualifier=taxon.qualifier,
             )
 
 
-def _read_names(path: Path) -> tuple[dict[str, Lineage], tuple[Rank, ...]]:
+def _read_names(path: Path) -> tuple[dict[str, Taxon], tuple[Rank, ...]]:
     table = Table(path)
     ranks = [rank for rank in RANKS if rank in table.columns]
     if "name" not in table.columns or not (ranks or "scientific_name" in table.columns):
         raise DataError(
             f"{path}: needs a column name and columns of ranks or scientific_name; has {', '.join(table.columns)}"
         )
-    lineages, faults = {}, []
+    taxa: dict[str, Taxon] = {}
+    faults = []
     for row in table:
         if isinstance(row, Rejected):
             faults.append(str(row))
@@ -96,10 +100,10 @@ def _read_names(path: Path) -> tuple[dict[str, Lineage], tuple[Rank, ...]]:
         taxon = read_taxon(above, species, convention_of(species))
         if taxon.fault or not taxon.lineage:
             faults.append(f"{path.name}:{row.number}: {taxon.fault or 'no taxon'}")
-        lineages[_key(row.get("name"))] = taxon.lineage
+        taxa[_key(row.get("name"))] = taxon
     if faults:
         raise DataError(f"{path}: {len(faults)} rows cannot be used:\n  " + "\n  ".join(faults))
-    return lineages, ordered_ranks(rank for lineage in lineages.values() for rank in lineage.ranks)
+    return taxa, ordered_ranks(rank for taxon in taxa.values() for rank in taxon.lineage.ranks)
 
 
 def _key(name: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from taxadiffusion.errors import DataError, SettingsError
-from taxadiffusion.names import Lineage, Rank, ordered_ranks
+from taxadiffusion.names import Rank, ordered_ranks
 from taxadiffusion.readers.folder_columns import MEANINGS, Columns
 from taxadiffusion.readers.folder_names import taxon_of_folder
 from taxadiffusion.readers.links import Links, Refused
@@ -160,11 +160,11 @@ class FolderReader:
         self.counts: Counter[str] = Counter()
         self._follow_links = follow_links
         names = names or next((root / name for name in _NAME_TABLES if (root / name).is_file()), None)
-        self._lineages: dict[str, Lineage] | None = None
+        self._taxa: dict[str, Taxon] | None = None
         self._source = root.name
         default: tuple[Rank, ...] = ("genus", "species")
         if names is not None:
-            self._lineages, default = _read_names(names)
+            self._taxa, default = _read_names(names)
         self.ranks = chosen_ranks(ranks, _with_subspecies(default), default)
 
     def __iter__(self) -> Iterator[Record | Rejected]:
@@ -208,10 +208,10 @@ class FolderReader:
                 yield entry
 
     def _taxon(self, folder: str) -> Taxon | str:
-        if self._lineages is None:
+        if self._taxa is None:
             return taxon_of_folder(folder)
-        lineage = self._lineages.get(folder)
-        return Taxon(lineage) if lineage else f"folder {folder!r} is not in the name table"
+        taxon = self._taxa.get(folder)
+        return taxon if taxon and taxon.lineage else f"folder {folder!r} is not in the name table"
 
 
 def _with_subspecies(ranks: tuple[Rank, ...]) -> tuple[Rank, ...]:
@@ -219,12 +219,12 @@ def _with_subspecies(ranks: tuple[Rank, ...]) -> tuple[Rank, ...]:
     return ordered_ranks([*ranks, "subspecies"]) if "species" in ranks else ranks
 
 
-def _read_names(path: Path) -> tuple[dict[str, Lineage], tuple[Rank, ...]]:
+def _read_names(path: Path) -> tuple[dict[str, Taxon], tuple[Rank, ...]]:
     table = Table(path)
     columns = Columns.of(table, {})
     if "folder" not in columns.named:
         raise DataError(f"{path}: no folder column, which says whose ranks a row gives")
-    lineages: dict[str, Lineage] = {}
+    taxa: dict[str, Taxon] = {}
     faults = []
     for row in table:
         if isinstance(row, Rejected):
@@ -233,12 +233,12 @@ def _read_names(path: Path) -> tuple[dict[str, Lineage], tuple[Rank, ...]]:
         folder, taxon = row.get(columns.named["folder"]), columns.taxon(row, _with_subspecies(columns.all_ranks))
         if taxon.fault:
             faults.append(f"{path.name}:{row.number}: {taxon.fault}")
-        elif lineages.setdefault(folder, taxon.lineage) != taxon.lineage:
-            both = f"{lineages[folder]} and {taxon.lineage}"
+        elif taxa.setdefault(folder, taxon).lineage != taxon.lineage:
+            both = f"{taxa[folder].lineage} and {taxon.lineage}"
             faults.append(f"{path.name}:{row.number}: folder {folder!r} has two lineages: {both}")
     if faults:
         raise DataError(f"{path}: {len(faults)} rows cannot be used:\n  " + "\n  ".join(faults))
-    return lineages, columns.all_ranks
+    return taxa, columns.all_ranks
 
 
 def split_from_path(image: str) -> str | None:

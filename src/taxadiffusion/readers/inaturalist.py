@@ -162,6 +162,7 @@ class ClassFolders:
             for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
                 number += 1
                 image = path.relative_to(self.root).as_posix()
+                self.counts.update(taxon.notes)
                 yield Record(
                     image=image,
                     lineage=taxon.lineage.only(self.ranks),

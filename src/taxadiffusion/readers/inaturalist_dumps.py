@@ -11,7 +11,7 @@ from taxadiffusion.names import RANKS, Lineage, Rank
 from taxadiffusion.readers.disk_index import DiskIndex
 from taxadiffusion.readers.record import Record, Rejected, path_fault
 from taxadiffusion.readers.table import Row, Table
-from taxadiffusion.scientific_names import parse_name
+from taxadiffusion.scientific_names import parse_name, written_name
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Taxa:
 def _named(rank: str, name: str) -> dict[Rank, str]:
     """One ancestor's contribution: a species gives its genus and epithet, a hybrid or form nothing below them."""
     if rank in ("species", "subspecies", "hybrid", "variety", "form"):
-        parsed = parse_name(name)
+        parsed = parse_name(written_name(name).text)
         if parsed.genus is None:
             return {}
         parts: dict[Rank, str] = {"genus": parsed.genus}

@@ -138,6 +138,7 @@ class Shards:
         taxon = _text_taxon(members)
         if taxon.fault or not taxon.lineage:
             return Rejected(path.name, number, key, taxon.fault or "the sample names no taxon")
+        self.counts.update(taxon.notes)
         return Record(
             image=image,
             member=member,
