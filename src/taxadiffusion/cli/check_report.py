@@ -25,6 +25,10 @@ WORDS = {
     "capitals": "rows with a name in unusual capitals, read in the usual ones",
     "quotation_marks": "rows with quotation marks around a name, read without",
     "number_before_name": "pictures in a folder with a number before its name, read without",
+    "names_accepted": "names that the catalogue accepts",
+    "names_that_are_synonyms": "names that are synonyms in the catalogue (check --names lists them)",
+    "names_doubtful": "names that the catalogue leaves in doubt (check --names lists them)",
+    "names_unknown": "names that the catalogue does not know (check --names lists them)",
     **{f"placeholder_{rank}": f"cells that say “no name” at {rank}" for rank in RANKS},
 }
 """What readers count, for people."""
@@ -35,6 +39,10 @@ _ASIDE = {
     "species_not_an_epithet": "no epithet",
     "number_before_name": "a number before it",
 }
+
+
+NAMES_TO_LOOK_AT = (*_ASIDE, "names_that_are_synonyms", "names_doubtful", "names_unknown")
+"""What `prepare` tells of names, for a person to look at with `check`."""
 
 
 def show(console: Console, report: CheckReport) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from taxadiffusion.cli.check_report import NAMES_TO_LOOK_AT, WORDS
 from taxadiffusion.cli.names_option import Names, split_names
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def show_report(console: Console, report: PrepareReport, out: Path) -> None:
         "near-duplicates across splits": report.near_duplicates_across_splits,
         "groups on both sides of a split": report.groups_across_splits,
         "contradictions allowed": report.contradictions_allowed,
+        **{WORDS[kind]: count for kind, count in report.reader_counts.items() if kind in NAMES_TO_LOOK_AT},
     }
     for words, count in facts.items():
         if count:

@@ -16,6 +16,7 @@ from taxadiffusion.scientific_names import (
     clean_name,
     is_above_genus,
     parse_name,
+    says_no_name,
     unquoted,
     usual_capitals,
     written_name,
@@ -68,7 +69,7 @@ def read_taxon(names: tuple[tuple[Rank, str], ...], species: str, convention: Co
     given = ((rank, cell, _read_cell(rank, cell)) for rank, cell in names)
     read = [(rank, cell, written) for rank, cell, written in given if cell.strip()]
     ranks = {rank: written.text for rank, _, written in read if written.text}
-    notes = [f"placeholder_{rank}" for rank, cell, _ in read if clean_name(cell) is None]
+    notes = [f"placeholder_{rank}" for rank, _, written in read if not written.text]
     changes = [note for _, _, written in read for note in written.notes]
     genus = ranks.get("genus")
     is_real = (genus, species.strip().lower()) in _EPITHETS_LIKE_PLACEHOLDERS
@@ -77,7 +78,7 @@ def read_taxon(names: tuple[tuple[Rank, str], ...], species: str, convention: Co
         notes += ["placeholder_species"] if species.strip() else []
         return Taxon(Lineage.of(ranks), notes=(*notes, *_one_a_kind(changes)))
     full, convention_note = _full_name(ranks, text, convention)
-    if not is_real and not written_name(text).text:  # "nan nan"
+    if not is_real and says_no_name(text.partition(" ")[0]):  # "nan nan"
         full, convention_note = text, None
     if full is None:
         return Taxon(Lineage.of(ranks), qualifier=text, fault=NO_GENUS)

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 _MISSING = frozenset({
     "", "-", "--", "?", ".", "nan", "none", "null", "nil", "na", "n/a", "n.a.", "#n/a", "nd", "unknown", "unidentified",
@@ -28,6 +29,7 @@ _LARGE_ORDERS = frozenset({
 })  # fmt: skip
 
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
+_PLAIN = re.compile(r"[A-Z][a-z]+(?: [a-z]{3,}(?:-[a-z]+)?){1,2}")
 _LATIN_ENDING = re.compile(r"(?:us|a|um|is|e|i|ae|es|ens|ans|x|or|o|ops|al)$")
 _AUTHORS = frozenset({
     "linnaeus", "linne", "linné", "fabricius", "latreille", "bonaparte", "rafinesque", "poda", "costa", "scopoli",
@@ -70,9 +72,12 @@ def written_name(text: str) -> Written:
     "Amphiprion nan", as a table program joins a genus to an empty cell, is "Amphiprion"; "AMPHIPRION CLARKII" and
     "Amphiprion Clarkii" are "Amphiprion clarkii"; quotation marks around the whole are taken off.
     """
+    if _PLAIN.fullmatch(text) and _NO_WORD.isdisjoint(text.lower().split(" ")) and clean_name(text):
+        return Written(text)
     return _written(text, (unquoted, "quotation_marks"), (_named, "placeholder_in_name"), (usual_capitals, "capitals"))
 
 
+@lru_cache(maxsize=30_000)
 def written_taxon(text: str) -> Written:
     """A name of a rank above species: ANIMALIA and animalia are Animalia."""
     return _written(text, (unquoted, "quotation_marks"), (_capitalised, "capitals"))
@@ -97,6 +102,11 @@ def kinds(counts: Mapping[str, int]) -> Counter[str]:
     for note, number in counts.items():
         total[note.partition(": ")[0]] += number
     return total
+
+
+def says_no_name(word: str) -> bool:
+    """Whether a word within a name stands for no name: "nan", "None", "NA"."""
+    return word in _NO_WORD_EXACTLY or word.lower() in _NO_WORD
 
 
 def is_above_genus(name: str) -> bool:
