@@ -8,6 +8,8 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -16,6 +18,7 @@ from taxadiffusion.cli import app
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.dataset.catalogue import CatalogueReport, read_against
 from taxadiffusion.dataset.catalogue_file import is_catalogue, open_names
+from taxadiffusion.dataset.columns import IMAGES, IMAGES_MAPPED
 from taxadiffusion.dataset.export import export
 from taxadiffusion.dataset.inspect import inspect_source
 from taxadiffusion.errors import DataError
@@ -258,3 +261,21 @@ def test_the_id_of_a_finer_taxon_than_the_one_kept_is_left_out(tmp_path: Path) -
     ]  # fmt: skip
     whole = [item for item in open_reader(tmp_path, ranks="genus,species,subspecies") if isinstance(item, Record)]
     assert whole[0].source_taxon_id == "C1"
+
+
+def test_a_data_set_of_an_earlier_version_is_read_and_recognised(tmp_path: Path) -> None:
+    """Without ids nothing of a data set but an empty column is new, and that column may be absent."""
+    rows = [("Labridae", "Thalassoma", "lunare"), ("Labridae", "Hemigymnus", "fasciatus")]
+    source, out = pictures(tmp_path / "reef", *rows, columns=("family", "genus", "species")), tmp_path / "prepared"
+    first = prepare(source, out, num_workers=1)
+    with pa.OSFile(str(out / IMAGES_MAPPED), "rb") as file:
+        images = pa.ipc.open_file(file).read_all().drop_columns(["source_taxon_id"])
+    with pa.OSFile(str(out / IMAGES_MAPPED), "wb") as sink, pa.ipc.new_file(sink, images.schema) as writer:
+        writer.write_table(images)
+    pq.write_table(images, out / IMAGES)
+    dataset = PreparedDataset.open(out)
+    assert (dataset.record(0).source_taxon_id, dataset.source_taxon_ids()) == (None, {})
+    assert inspect_source(out).taxa == 5
+    assert prepare(source, out, num_workers=1).content_hash == first.content_hash
+    (record, *_) = (item for item in open_reader(source) if isinstance(item, Record))
+    assert "source_taxon_id" not in repr(record)  # what a listing's hash is taken of
