@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from taxadiffusion.backbone import Backbone
-from taxadiffusion.base import BASE_FILES, NANO, check_tensors, from_hub, shipped
+from taxadiffusion.base import BASE_FILES, NANO, check_tensors, fetch_half, from_hub, shipped
 from taxadiffusion.condition import ConditionerSettings, TaxonAdapterSettings, build_conditioner
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import CheckpointError, DataError
@@ -208,6 +208,7 @@ def open_model(
         path = shipped(model)
     else:
         path = from_hub(model, [*_FILES, *(f"adapter/{name}" for name in _FILES), *BASE_FILES], "model")
+        fetch_half(model, path)
     if (path / CARD).is_file():
         return load_adapter(path, base=base, dtype=dtype, device=device)
     if not (path / "adapter" / CARD).is_file():

@@ -1,4 +1,4 @@
-"""The frozen diffusers base and its LoRA; the only file that names diffusers' models and the VAE's scaling."""
+"""The frozen diffusers base and its LoRA; with `components` the only file that names diffusers' models."""
 
 # Letters: B batch, C latent channels, H W latent size, T tokens, D width.
 from __future__ import annotations
@@ -17,13 +17,14 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from taxadiffusion.attention import Conditions, Current, share_attention
-from taxadiffusion.base import component_hash, joined_hash, read_json, resolve_base
+from taxadiffusion.base import component_hash, component_variant, joined_hash, read_json, resolve_base
+from taxadiffusion.components import LatentScale, check_base, text_settings, vae_settings
 from taxadiffusion.decoupled import add_decoupled_attention
 from taxadiffusion.engine import OnnxUnet
 from taxadiffusion.errors import CheckpointError, NonFiniteError, SettingsError
 from taxadiffusion.lora import LoRASettings, add_lora, merge_lora, unmerge_lora
 from taxadiffusion.schedule import NoiseSchedule
-from taxadiffusion.text import TextEncoder
+from taxadiffusion.text import TextEncoder, load_tokenizer, longest_text
 
 _VAE_BATCH = 16
 
@@ -49,8 +50,9 @@ class Backbone(nn.Module):
         self.unet = unet.eval().requires_grad_(False)
         self.schedule = schedule
         self.lora_settings: LoRASettings | None = None
-        self._vae_config = read_json(path / "vae" / "config.json")
-        self._text_config = read_json(path / "text_encoder" / "config.json")
+        self._vae_settings = vae_settings(path)
+        self._scaling = LatentScale.of(self._vae_settings)
+        self._text_settings = text_settings(path)
         self._num_text_tokens = num_text_tokens
         self._before_merge: dict[str, Tensor] | None = None
         self._current = Current()
@@ -69,9 +71,11 @@ class Backbone(nn.Module):
     ) -> Backbone:
         """From "nano", a directory in diffusers' layout, or a hub id; safetensors only. Raises `CheckpointError`.
 
+        What cannot be served is refused by name before any weights are read.
+
         num_text_tokens: token trimming, see `TextEncoder`; None = as many as the base's text encoder takes.
         """
-        path = resolve_base(base)
+        path = resolve_base(base, check_base)
         schedule = NoiseSchedule(read_json(path / "scheduler" / "scheduler_config.json"))
         unet = _load_model(UNet2DConditionModel, path, "unet", dtype)
         return cls(path, base, unet.to(device), schedule, num_text_tokens)
@@ -92,14 +96,24 @@ class Backbone(nn.Module):
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the base's own size."""
-        size = int(self.unet.config.sample_size)
-        return int(self.unet.config.in_channels), size, size
+        """(C, H, W) of the base's own size. Raises `SettingsError` where it has none, or one that is not square."""
+        size = self.unet.config.sample_size
+        sides = set(size) if isinstance(size, list | tuple) else {size}
+        if len(sides) != 1 or None in sides:
+            raise SettingsError(
+                f"base {self.name!r} has the size {size}; squares are made: say their size (base.image_size_px)"
+            )
+        side = int(sides.pop())
+        return self._channels, side, side
+
+    @property
+    def _channels(self) -> int:
+        return int(self.unet.config.in_channels)
 
     @property
     def downscale(self) -> int:
         """Pixels of an image per latent, along a side."""
-        return int(2 ** (len(self._vae_config["block_out_channels"]) - 1))
+        return int(2 ** (len(self._vae_settings["block_out_channels"]) - 1))
 
     @property
     def image_size_px(self) -> int:
@@ -109,12 +123,16 @@ class Backbone(nn.Module):
     @property
     def text_width(self) -> int:
         """D of the token states, known without reading the text encoder."""
-        return int(self._text_config["hidden_size"])
+        return int(self._text_settings.hidden_size)
 
     @property
     def num_text_tokens(self) -> int:
-        """T of the token states, known without reading the text encoder."""
-        return self._num_text_tokens or int(self._text_config.get("max_position_embeddings", 77))
+        """T of the token states, known without reading the text encoder's weights."""
+        return self._num_text_tokens or self._longest_text
+
+    @cached_property
+    def _longest_text(self) -> int:
+        return longest_text(self._text_settings, load_tokenizer(self.path))
 
     def latent_shape_at(self, size_px: int) -> tuple[int, int, int]:
         """(C, H, W) of square images of this size. Raises `SettingsError` where the base cannot make them."""
@@ -122,7 +140,7 @@ class Backbone(nn.Module):
         if size_px < step or size_px % step:
             raise SettingsError(f"base {self.name!r} makes images whose side is a multiple of {step} px, not {size_px}")
         side = size_px // self.downscale
-        return self.latent_shape[0], side, side
+        return self._channels, side, side
 
     def release(self) -> None:
         """Forget the VAE and the text encoder until they are used again: training from caches needs neither."""
@@ -162,10 +180,10 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: npt.NDArray[np.uint8] | Tensor) -> Tensor:
-        """uint8 (B, 3, h, w) → latents (B, C, H, W) float32: `(mode − shift)·scaling` with the VAE's own numbers."""
+        """uint8 (B, 3, h, w) → latents (B, C, H, W) float32: the mode, scaled with the VAE's own numbers."""
         pixels = torch.as_tensor(images).to(self.device).float() / 127.5 - 1.0  # (B, 3, h, w) in [−1, 1]
         latents = torch.cat([self.vae.encode(block).latent_dist.mode() for block in torch.split(pixels, _VAE_BATCH)])
-        return (latents - self._shift) * self._scaling  # (B, C, H, W)
+        return self._scaling.scaled(latents)  # (B, C, H, W)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> npt.NDArray[np.uint8]:
@@ -173,17 +191,9 @@ class Backbone(nn.Module):
         finite = torch.isfinite(latents).flatten(1).all(1)
         if not bool(finite.all()):
             raise NonFiniteError(f"latents are not finite at batch positions {(~finite).nonzero().flatten().tolist()}")
-        unscaled = latents.to(self.device).float() / self._scaling + self._shift
+        unscaled = self._scaling.unscaled(latents.to(self.device).float())
         pixels = torch.cat([self.vae.decode(block).sample for block in torch.split(unscaled, _VAE_BATCH)])
         return ((pixels + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-
-    @property
-    def _scaling(self) -> float:
-        return float(self._vae_config.get("scaling_factor", 1.0))
-
-    @property
-    def _shift(self) -> float:
-        return float(self._vae_config.get("shift_factor") or 0.0)
 
     def add_lora(self, settings: LoRASettings, *, seed: int = 0) -> None:
         """Put LoRA on the U-Net, drawn from `seed`; the output stays as it was until the LoRA is trained or loaded."""
@@ -264,7 +274,7 @@ def _load_model(model_class: Any, base: Path, component: str, dtype: torch.dtype
     try:
         model, loading = model_class.from_pretrained(
             base, subfolder=component, use_safetensors=True, local_files_only=True, torch_dtype=dtype,
-            output_loading_info=True,
+            output_loading_info=True, variant=component_variant(base, component),
         )  # fmt: skip
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{base / component} cannot be loaded as {model_class.__name__}: {error}") from error

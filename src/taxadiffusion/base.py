@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -24,34 +24,84 @@ _WEIGHTS = {
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
 }
-BASE_FILES: Sequence[str] = [
+_PICKLED = dict.fromkeys(_WEIGHTS, "diffusion_pytorch_model.bin") | {"text_encoder": "pytorch_model.bin"}
+_HALF = "fp16"
+"""The one variant of weights that is read, and only where a component has no other."""
+
+_SETTINGS_FILES: Sequence[str] = (
     "model_index.json",
     "scheduler/scheduler_config.json",
     "tokenizer/*",
     *(f"{component}/config.json" for component in _WEIGHTS),
+)
+BASE_FILES: Sequence[str] = (
+    *_SETTINGS_FILES,
     *(f"{component}/{stem}.safetensors" for component, stem in _WEIGHTS.items()),
     *(f"{component}/{stem}.safetensors.index.json" for component, stem in _WEIGHTS.items()),
-    *(f"{component}/{stem}-*-of-*.safetensors" for component, stem in _WEIGHTS.items()),
-]
+    *(f"{component}/{stem}-?????-of-?????.safetensors" for component, stem in _WEIGHTS.items()),
+)
 """Patterns of the files that make a base."""
 
 _READ_BYTES = 1 << 22
 
 
-def resolve_base(base: str) -> Path:
+def resolve_base(base: str, accept: Callable[[Path], object] = lambda _: None) -> Path:
     """The local directory of a base: "nano" (shipped), a directory, or a hub id (downloaded or from the hub's cache).
 
-    Raises `CheckpointError` where there is no such base, or where a component has no safetensors weights.
+    accept: looks at the base's settings before any weights are fetched or read, and raises for one that cannot be
+    served. Raises `CheckpointError` where there is no such base, or where a component has no safetensors weights.
     """
     if base == NANO:
         path = shipped(NANO)
-    elif Path(base).is_dir():
+        accept(path)
+    elif Path(base).exists():
         path = Path(base)
+        _refuse_single_file(path)
+        accept(path)
     else:
+        path = from_hub(base, _SETTINGS_FILES, "base")
+        accept(path)
         path = from_hub(base, BASE_FILES, "base")
+        fetch_half(base, path)
     for component in _WEIGHTS:
         component_files(path, component)
     return path
+
+
+def fetch_half(repository: str, path: Path) -> None:
+    """From the hub, into the snapshot at `path`: half-precision weights of the components that have no others."""
+    patterns = []
+    for component, stem in _WEIGHTS.items():
+        if (path / component).is_dir() and not _weights(path, component)[0]:
+            patterns += [
+                f"{component}/{stem}.{_HALF}.safetensors",
+                f"{component}/{stem}.safetensors.index.{_HALF}.json",
+                f"{component}/{stem}.{_HALF}-?????-of-?????.safetensors",
+                f"{component}/{stem}-?????-of-?????.{_HALF}.safetensors",  # as older versions of diffusers name them
+            ]
+    if patterns:
+        from_hub(repository, patterns, "base")
+
+
+def _refuse_single_file(base: Path) -> None:
+    """A checkpoint of one file (Stable Diffusion's first layout), or a directory of such and nothing else."""
+    if base.is_file():
+        found = [base]
+    elif (base / "unet").is_dir():
+        return
+    else:
+        found = sorted(path for path in base.iterdir() if path.suffix in (".safetensors", ".ckpt"))
+    if found:
+        raise CheckpointError(
+            f"{found[0]} is a single-file checkpoint, which is not read; convert it into a directory in diffusers' "
+            f"layout and name that: {_conversion('from_single_file', found[0])}"
+        )
+
+
+def _conversion(reader: str, source: Path) -> str:
+    alone = "safety_checker=None, feature_extractor=None"
+    code = f"from diffusers import StableDiffusionPipeline as P; P.{reader}({str(source)!r}, {alone})"
+    return f"python -c \"{code}.save_pretrained('NEW')\" (it unpickles .ckpt and .bin: only files that you trust)"
 
 
 def from_hub(repository: str, patterns: Sequence[str], what: str) -> Path:
@@ -81,16 +131,70 @@ def shipped(name: str) -> Path:
 
 
 def component_files(base: Path, component: str) -> tuple[Path, ...]:
-    """The safetensors files of `unet`, `vae` or `text_encoder`, sorted. Raises `CheckpointError` when missing."""
-    stem, folder = _WEIGHTS[component], base / component
-    whole = folder / f"{stem}.safetensors"
-    found = (whole,) if whole.is_file() else tuple(sorted(folder.glob(f"{stem}-*-of-*.safetensors")))
-    if not found:
+    """The safetensors files of `unet`, `vae` or `text_encoder`, sorted: one, or all that an index names.
+
+    Raises `CheckpointError` when they are missing, or when it is not clear which of several they are.
+    """
+    found, _ = _weights(base, component)
+    if found:
+        return found
+    folder, stem = base / component, _WEIGHTS[component]
+    if sorted(folder.glob(f"{stem}*-*-of-*.safetensors")):
+        raise CheckpointError(f"{folder} holds shards of weights but no {stem}.safetensors.index.json that names them")
+    missing = f"{folder} holds no {stem}.safetensors"
+    if (folder / _PICKLED[component]).is_file():
         raise CheckpointError(
-            f"{folder} holds no {stem}.safetensors: {base} is not a base in diffusers' layout with safetensors weights "
-            "(pickled weights are never read; convert them with diffusers' save_pretrained)"
+            f"{missing}, only {_PICKLED[component]}: pickled weights are never read; convert them: "
+            f"{_conversion('from_pretrained', base)}"
         )
-    return found
+    raise CheckpointError(f"{missing}: {base} is not a base in diffusers' layout with safetensors weights")
+
+
+def component_variant(base: Path, component: str) -> str | None:
+    """What diffusers and transformers call these weights: None, or "fp16" where there are no others."""
+    return _weights(base, component)[1]
+
+
+def _weights(base: Path, component: str) -> tuple[tuple[Path, ...], str | None]:
+    """A component's files and their variant; no files where it has none that can be read."""
+    folder, stem = base / component, _WEIGHTS[component]
+    for variant, dotted in ((None, ""), (_HALF, f".{_HALF}")):
+        whole, index = folder / f"{stem}{dotted}.safetensors", folder / f"{stem}.safetensors.index{dotted}.json"
+        if whole.is_file() and index.is_file():
+            raise CheckpointError(
+                f"{folder} holds both {whole.name} and {index.name}: remove the one that is not meant"
+            )
+        if whole.is_file():
+            return (whole,), variant
+        if index.is_file():
+            return _shards(index), variant
+    return (), None
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    """The files that an index names, beside it and nowhere else."""
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise CheckpointError(f"{index} names no files: it must hold an object weight_map")
+    found = sorted({str(name) for name in names.values()})
+    for name in found:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise CheckpointError(f"{index} names {name!r}, which is no safetensors file beside it")
+        if not (index.parent / name).is_file():
+            raise CheckpointError(f"{index.parent / name} is missing; {index.name} names {len(found)} files")
+    return tuple(index.parent / name for name in found)
+
+
+def base_files(base: Path) -> tuple[Path, ...]:
+    """Every file of a base that is read: settings, tokenizer, and of each component the weights that count."""
+    settings = {path for pattern in _SETTINGS_FILES for path in base.glob(pattern) if path.is_file()}
+    weights = {path for component in _WEIGHTS for path in component_files(base, component)}
+    for component, stem in _WEIGHTS.items():
+        variant = component_variant(base, component)
+        index = base / component / f"{stem}.safetensors.index{f'.{variant}' if variant else ''}.json"
+        if index.is_file():
+            weights.add(index)
+    return tuple(sorted(settings | weights))
 
 
 def read_json(path: Path) -> dict[str, Any]:

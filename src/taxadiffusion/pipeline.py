@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from taxadiffusion.adapter import Adapter, open_model
-from taxadiffusion.base import BASE_FILES
+from taxadiffusion.base import base_files
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.guidance import DEFAULT_SCALE, Guidance
 from taxadiffusion.names import Lineage, Rank
@@ -71,7 +71,7 @@ class TaxaDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         target = Path(save_directory)
         push = bool(kwargs.pop("push_to_hub", False))
         base = self.adapter.denoiser.backbone.path
-        for path in sorted({path for pattern in BASE_FILES for path in base.glob(pattern)}):
+        for path in base_files(base):
             copied = target / path.relative_to(base)
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copied)

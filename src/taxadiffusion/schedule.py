@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import diffusers
+import torch
 from torch import Tensor
 
 from taxadiffusion.errors import CheckpointError, SettingsError
@@ -16,7 +17,15 @@ Prediction = Literal["epsilon", "v_prediction", "flow_prediction"]
 SamplerName = Literal["dpm", "ddim", "unipc", "euler", "euler_a", "heun", "pndm", "flow_euler"]
 
 _FLOW_CLASSES = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
-# Class, and what it is told where the base's settings are silent (diffusers' defaults there suit pixels, not latents).
+_SCHEDULE_KEYS = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr",
+    "prediction_type",
+)  # fmt: skip
+"""What the noise schedule is; all else in a scheduler's settings is about how it is walked."""
+
+# What `StableDiffusionPipeline` sets, whatever a base's settings say.
+_OF_LATENTS = {"steps_offset": 1, "clip_sample": False}
+# Class, and what it is told where a base of another class is silent (its defaults suit pixels, not latents).
 _SAMPLERS: dict[SamplerName, tuple[str, dict[str, Any]]] = {
     "dpm": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
     "ddim": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
@@ -33,36 +42,55 @@ _FLOW_SAMPLERS: tuple[SamplerName, ...] = ("dpm", "unipc", "flow_euler")
 class NoiseSchedule:
     """One noise schedule, from a base's `scheduler/scheduler_config.json` (METHOD, fault 1: never two).
 
+    Its numbers are those of diffusers' scheduler of these settings: where they are silent, its own class's defaults.
     `timesteps` are always what the U-Net is told: integers 0 … N−1 for ε- and v-prediction, `sigma·N` for flow.
+    Raises `CheckpointError` for a scheduler that cannot be followed.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self.config = dict(config)
-        self.num_timesteps = int(self.config.get("num_train_timesteps", 1000))
+        self._stated = {key: value for key, value in config.items() if not key.startswith("_")}
+        self._own_class, own = _own_scheduler(config)
+        self.config = self._stated | own
+        self.num_timesteps = int(self.config["num_train_timesteps"])
         self.prediction: Prediction = self._prediction()
+        self.shift = self._flow_shift() if self.prediction == "flow_prediction" else 1.0
+        if self.prediction != "flow_prediction":
+            _ = self.alphas_cumprod  # fails here, not at the first step
 
     def _prediction(self) -> Prediction:
-        name = self.config.get("_class_name", "")
-        if name in _FLOW_CLASSES:
+        if self._own_class in _FLOW_CLASSES:
             return "flow_prediction"
-        prediction = self.config.get("prediction_type", "epsilon")
+        prediction = self.config["prediction_type"]
         if prediction not in ("epsilon", "v_prediction", "flow_prediction"):
-            raise CheckpointError(f"scheduler {name!r} predicts {prediction!r}; known: epsilon, v_prediction, flow")
+            raise CheckpointError(
+                f"scheduler {self._own_class!r} predicts {prediction!r}; known: epsilon, v_prediction, flow"
+            )
         return prediction  # type: ignore[no-any-return]
+
+    def _flow_shift(self) -> float:
+        for key in ("use_dynamic_shifting", "invert_sigmas"):
+            if self.config.get(key):
+                raise CheckpointError(
+                    f"scheduler {self._own_class!r} with {key} is not served: the shift must be fixed"
+                )
+        if self._own_class in _FLOW_CLASSES:
+            return float(self.config["shift"])
+        if not self.config.get("use_flow_sigmas"):
+            raise CheckpointError(f"scheduler {self._own_class!r} predicts flow but has not use_flow_sigmas")
+        return float(self.config["flow_shift"])
 
     @cached_property
     def alphas_cumprod(self) -> Tensor:
-        """ᾱ_t of ε- and v-prediction, (N,) float32, as diffusers computes it from the same settings."""
-        scheduler = diffusers.DDPMScheduler.from_config(_known(diffusers.DDPMScheduler, self.config))
+        """ᾱ_t of ε- and v-prediction, (N,) float32, as diffusers' training scheduler computes it."""
+        scheduler = _made(diffusers.DDPMScheduler, self.config)
         return scheduler.alphas_cumprod.float()  # type: ignore[no-any-return]
 
     def timesteps_of(self, uniform: Tensor) -> Tensor:
         """Noise levels for uniform numbers in [0, 1): (B,) → (B,); flow levels carry the base's shift."""
         if self.prediction != "flow_prediction":
             return (uniform * self.num_timesteps).long().clamp_(0, self.num_timesteps - 1)
-        shift = float(self.config.get("shift", 1.0))
         sigmas = 1.0 - uniform  # (0, 1]: pure noise is seen, a clean picture is not
-        return shift * sigmas / (1.0 + (shift - 1.0) * sigmas) * self.num_timesteps
+        return self.shift * sigmas / (1.0 + (self.shift - 1.0) * sigmas) * self.num_timesteps
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t: `√ᾱ·x + √(1−ᾱ)·ε` (DDPM eq. 4), or `(1−σ)·x + σ·ε` (rectified flow); all (B, C, H, W)."""
@@ -102,7 +130,9 @@ class NoiseSchedule:
     def scheduler(self, name: SamplerName | None = None) -> Any:
         """A diffusers scheduler over this schedule; by default DPM-Solver++, and Euler for a flow base.
 
-        Raises `SettingsError` for an unknown name or one that cannot follow the base's prediction.
+        As `CLASS.from_config(pipeline.scheduler.config)` makes it: what the base's settings do not say is the class's
+        own default, except the noise schedule itself, which is the base's. Raises `SettingsError` for an unknown name
+        or one that cannot follow the base's prediction or schedule.
         """
         flow = self.prediction == "flow_prediction"
         name = name or ("flow_euler" if flow else "dpm")
@@ -110,18 +140,42 @@ class NoiseSchedule:
         if name not in allowed:
             raise SettingsError(f"sampler {name!r} cannot follow {self.prediction}; choose one of {', '.join(allowed)}")
         class_name, silent = _SAMPLERS[name]
-        scheduler_class = getattr(diffusers, class_name)
-        settings = silent | _known(scheduler_class, self.config)
-        if flow and name != "flow_euler":
-            settings |= {
-                "use_flow_sigmas": True,
-                "flow_shift": float(self.config.get("shift", 1.0)),
-                "prediction_type": "flow_prediction",
-            }
-        return scheduler_class.from_config(settings)
+        if class_name == self._own_class:
+            silent = {}
+        schedule = {key: self.config[key] for key in _SCHEDULE_KEYS if key in self.config}
+        settings = silent | self._stated | schedule | _OF_LATENTS
+        if flow:
+            settings |= {"shift": self.shift, "use_flow_sigmas": True, "flow_shift": self.shift}
+            settings["prediction_type"] = "flow_prediction"
+        try:
+            scheduler = _made(getattr(diffusers, class_name), settings)
+        except CheckpointError as error:
+            raise SettingsError(f"sampler {name!r} cannot follow the base's settings: {error}") from error
+        if not flow and not torch.allclose(scheduler.alphas_cumprod, self.alphas_cumprod, rtol=1e-5, atol=1e-7):
+            raise SettingsError(
+                f"sampler {name!r} cannot follow the base's noise schedule (rescale_betas_zero_snr); choose ddim"
+            )
+        return scheduler
 
 
-def _known(scheduler_class: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that the scheduler class knows, so that `from_config` does not warn about the others."""
+def _own_scheduler(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The class that the settings name, and its settings with its own defaults."""
+    name = str(config.get("_class_name"))
+    scheduler_class = getattr(diffusers, name, None)
+    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin)):
+        raise CheckpointError(f"scheduler_config.json names the scheduler {name!r}, which diffusers does not have")
+    own = dict(_made(scheduler_class, config).config)
+    needed = ("num_train_timesteps", *(("shift",) if name in _FLOW_CLASSES else ("beta_schedule", "prediction_type")))
+    if missing := [key for key in needed if key not in own]:
+        raise CheckpointError(f"scheduler {name!r} is not served: it has no {missing[0]}")
+    return name, {key: value for key, value in own.items() if not key.startswith("_")}
+
+
+def _made(scheduler_class: Any, config: Mapping[str, Any]) -> Any:
+    """The scheduler of these settings, those that its class does not know left out. Raises `CheckpointError`."""
     expected = scheduler_class._get_init_keys(scheduler_class)
-    return {key: value for key, value in config.items() if key in expected and not key.startswith("_")}
+    known = {key: value for key, value in config.items() if key in expected and not key.startswith("_")}
+    try:
+        return scheduler_class.from_config(known)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError) as error:
+        raise CheckpointError(f"{scheduler_class.__name__} cannot be made from the base's settings: {error}") from error

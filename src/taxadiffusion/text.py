@@ -10,9 +10,10 @@ from typing import Protocol
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from taxadiffusion.base import component_hash, read_json
+from taxadiffusion.base import component_hash, component_variant
+from taxadiffusion.components import text_settings
 from taxadiffusion.errors import CheckpointError, SettingsError
 from taxadiffusion.names import Rank
 
@@ -34,6 +35,19 @@ class TokenStates(Protocol):
 def rank_text(rank: Rank, name: str | None) -> str:
     """`s_r`, e.g. "order: Perciformes"; a hole is "order: none" (METHOD, Notation)."""
     return f"{rank}: {name or 'none'}"
+
+
+def load_tokenizer(base: Path) -> CLIPTokenizer:
+    """A base's tokenizer. Raises `CheckpointError`."""
+    try:
+        return CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"the tokenizer of base {base} cannot be loaded: {error}") from error
+
+
+def longest_text(settings: CLIPTextConfig, tokenizer: CLIPTokenizer) -> int:
+    """T: as many tokens as the tokenizer pads to, at most what the text encoder takes."""
+    return int(min(settings.max_position_embeddings, tokenizer.model_max_length))
 
 
 class TextEncoder(nn.Module):
@@ -60,28 +74,25 @@ class TextEncoder(nn.Module):
         num_tokens: int | None = None,
     ) -> TextEncoder:
         """From a base's `text_encoder` and `tokenizer` folders (safetensors only). Raises `CheckpointError`."""
-        config = read_json(base / "text_encoder" / "config.json")
-        if config.get("model_type") != "clip_text_model":
-            raise CheckpointError(
-                f"{base}/text_encoder is a {config.get('model_type')!r}; only CLIP's (clip_text_model) is read"
-            )
+        settings = text_settings(base)
+        tokenizer = load_tokenizer(base)
+        longest = longest_text(settings, tokenizer)
+        if num_tokens is not None and not 3 <= num_tokens <= longest:
+            raise SettingsError(f"num_tokens must lie between 3 and the base's {longest}, got {num_tokens}")
         try:
             model, loading = CLIPTextModel.from_pretrained(
                 base / "text_encoder",
                 use_safetensors=True,
                 local_files_only=True,
                 dtype=torch.float32,
+                variant=component_variant(base, "text_encoder"),
                 output_loading_info=True,
             )
-            tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
         except (SafetensorError, OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"the text encoder of base {base} cannot be loaded: {error}") from error
         if loading["missing_keys"] or loading["mismatched_keys"]:
             wrong = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
             raise CheckpointError(f"{base}/text_encoder lacks weights or has wrong shapes: {', '.join(wrong[:5])}")
-        longest = int(model.config.max_position_embeddings)
-        if num_tokens is not None and not 3 <= num_tokens <= longest:
-            raise SettingsError(f"num_tokens must lie between 3 and the base's {longest}, got {num_tokens}")
         return cls(model.to(device), tokenizer, component_hash(base, "text_encoder"), num_tokens or longest)
 
     def length(self, text: str) -> int:
