@@ -147,7 +147,9 @@ def write_published_base(path: Path, name: Name, form: Form = "whole", *, seed: 
         vae = AutoencoderKL.from_config(documents["vae"])
         text = CLIPTextModel(CLIPTextConfig.from_dict(documents["text_encoder"]))
     _write(path / "unet", "diffusion_pytorch_model", unet.state_dict(), form)
-    _write(path / "vae", "diffusion_pytorch_model", _older_names(vae.state_dict()), form)
+    # Shards are written by later versions, which know the new names alone; so does diffusers when it reads shards.
+    latents = vae.state_dict() if form == "sharded" else _older_names(vae.state_dict())
+    _write(path / "vae", "diffusion_pytorch_model", latents, form)
     states = {f"text_model.{key.removeprefix('text_model.')}": value for key, value in text.state_dict().items()}
     states["text_model.embeddings.position_ids"] = torch.arange(77)[None]
     _write(path / "text_encoder", "model", states, form)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import diffusers
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler, HeunDiscreteScheduler
 
 from taxadiffusion.errors import CheckpointError, SettingsError
-from taxadiffusion.schedule import NoiseSchedule
+from taxadiffusion.schedule import NoiseSchedule, SamplerName
+from tests.published_bases import PUBLISHED, Name
 
 SCALED = {"_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0, "num_train_timesteps": 1000}
@@ -97,6 +99,62 @@ def test_zero_terminal_snr_bases_are_read_as_they_are() -> None:
     latents, noise, timesteps = draw()
     assert bool(torch.isfinite(schedule.min_snr_weight(timesteps, 5.0)).all())
     torch.testing.assert_close(schedule.add_noise(latents, noise, timesteps)[3], noise[3])
+
+
+def test_silence_means_the_default_of_the_schedulers_own_class() -> None:
+    """Heun's betas start at 0.00085 and end at 0.012, everybody else's at 0.0001 and 0.02."""
+    silent = NoiseSchedule({"_class_name": "HeunDiscreteScheduler"})
+    torch.testing.assert_close(silent.alphas_cumprod, HeunDiscreteScheduler().alphas_cumprod)
+    assert (silent.num_timesteps, silent.prediction) == (1000, "epsilon")
+    for name in ("heun", "dpm", "euler"):
+        torch.testing.assert_close(silent.scheduler(name).alphas_cumprod, silent.alphas_cumprod)
+    assert NoiseSchedule({"_class_name": "DDIMScheduler"}).scheduler("ddim").config.set_alpha_to_one
+    assert NoiseSchedule({"_class_name": "FlowMatchEulerDiscreteScheduler"}).shift == 1.0
+
+
+@pytest.mark.parametrize("sampler", ["dpm", "ddim", "unipc", "euler", "euler_a", "heun", "pndm"])
+@pytest.mark.parametrize("name", ["sd15", "sd21"])
+def test_samplers_are_set_as_diffusers_sets_them_in_place_of_the_published_one(
+    name: Name, sampler: SamplerName
+) -> None:
+    """`CLASS.from_config(pipeline.scheduler.config)`: what the published file does not say is CLASS's own default."""
+    published = PUBLISHED[name]["scheduler"]
+    own = getattr(diffusers, published["_class_name"]).from_config(published)
+    found = NoiseSchedule(published).scheduler(sampler)
+    expected = type(found).from_config(own.config)
+    private = ("_class_name", "_diffusers_version", "_use_default_values")
+    assert {key: value for key, value in found.config.items() if key not in private} == {
+        key: value for key, value in expected.config.items() if key in type(found)._get_init_keys(type(found))
+    }
+
+
+def test_an_offset_and_clipping_that_suit_pixels_are_set_right_as_the_pipeline_does() -> None:
+    outdated = {"_class_name": "DDIMScheduler", "steps_offset": 0, "clip_sample": True} | SCALED
+    config = NoiseSchedule(outdated | {"_class_name": "DDIMScheduler"}).scheduler("ddim").config
+    assert (config.steps_offset, config.clip_sample) == (1, False)
+
+
+def test_a_flow_base_may_state_a_solver_with_its_own_name_for_the_shift() -> None:
+    stated = {"_class_name": "DPMSolverMultistepScheduler", "prediction_type": "flow_prediction", "flow_shift": 3.0}
+    schedule = NoiseSchedule(stated | {"use_flow_sigmas": True})
+    uniform = torch.arange(8) / 8
+    assert torch.equal(schedule.timesteps_of(uniform), NoiseSchedule(FLOW).timesteps_of(uniform))
+    for sampler in ("dpm", "unipc", "flow_euler"):
+        mine, other = schedule.scheduler(sampler), NoiseSchedule(FLOW).scheduler(sampler)
+        mine.set_timesteps(5)
+        other.set_timesteps(5)
+        assert torch.equal(mine.sigmas, other.sigmas)
+    with pytest.raises(CheckpointError, match="use_flow_sigmas"):
+        NoiseSchedule(stated)
+
+
+def test_a_sampler_that_would_walk_another_schedule_is_refused() -> None:
+    schedule = NoiseSchedule(SCALED | {"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True})
+    for follows in ("ddim", "euler", "dpm"):
+        assert float(schedule.scheduler(follows).alphas_cumprod[-1]) < 1e-7
+    for other in ("pndm", "heun"):
+        with pytest.raises(SettingsError, match="cannot follow the base's noise schedule"):
+            schedule.scheduler(other)
 
 
 def test_unknown_predictions_and_samplers_are_refused() -> None:

@@ -63,6 +63,11 @@ def resolve_base(base: str, accept: Callable[[Path], object] = lambda _: None) -
         accept(path)
         path = from_hub(base, BASE_FILES, "base")
         fetch_half(base, path)
+        if without := [component for component in _WEIGHTS if not _weights(path, component)[0]]:
+            raise CheckpointError(
+                f"base {base!r} has no safetensors weights of its {', '.join(without)}; pickled ones (.bin) are never "
+                f"read, convert them: {_conversion('from_pretrained', base)}"
+            )
     for component in _WEIGHTS:
         component_files(path, component)
     return path
@@ -98,7 +103,7 @@ def _refuse_single_file(base: Path) -> None:
         )
 
 
-def _conversion(reader: str, source: Path) -> str:
+def _conversion(reader: str, source: Path | str) -> str:
     alone = "safety_checker=None, feature_extractor=None"
     code = f"from diffusers import StableDiffusionPipeline as P; P.{reader}({str(source)!r}, {alone})"
     return f"python -c \"{code}.save_pretrained('NEW')\" (it unpickles .ckpt and .bin: only files that you trust)"

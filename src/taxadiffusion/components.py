@@ -54,6 +54,7 @@ def check_base(base: Path) -> None:
     _check_pipeline(base)
     NoiseSchedule(read_json(base / "scheduler" / "scheduler_config.json"))
     unet, vae, text = unet_settings(base), vae_settings(base), text_settings(base)
+    LatentScale.of(vae)
     channels, latents = unet["in_channels"], vae["latent_channels"]
     if channels != latents:
         kind = _OTHER_CHANNELS.get(channels, "another task")
