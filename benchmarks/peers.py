@@ -90,7 +90,7 @@ class DiffusersLoRAStep:
         pixels = (torch.from_numpy(self.images).to(self.backbone.device) / 127.5 - 1.0).to(self.vae.dtype)
         with torch.no_grad():
             encoded = self.vae.encode(pixels).latent_dist.mode().float()  # every step
-            latents = (encoded - self.backbone._shift) * self.backbone._scaling
+            latents = self.backbone.latent_scale.scaled(encoded)
             ids = token_ids(self.encoder, self.captions)  # one caption a sample
             condition = self.text(input_ids=ids)[0]  # every step
         noisy_latents = self.backbone.schedule.add_noise(latents, self.noise, self.timesteps)

@@ -191,6 +191,22 @@ def test_files_of_a_base_are_those_that_count(bases: dict[Form, Path], tmp_path:
         assert Backbone.load(str(copied)).content_hash == Backbone.load(str(bases[form])).content_hash
 
 
+def test_the_files_that_the_cluster_page_fetches_make_a_base(bases: dict[Form, Path], tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "cluster.md").read_text()
+    command = re.search(r"hf download \S+ --local-dir \S+ (.*?)```", page, re.DOTALL)
+    assert command
+    for name in command[1].replace("\\\n", " ").split():
+        target = tmp_path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if name != "tokenizer/special_tokens_map.json":  # today's tokenizers say the same in tokenizer_config.json
+            shutil.copyfile(bases["whole"] / name, target)
+    fetched, whole = Backbone.load(str(tmp_path)), Backbone.load(str(bases["whole"]))
+    assert (fetched.unet_hash, fetched.vae_hash) == (whole.unet_hash, whole.vae_hash)
+    assert fetched.num_text_tokens == 77
+    assert torch.equal(fetched.text(["a fish"]), whole.text(["a fish"]))
+    fetched.encode(np.zeros((1, 3, SIZE_PX, SIZE_PX), np.uint8))
+
+
 def _unet(**values: Any) -> Callable[[Path], None]:
     return lambda base: change(base, "unet/config.json", **values)
 

@@ -182,7 +182,7 @@ def test_the_published_sizes_hold(tmp_path: Path, name: Name, num_parameters: in
     assert (backbone.width, backbone.text_width, backbone.num_text_tokens) == (width, width, 77)
     assert torch.equal(backbone.schedule.alphas_cumprod, schedule.alphas_cumprod)
     assert backbone.schedule.prediction == schedule.config.prediction_type
-    assert backbone._scaling.factor == vae.config.scaling_factor == 0.18215
+    assert backbone.latent_scale.factor == vae.config.scaling_factor == 0.18215
     latents = backbone.encode(torch.zeros(1, 3, 512, 512, dtype=torch.uint8))
     assert latents.shape == (1, 4, 64, 64)
     predicted = backbone(latents, torch.zeros(1, device="meta"), torch.zeros(1, 77, width, device="meta"))

@@ -51,7 +51,7 @@ class Backbone(nn.Module):
         self.schedule = schedule
         self.lora_settings: LoRASettings | None = None
         self._vae_settings = vae_settings(path)
-        self._scaling = LatentScale.of(self._vae_settings)
+        self.latent_scale = LatentScale.of(self._vae_settings)
         self._text_settings = text_settings(path)
         self._num_text_tokens = num_text_tokens
         self._before_merge: dict[str, Tensor] | None = None
@@ -183,7 +183,7 @@ class Backbone(nn.Module):
         """uint8 (B, 3, h, w) → latents (B, C, H, W) float32: the mode, scaled with the VAE's own numbers."""
         pixels = torch.as_tensor(images).to(self.device).float() / 127.5 - 1.0  # (B, 3, h, w) in [−1, 1]
         latents = torch.cat([self.vae.encode(block).latent_dist.mode() for block in torch.split(pixels, _VAE_BATCH)])
-        return self._scaling.scaled(latents)  # (B, C, H, W)
+        return self.latent_scale.scaled(latents)  # (B, C, H, W)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> npt.NDArray[np.uint8]:
@@ -191,7 +191,7 @@ class Backbone(nn.Module):
         finite = torch.isfinite(latents).flatten(1).all(1)
         if not bool(finite.all()):
             raise NonFiniteError(f"latents are not finite at batch positions {(~finite).nonzero().flatten().tolist()}")
-        unscaled = self._scaling.unscaled(latents.to(self.device).float())
+        unscaled = self.latent_scale.unscaled(latents.to(self.device).float())
         pixels = torch.cat([self.vae.decode(block).sample for block in torch.split(unscaled, _VAE_BATCH)])
         return ((pixels + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 

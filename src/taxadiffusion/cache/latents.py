@@ -21,7 +21,7 @@ from taxadiffusion.cache.files import mapped, reserve, sole_writer, write_docume
 from taxadiffusion.errors import CheckpointError, DataError, NonFiniteError
 from taxadiffusion.images import Fit, ImageError, Seen, load_image
 
-VERSION = 1
+VERSION = 2
 """Part of the key: raised when the same inputs would give other latents."""
 
 _BATCH = 32
