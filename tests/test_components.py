@@ -16,11 +16,18 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 from transformers import CLIPTextModel
 
+from taxadiffusion.adapter import open_model, save_adapter
 from taxadiffusion.backbone import Backbone
 from taxadiffusion.base import base_files, component_hash, component_variant
 from taxadiffusion.components import check_base, text_settings, unet_settings, vae_settings
+from taxadiffusion.condition import PromptConditioner, PromptSettings
+from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import CheckpointError, SettingsError
-from tests.published_bases import SIZE_PX, Form, tiny, write_documents, write_published_base
+from taxadiffusion.lora import LoRASettings
+from taxadiffusion.names import Lineage
+from taxadiffusion.pipeline import TaxaDiffusionPipeline
+from taxadiffusion.taxonomy import Taxonomy
+from tests.published_bases import SIZE_PX, Form, Name, tiny, write_documents, write_published_base
 from tests.tiny_base import write_tiny_base
 
 COMPONENTS = ("unet", "vae", "text_encoder")
@@ -42,6 +49,23 @@ def settings(tmp_path: Path) -> Path:
 def change(base: Path, file: str, **values: Any) -> None:
     path = base / file
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def serve(repository: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Let the hub be this folder, downloaded into `snapshot`; returns what will have been asked for."""
+    asked: list[list[str]] = []
+
+    def download(_repository: str, *, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        for path in repository.rglob("*"):
+            name = path.relative_to(repository)
+            if path.is_file() and any(name.match(pattern) for pattern in allow_patterns):
+                (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, snapshot / name)
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    return asked
 
 
 def test_settings_are_those_of_the_loaded_models(bases: dict[Form, Path]) -> None:
@@ -132,18 +156,7 @@ def test_half_precision_and_shards_are_read_from_the_hubs_cache(
     bases: dict[Form, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Form
 ) -> None:
     """Half precision is asked for only where a component has nothing else; settings come first."""
-    asked: list[list[str]] = []
-
-    def download(_repository: str, *, allow_patterns: list[str]) -> str:
-        asked.append(allow_patterns)
-        for path in bases[form].rglob("*"):
-            name = path.relative_to(bases[form])
-            if path.is_file() and any(name.match(pattern) for pattern in allow_patterns):
-                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, tmp_path / name)
-        return str(tmp_path)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    asked = serve(bases[form], tmp_path, monkeypatch)
     assert Backbone.load("someone/base").unet_hash == component_hash(bases[form], "unet")
     assert not any(name.endswith("safetensors") for name in asked[0])
     assert len(asked) == (3 if form == "fp16" else 2)
@@ -189,6 +202,22 @@ def test_files_of_a_base_are_those_that_count(bases: dict[Form, Path], tmp_path:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
         assert Backbone.load(str(copied)).content_hash == Backbone.load(str(bases[form])).content_hash
+
+
+def test_an_adapter_and_its_half_precision_base_travel_through_the_hub(
+    bases: dict[Form, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = Backbone.load(str(bases["fp16"]))
+    backbone.add_lora(LoRASettings())
+    conditioner = PromptConditioner(("order",), backbone.text, PromptSettings())
+    taxonomy = Taxonomy.from_lineages([Lineage.of({"order": "Perciformes"})], ("order",))
+    save_adapter(tmp_path / "adapter", Denoiser(backbone, conditioner), taxonomy, recipe={}, read_me="")
+    pipeline = TaxaDiffusionPipeline.from_pretrained(tmp_path / "adapter", base=str(bases["fp16"]))
+    pipeline.save_pretrained(tmp_path / "both")
+    serve(tmp_path / "both", tmp_path / "snapshot", monkeypatch)
+    read = open_model("someone/fish").denoiser.backbone
+    assert read.path == tmp_path / "snapshot"
+    assert read.content_hash == backbone.content_hash
 
 
 def test_the_files_that_the_cluster_page_fetches_make_a_base(bases: dict[Form, Path], tmp_path: Path) -> None:
@@ -247,7 +276,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda base: change(base, "vae/config.json", _class_name="AutoencoderTiny"), "its vae is a AutoencoderTiny",
     ),
     "T5": (_text(model_type="t5"), "is a 't5'; only CLIP's"),
-    "a projecting encoder": (_text(architectures=["CLIPTextModelWithProjection"]), "CLIPTextModelWithProjection"),
+    "a projecting encoder": (_text(architectures=["CLIPTextModelWithProjection"]), "WithProjection"),
     "a masking encoder": (_text(use_attention_mask=True), "use_attention_mask"),
     "another encoder by the index": (
         _index(text_encoder=["pipelines", "RobertaSeriesModelWithTransformation"]), "RobertaSeriesModel",
@@ -271,6 +300,36 @@ def test_what_cannot_be_served_is_refused_by_name_before_weights_are_read(settin
     alter(settings)
     with pytest.raises(CheckpointError, match=message):
         Backbone.load(str(settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "at_least"),
+    [
+        ("sd15", "unet/config.json", 20),
+        ("sd15", "text_encoder/config.json", 20),
+        ("sd15", "scheduler/scheduler_config.json", 10),
+        ("sd15", "model_index.json", 0),
+        ("flow", "vae/config.json", 20),
+        ("flow", "scheduler/scheduler_config.json", 4),
+    ],
+)
+def test_settings_of_any_kind_are_taken_or_refused_and_nothing_breaks(
+    tmp_path: Path, name: Name, file: str, at_least: int
+) -> None:
+    """Each value of the published files in turn exchanged for one of another type."""
+    settings = tmp_path / "base"
+    write_documents(settings, tiny(name))
+    path = settings / file
+    document = json.loads(path.read_text())
+    refused = 0
+    for key in document:
+        for value in (None, "x", [], -1):
+            path.write_text(json.dumps(document | {key: value}))
+            try:
+                check_base(settings)
+            except CheckpointError:
+                refused += 1
+    assert refused >= at_least
 
 
 @pytest.mark.parametrize("name", ["v1-5.safetensors", "v1-4.ckpt", "folder"])

@@ -27,6 +27,11 @@ from taxadiffusion.schedule import NoiseSchedule
 from taxadiffusion.text import TextEncoder, load_tokenizer, longest_text
 
 _VAE_BATCH = 16
+# Whatever settings of a stranger make diffusers stumble over.
+_LOADING_FAULTS = (
+    SafetensorError, OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError,
+    AssertionError,
+)  # fmt: skip
 
 
 class Backbone(nn.Module):
@@ -276,7 +281,7 @@ def _load_model(model_class: Any, base: Path, component: str, dtype: torch.dtype
             base, subfolder=component, use_safetensors=True, local_files_only=True, torch_dtype=dtype,
             output_loading_info=True, variant=component_variant(base, component),
         )  # fmt: skip
-    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
+    except _LOADING_FAULTS as error:
         raise CheckpointError(f"{base / component} cannot be loaded as {model_class.__name__}: {error}") from error
     wrong = [*loading["missing_keys"], *loading["unexpected_keys"], *(k[0] for k in loading["mismatched_keys"])]
     if wrong:

@@ -83,13 +83,17 @@ def _check_pipeline(base: Path) -> None:
             base, f"it is a {index.get('_class_name')} with {', '.join(sorted(more))}: text encoders beside one"
         )
     kind = index.get("text_encoder")
-    if isinstance(kind, list) and kind[-1] != "CLIPTextModel":
+    if isinstance(kind, list) and kind and kind[-1] != "CLIPTextModel":
         raise _refused(base, f"its text encoder is a {kind[-1]}, not a CLIPTextModel")
 
 
 def unet_settings(base: Path) -> dict[str, Any]:
     """Of the U-Net. Raises `CheckpointError`."""
-    settings = _settings(UNet2DConditionModel, base, "unet")
+    settings = _settings(UNet2DConditionModel, base, "unet", ("in_channels", "out_channels", "cross_attention_dim"))
+    size = settings["sample_size"]
+    sides = size if isinstance(size, list | tuple) else [size]
+    if size is not None and not (sides and all(map(_is_count, sides))):
+        raise CheckpointError(f"{base / 'unet' / 'config.json'}: sample_size is {size!r}, expected a number of latents")
     for key, (plain, what) in _OTHER_UNETS.items():
         if settings[key] != plain:
             raise _refused(base, f"its U-Net is {what} ({key} = {settings[key]!r})")
@@ -98,7 +102,7 @@ def unet_settings(base: Path) -> dict[str, Any]:
 
 def vae_settings(base: Path) -> dict[str, Any]:
     """Of the VAE. Raises `CheckpointError`."""
-    settings = _settings(AutoencoderKL, base, "vae")
+    settings = _settings(AutoencoderKL, base, "vae", ("in_channels", "out_channels", "latent_channels"))
     if (settings["in_channels"], settings["out_channels"]) != (3, 3):
         raise _refused(base, f"its VAE is not one of colour pictures ({settings['in_channels']} channels)")
     return settings
@@ -113,17 +117,20 @@ def text_settings(base: Path) -> CLIPTextConfig:
             f"{base}/text_encoder is a {stated.get('model_type')!r}; only CLIP's (clip_text_model) is read"
         )
     kinds = stated.get("architectures") or ["CLIPTextModel"]
-    if "CLIPTextModel" not in kinds:
-        raise _refused(base, f"its text encoder is a {kinds[0]}, not a CLIPTextModel")
+    if not isinstance(kinds, list) or "CLIPTextModel" not in kinds:
+        raise _refused(base, f"its text encoder is {kinds}, not CLIPTextModel")
     if stated.get("use_attention_mask"):
         raise _refused(base, "its text encoder masks padding (use_attention_mask)")
     try:
-        return CLIPTextConfig.from_dict(stated)
-    except (StrictDataclassError, ValueError, TypeError, AttributeError) as error:
+        settings = CLIPTextConfig.from_dict(stated)
+    except (StrictDataclassError, ValueError, TypeError, AttributeError, LookupError) as error:
         raise CheckpointError(f"{path} holds no settings of a CLIP text encoder: {error}") from error
+    if not _is_count(settings.max_position_embeddings):
+        raise CheckpointError(f"{path}: max_position_embeddings is {settings.max_position_embeddings!r}")
+    return settings
 
 
-def _settings(model_class: Any, base: Path, component: str) -> dict[str, Any]:
+def _settings(model_class: Any, base: Path, component: str, counts: tuple[str, ...]) -> dict[str, Any]:
     """A component's settings with the defaults of its class: what the loaded model's `config` will be."""
     path = base / component / "config.json"
     stated = read_json(path)
@@ -132,7 +139,14 @@ def _settings(model_class: Any, base: Path, component: str) -> dict[str, Any]:
         raise _refused(base, f"its {component} is a {name}, not a {model_class.__name__}")
     parameters = inspect.signature(model_class.__init__).parameters
     defaults = {key: parameter.default for key, parameter in parameters.items() if key != "self"}
-    return defaults | {key: value for key, value in stated.items() if key in defaults}
+    settings = defaults | {key: value for key, value in stated.items() if key in defaults}
+    for key in counts:
+        if not _is_count(settings[key]):
+            raise CheckpointError(f"{path}: {key} is {settings[key]!r}, expected a whole number above 0")
+    widths = settings["block_out_channels"]
+    if not (isinstance(widths, list | tuple) and widths and all(map(_is_count, widths))):
+        raise CheckpointError(f"{path}: block_out_channels is {widths!r}, expected the widths of the blocks")
+    return settings
 
 
 def _refused(base: Path, what: str) -> CheckpointError:
@@ -180,6 +194,10 @@ class LatentScale:
             return latents / self.factor + self.shift
         mean, std = (tensor.to(latents) for tensor in self.statistics)
         return latents * std / self.factor + mean
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _is_number(value: object) -> bool:

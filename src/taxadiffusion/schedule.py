@@ -54,8 +54,8 @@ class NoiseSchedule:
         self.num_timesteps = int(self.config["num_train_timesteps"])
         self.prediction: Prediction = self._prediction()
         self.shift = self._flow_shift() if self.prediction == "flow_prediction" else 1.0
-        if self.prediction != "flow_prediction":
-            _ = self.alphas_cumprod  # fails here, not at the first step
+        if self.prediction != "flow_prediction" and len(self.alphas_cumprod) != self.num_timesteps:
+            raise CheckpointError(f"scheduler {self._own_class!r} has not as many trained_betas as num_train_timesteps")
 
     def _prediction(self) -> Prediction:
         if self._own_class in _FLOW_CLASSES:
@@ -73,11 +73,13 @@ class NoiseSchedule:
                 raise CheckpointError(
                     f"scheduler {self._own_class!r} with {key} is not served: the shift must be fixed"
                 )
-        if self._own_class in _FLOW_CLASSES:
-            return float(self.config["shift"])
-        if not self.config.get("use_flow_sigmas"):
+        named = "shift" if self._own_class in _FLOW_CLASSES else "flow_shift"
+        if named == "flow_shift" and not self.config.get("use_flow_sigmas"):
             raise CheckpointError(f"scheduler {self._own_class!r} predicts flow but has not use_flow_sigmas")
-        return float(self.config["flow_shift"])
+        shift = self.config[named]
+        if not isinstance(shift, int | float) or not shift > 0:
+            raise CheckpointError(f"scheduler {self._own_class!r} has {named} {shift!r}, expected a number above 0")
+        return float(shift)
 
     @cached_property
     def alphas_cumprod(self) -> Tensor:
@@ -177,5 +179,5 @@ def _made(scheduler_class: Any, config: Mapping[str, Any]) -> Any:
     known = {key: value for key, value in config.items() if key in expected and not key.startswith("_")}
     try:
         return scheduler_class.from_config(known)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, ImportError) as error:
         raise CheckpointError(f"{scheduler_class.__name__} cannot be made from the base's settings: {error}") from error
