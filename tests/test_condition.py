@@ -71,7 +71,23 @@ def test_a_hole_is_none_and_a_truncation_is_nothing() -> None:
         conditioner, "family", "family: Pomacentridae"
     )
     torch.testing.assert_close(holed - whole, difference[0])
-    assert torch.equal(conditioner([CLARKII.without("species")]), conditioner([CLARKII.truncated("genus")]))
+    cut, own = conditioner([CLARKII.truncated("genus"), CLARKII.without("species")])
+    torch.testing.assert_close(own - cut, encoded(conditioner, "species", "species: none")[0])
+    alone = CLARKII.truncated("order").without("order")
+    torch.testing.assert_close(conditioner([alone]), encoded(conditioner, "order", "order: none"))
+
+
+def test_every_conditioner_takes_a_hole_at_any_rank() -> None:
+    for conditioner in (
+        make(),
+        PromptConditioner(RANKS, States(), PromptSettings()),
+        ClassEmbeddingConditioner(RANKS, States(), ClassEmbeddingSettings(), [CLARKII]),
+        TaxonAdapterConditioner(RANKS, States(), TaxonAdapterSettings(), [CLARKII]),
+        TaxonAdapterConditioner(RANKS, States(), TaxonAdapterSettings(embedding_width=3), [CLARKII]),
+    ):
+        cuts = [CLARKII.truncated(rank) for rank in RANKS]
+        holes = [cut.without(rank) for cut in cuts for rank in cut.ranks]
+        assert torch.isfinite(conditioner.eval()(holes)).all()
 
 
 def test_the_empty_lineage_is_the_bases_own_null() -> None:

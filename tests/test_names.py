@@ -22,11 +22,36 @@ def test_truncation_keeps_the_coarser_ranks_and_is_idempotent(lineage: Lineage, 
 
 
 @given(LINEAGES, st.sampled_from(RANKS))
-def test_a_hole_takes_one_rank_and_leaves_the_finer_ones(lineage: Lineage, rank: str) -> None:
+def test_a_hole_takes_one_rank_leaves_the_others_and_keeps_the_depth(lineage: Lineage, rank: str) -> None:
     hole = lineage.without(rank)
     assert hole.get(rank) is None
-    assert hole.only([r for r in RANKS if r != rank]) == hole
     assert {*hole.names} | ({(rank, lineage.get(rank))} if lineage.get(rank) else set()) == {*lineage.names}
+    assert hole.depth == lineage.depth
+    assert bool(hole) == bool(lineage)
+
+
+@given(LINEAGES, st.sampled_from(RANKS), st.sampled_from(RANKS))
+def test_a_hole_and_a_cut_may_come_in_either_order(lineage: Lineage, rank: str, other: str) -> None:
+    assert lineage.without(rank).without(other) == lineage.without(other).without(rank)
+    if lineage.get(rank) and rank_index(rank) <= rank_index(other):
+        assert lineage.without(rank).truncated(other).names == lineage.truncated(other).without(rank).names
+
+
+def test_a_hole_at_the_finest_rank_is_not_a_truncation() -> None:
+    lineage = Lineage.of({"order": "O", "family": "F", "species": "s"})
+    hole = lineage.without("species")
+    assert hole != lineage.truncated("family")
+    assert (hole.rank, hole.depth, str(hole)) == ("family", "species", "order: O > family: F > species: none")
+    assert hole.truncated("genus") == Lineage(hole.names, "genus")
+    assert hole.truncated("family") == lineage.truncated("family")
+    assert hole.only(["order", "family", "genus"]) == Lineage(hole.names, "genus")
+    assert hole.only(["order", "family"]) == lineage.truncated("family")
+    assert lineage.without("family") == lineage.only(["order", "species"])  # a finer name says it
+    alone = Lineage.of({"family": "F"}).without("family")
+    assert alone
+    assert alone.names == ()
+    with pytest.raises(DataError, match="a hole at 'order'"):
+        Lineage((("family", "F"),), "order")
 
 
 @given(st.permutations(RANKS))

@@ -247,29 +247,34 @@ CLOWNFISH = Lineage.of({"order": "O", "family": "F", "genus": "Amphiprion", "spe
 
 
 def test_conditions_are_cut_holed_or_null_in_the_stated_shares() -> None:
-    ranks = CLOWNFISH.ranks
-    seen: Counter[Lineage] = Counter()
-    for step in range(400):
-        draws = draw(0, step, np.arange(32), (1,))
-        seen.update(
-            conditions(
-                [CLOWNFISH] * 32, "genus", ranks, draws, condition_dropout=0.1, rank_dropout=5 / 21, truncation=0
+    for finest in CLOWNFISH.ranks:
+        seen: Counter[Lineage] = Counter()
+        for step in range(400):
+            draws = draw(0, step, np.arange(32), (1,))
+            seen.update(
+                conditions([CLOWNFISH] * 32, finest, draws, condition_dropout=0.1, rank_dropout=5 / 21, truncation=0)
             )
-        )
-    total = sum(seen.values())
-    cut = CLOWNFISH.truncated("genus")
-    assert set(seen) == {Lineage(), cut, cut.without("order"), cut.without("family")}  # never without its finest rank
-    assert abs(seen[Lineage()] / total - 0.1) < 0.01
-    for rank in ("order", "family"):
-        assert abs(seen[cut.without(rank)] / total - 0.9 * 5 / 21 / 4) < 0.01
+        total = sum(seen.values())
+        cut = CLOWNFISH.truncated(finest)
+        assert set(seen) == {Lineage(), cut, *(cut.without(rank) for rank in cut.ranks)}
+        assert len(set(seen)) == 2 + len(cut.ranks)  # a hole at the stage's own rank is no truncation
+        assert abs(seen[Lineage()] / total - 0.1) < 0.01
+        for rank in cut.ranks:
+            assert abs(seen[cut.without(rank)] / total - 0.9 * 5 / 21 / len(cut.ranks)) < 0.012
+
+
+def test_a_sample_without_a_name_at_these_ranks_draws_no_hole() -> None:
+    draws = draw(0, 0, np.arange(8), (1,))
+    nameless = CLOWNFISH.only(["species"])
+    assert conditions([nameless] * 8, "family", draws, condition_dropout=0, rank_dropout=1, truncation=0) == (
+        (Lineage(),) * 8
+    )
 
 
 def test_without_dropout_the_condition_is_the_truncation() -> None:
     draws = draw(0, 0, np.arange(4), (1,))
     for rank in CLOWNFISH.ranks:
-        got = conditions(
-            [CLOWNFISH] * 4, rank, CLOWNFISH.ranks, draws, condition_dropout=0, rank_dropout=0, truncation=0
-        )
+        got = conditions([CLOWNFISH] * 4, rank, draws, condition_dropout=0, rank_dropout=0, truncation=0)
         assert got == (CLOWNFISH.truncated(rank),) * 4
 
 
@@ -278,16 +283,14 @@ def test_coarser_conditions_come_in_the_stated_share_and_each_as_often() -> None
     for step in range(400):
         draws = draw(0, step, np.arange(32), (1,))
         shares = {"condition_dropout": 0.1, "rank_dropout": 5 / 21, "truncation": 0.3}
-        seen.update(conditions([CLOWNFISH] * 32, "genus", CLOWNFISH.ranks, draws, **shares))
-        assert (
-            conditions([CLOWNFISH] * 32, "order", CLOWNFISH.ranks, draws, **shares | {"condition_dropout": 0})
-            == (CLOWNFISH.truncated("order"),) * 32
-        )  # nothing lies above the coarsest rank
+        seen.update(conditions([CLOWNFISH] * 32, "genus", draws, **shares))
+        coarsest = conditions([CLOWNFISH] * 32, "order", draws, **shares | {"condition_dropout": 0, "rank_dropout": 0})
+        assert coarsest == (CLOWNFISH.truncated("order"),) * 32  # nothing lies above the coarsest rank
     total = sum(seen.values())
     for rank in ("order", "family"):
         assert abs(seen[CLOWNFISH.truncated(rank)] / total - 0.9 * 16 / 21 * 0.3 / 2) < 0.01
-    holes = sum(seen[CLOWNFISH.truncated("genus").without(rank)] for rank in ("order", "family"))
-    assert abs(holes / total - 0.9 * 5 / 21 / 2) < 0.01
+    holes = sum(seen[CLOWNFISH.truncated("genus").without(rank)] for rank in ("order", "family", "genus"))
+    assert abs(holes / total - 0.9 * 5 / 21) < 0.01
 
 
 # Learning rate

@@ -40,14 +40,23 @@ class Lineage:
 
     At rank `species` the name is the epithet ("clarkii"); `binomial` joins it with the genus. The lineage is the
     taxon's identity: homonyms differ in it. The empty lineage stands for "unconditional".
+
+    A rank missing above the finest name is a hole. Below it nothing is said, unless `hole` names a rank: then the ranks
+    down to that one are holes as well ("order: Perciformes, family unknown" is not "order: Perciformes").
     """
 
     names: tuple[tuple[Rank, str], ...] = ()
+    hole: Rank | None = None
 
     def __post_init__(self) -> None:
         indices = [rank_index(rank) for rank, _ in self.names]
+        if self.hole is not None:
+            indices.append(rank_index(self.hole))
         if any(a >= b for a, b in pairwise(indices)):
-            raise DataError(f"lineage ranks must run coarse to fine without repeats, got {self.names!r}")
+            raise DataError(
+                f"lineage ranks must run coarse to fine without repeats, got {self.names!r}"
+                + (f" and a hole at {self.hole!r}" if self.hole else "")
+            )
 
     @classmethod
     def of(cls, names: Mapping[Rank, str | None] | Iterable[tuple[Rank, str | None]]) -> Lineage:
@@ -57,10 +66,11 @@ class Lineage:
         return cls(tuple(sorted(((r, n) for r, n in cleaned if n), key=lambda pair: rank_index(pair[0]))))
 
     def __bool__(self) -> bool:
-        return bool(self.names)
+        return bool(self.names) or self.hole is not None
 
     def __str__(self) -> str:
-        return " > ".join(f"{rank}: {name}" for rank, name in self.names) or "(unconditional)"
+        parts = [f"{rank}: {name}" for rank, name in self.names]
+        return " > ".join(parts + ([f"{self.hole}: none"] if self.hole else [])) or "(unconditional)"
 
     @property
     def ranks(self) -> tuple[Rank, ...]:
@@ -68,8 +78,13 @@ class Lineage:
 
     @property
     def rank(self) -> Rank | None:
-        """The finest rank present; None for the empty lineage."""
+        """The finest rank that has a name; None where none has."""
         return self.names[-1][0] if self.names else None
+
+    @property
+    def depth(self) -> Rank | None:
+        """The finest rank of which something is said, a name or a hole; None for the empty lineage."""
+        return self.hole or self.rank
 
     def get(self, rank: Rank) -> str | None:
         return next((name for r, name in self.names if r == rank), None)
@@ -91,15 +106,27 @@ class Lineage:
         return self.names[-1][1] if self.names else ""
 
     def truncated(self, rank: Rank) -> Lineage:
-        """Only the ranks at or above (coarser than or equal to) `rank`."""
+        """Only the ranks at or above (coarser than or equal to) `rank`; a hole that reaches further ends there."""
         limit = rank_index(rank)
-        return Lineage(tuple(pair for pair in self.names if rank_index(pair[0]) <= limit))
+        names = tuple(pair for pair in self.names if rank_index(pair[0]) <= limit)
+        hole = self.hole
+        if hole is not None and rank_index(hole) > limit:
+            hole = rank if names == self.names and self.rank != rank else None
+        return Lineage(names, hole)
 
     def without(self, rank: Rank) -> Lineage:
-        """With a hole at `rank`; the finer ranks stay."""
-        return Lineage(tuple(pair for pair in self.names if pair[0] != rank))
+        """With a hole in place of the name at `rank`, also where that is the finest; unchanged where there is none."""
+        if self.get(rank) is None:
+            return self
+        own = rank if rank == self.rank else None  # above a finer name the gap says it
+        return Lineage(tuple(pair for pair in self.names if pair[0] != rank), self.hole or own)
 
     def only(self, ranks: Iterable[Rank]) -> Lineage:
-        """Only the named ranks."""
+        """Only the named ranks; a hole at another rank ends at the finest of them that it reaches."""
         wanted = set(ranks)
-        return Lineage(tuple(pair for pair in self.names if pair[0] in wanted))
+        names = tuple(pair for pair in self.names if pair[0] in wanted)
+        if self.hole is None or self.hole in wanted:
+            return Lineage(names, self.hole)
+        coarsest = rank_index(names[-1][0]) if names else -1
+        reached = [r for r in wanted if coarsest < rank_index(r) < rank_index(self.hole)]
+        return Lineage(names, max(reached, key=rank_index, default=None))

@@ -33,6 +33,7 @@ from taxadiffusion.features.bioclip import BioclipExtractor
 from taxadiffusion.lora import LoRASettings
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.stages import Stage, plan
+from taxadiffusion.trainer.conditions import RULES
 from taxadiffusion.trainer.history import Identity
 
 CachesProgress = Callable[[str, int, int], None]
@@ -200,6 +201,7 @@ def identity_of(settings: Settings, dataset: PreparedDataset, backbone: Backbone
             "data": dataset.content_hash,
             "taxonomy": dataset.taxonomy.content_hash,
             "base": backbone.content_hash,
+            "conditions": RULES,
         },
         settings=values,
         settings_hash=hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest(),

@@ -79,9 +79,9 @@ class Conditioner(nn.Module, ABC):
 
 
 def single_holes(lineage: Lineage) -> list[Lineage]:
-    """The lineage, its truncations, and each of them with any one rank above its deepest missing."""
+    """The lineage, its truncations, and each of them with any one of its ranks missing."""
     truncations = [lineage.truncated(rank) for rank in lineage.ranks]
     return [
         *truncations,
-        *(truncation.without(rank) for truncation in truncations for rank in truncation.ranks[:-1]),
+        *(truncation.without(rank) for truncation in truncations for rank in truncation.ranks),
     ]

@@ -12,7 +12,8 @@ from taxadiffusion.names import Lineage, Rank
 class TaxonRows:
     """Rows of all taxa and their ancestors over the given ranks, in the order of their names.
 
-    A lineage with one hole is found as well: it is the first taxon that it could be.
+    A lineage with one hole is found as well: it is the first taxon that it could be. A hole below its finest name says
+    nothing of its taxon.
     """
 
     def __init__(self, taxa: Iterable[Lineage], ranks: Sequence[Rank]) -> None:
@@ -30,6 +31,7 @@ class TaxonRows:
 
     def __getitem__(self, lineage: Lineage) -> int:
         """Raises `DataError` for a taxon that has no row."""
+        lineage = Lineage(lineage.names)
         if lineage not in self._rows:
             raise DataError(f"this model has nothing learned for {lineage}: it knows only the taxa it was trained on")
         return self._rows[lineage]

@@ -61,15 +61,15 @@ class TaxonAdapterConditioner(Conditioner):
         """(U, T + K, D). Raises `DataError` for a taxon that a table does not hold."""
         device = self.projection.weight.device
         null = self.states([""]).to(device)  # (1, T, D)
-        named = torch.tensor([bool(lineage) for lineage in lineages], device=device)
+        named = torch.tensor([bool(lineage.names) for lineage in lineages], device=device)
         embedding = self._embedding(lineages).to(device) * named[:, None]  # (U, E)
         extra = self.projection(embedding).reshape(len(lineages), self.settings.num_tokens, -1)
         return torch.cat([null.expand(len(lineages), -1, -1), self.norm(extra)], dim=1)
 
     def _embedding(self, lineages: Sequence[Lineage]) -> Tensor:
-        """(U, E); that of an empty lineage is anything."""
+        """(U, E); that of a lineage without a name is anything."""
         if self.table is not None:
-            rows = [self._rows[lineage] if lineage else 0 for lineage in lineages]
+            rows = [self._rows[lineage] if lineage.names else 0 for lineage in lineages]
             return self.table[rows]
         parts = [prompt_parts(lineage, self.ranks, self.settings.num_parts) for lineage in lineages]
         return torch.stack([self.states(column).mean(1) for column in zip(*parts, strict=True)]).mean(0)

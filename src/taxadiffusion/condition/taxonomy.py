@@ -23,7 +23,7 @@ _NUM_COMPARED = 64
 class TaxonomyConditioner(Conditioner):
     """METHOD's condition module.
 
-    A term exists for every known rank down to the lineage's finest: a rank missing above it (a hole) contributes
+    A term exists for every known rank down to the lineage's depth: a rank without a name there (a hole) contributes
     `E_r(T("r: none"))`, ranks below it (truncation) nothing. The empty lineage is the base's own null, `T("")`, which
     training shows to the denoiser through condition dropout (METHOD, fault 2).
 
@@ -64,7 +64,7 @@ class TaxonomyConditioner(Conditioner):
             null = self.states([""]).to(device).expand(len(null_rows), -1, -1)
             total = total.index_add(0, torch.tensor(null_rows, device=device), null)
         for rank in self.ranks:
-            rows = [row for row, lineage in enumerate(lineages) if lineage and _reaches(lineage, rank)]
+            rows = [row for row, lineage in enumerate(lineages) if _reaches(lineage, rank)]
             texts = [rank_text(rank, lineages[row].get(rank)) for row in rows]
             if rows:
                 term = self._term(rank, texts)  # (rows, T, D)
@@ -172,7 +172,8 @@ class TaxonomyConditioner(Conditioner):
 
 
 def _reaches(lineage: Lineage, rank: Rank) -> bool:
-    return rank_index(rank) <= rank_index(lineage.names[-1][0])
+    depth = lineage.depth
+    return depth is not None and rank_index(rank) <= rank_index(depth)
 
 
 def _rank_encoder(width: int, settings: TaxonomySettings) -> nn.TransformerEncoder:

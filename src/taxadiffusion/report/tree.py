@@ -76,7 +76,7 @@ def _node(node: Lineage, y: float, centres: Mapping[Lineage, float], ranks: Sequ
         return []
     column = list(ranks).index(rank)
     x = column * _COLUMN_PX
-    parent = node.without(rank)
+    parent = Lineage(node.names[:-1])
     species = " species" if rank in ("genus", "species") else ""
     parts = [f'<text class="taxon{species}" x="{x + 6}" y="{y - 3:.1f}">{escaped(node.names[-1][1])}</text>']
     start = x

@@ -8,11 +8,13 @@ from functools import lru_cache
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.trainer.randomness import Draws, generator
 
+RULES = "rank dropout drops the stage's own rank too"
+"""What a run that goes on must have been started with: of the shares below, as the settings do not say them."""
+
 
 def conditions(
     lineages: Sequence[Lineage],
     rank: Rank,
-    ranks: Sequence[Rank],
     draws: Draws,
     *,
     condition_dropout: float,
@@ -22,21 +24,18 @@ def conditions(
     """One condition per sample.
 
     With probability `condition_dropout` the empty lineage (it trains the null). Otherwise the lineage cut at `rank`;
-    with probability `rank_dropout` one of the data's `ranks` is drawn, and if it stands above the finest one left, it
-    becomes a hole. A drawn rank at or below the finest one changes nothing: leaving that out would be a truncation,
-    which is the condition of another stage (METHOD: "a hole, not a truncation"). Of the samples that draw no rank to
-    drop, the share `truncation` is cut at one of the ranks above: a LoRA that goes on learning in later stages would
-    otherwise forget what coarser conditions look like.
+    with probability `rank_dropout` one of its ranks becomes a hole, each as likely, the finest too (METHOD: "exactly
+    one rank of a sample", "a hole, not a truncation"): so `E_r("none")` is trained in the stage of r. Of the samples
+    without a hole, the share `truncation` is cut at one of the ranks above: a LoRA that goes on learning in later
+    stages would otherwise forget what coarser conditions look like.
     """
     chosen = []
     for index, lineage in enumerate(lineages):
         cut = _cut(lineage, rank)
         if draws.null[index] < condition_dropout:
             cut = Lineage()
-        elif draws.hole[index] < rank_dropout:
-            drawn = ranks[int(draws.hole_rank[index] * len(ranks))]
-            if drawn != cut.rank:
-                cut = _with_hole(cut, drawn)
+        elif draws.hole[index] < rank_dropout and cut:
+            cut = _with_hole(cut, cut.ranks[int(draws.hole_rank[index] * len(cut.ranks))])
         elif draws.hole[index] < rank_dropout + truncation * (1 - rank_dropout) and len(cut.ranks) > 1:
             above = cut.ranks[:-1]
             cut = _cut(cut, above[int(draws.hole_rank[index] * len(above))])

@@ -122,7 +122,6 @@ class Gradients:
         chosen = conditions(
             lineages,
             stage.rank,
-            self.data.ranks,
             batch.draws,
             condition_dropout=condition_dropout,
             rank_dropout=rank_dropout,
