@@ -79,7 +79,7 @@ def test_kingdoms_are_united_markup_dropped_and_provisional_species_stop_at_the_
     assert (first.image, first.lineage.get("kingdom"), first.lineage.binomial) == ("a.jpg", "Animalia", "Corvus corax")
     assert (str(second.lineage), second.qualifier, second.split) == ("kingdom: Plantae > genus: Rosa", "sp. ___", "val")
     assert third.lineage.label == "Corvus"
-    assert reader.counts["train_small_rows"] == 1
+    assert reader.counts["train_small_rows_left_out"] == 1
 
 
 def test_shards_split_keys_at_the_first_dot(tmp_path: Path) -> None:

@@ -8,9 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from taxadiffusion.errors import DataError, SettingsError
-from taxadiffusion.readers.record import Box, Reader, Record, Rejected, clean_name, path_fault
+from taxadiffusion.readers.record import Box, Reader, Record, Rejected, clean_name, left_out, path_fault
 
-__all__ = ["FORMATS", "Box", "Reader", "Record", "Rejected", "clean_name", "detect_format", "open_reader", "path_fault"]
+__all__ = [
+    "FORMATS",
+    "Box",
+    "Reader",
+    "Record",
+    "Rejected",
+    "clean_name",
+    "detect_format",
+    "left_out",
+    "open_reader",
+    "path_fault",
+]
 
 FORMATS: dict[str, str] = {
     "fishnet": "fishnet",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import Rank
+from taxadiffusion.readers import bounded
 from taxadiffusion.readers.table import Row
 from taxadiffusion.readers.taxon import Taxon, read_taxon
 
@@ -101,7 +102,7 @@ def _in_packages(packages: list[Path], root: Path, first_folder: str) -> Picture
 
 def _zip_prefix(path: Path, first_folder: str) -> str:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with bounded.open_zip(path) as archive:
             name = next((name for name in archive.namelist() if not name.endswith("/")), "")
     except zipfile.BadZipFile as error:
         raise DataError(f"{path}: damaged zip package: {error}") from error

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import tarfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import RANKS, Lineage, Rank, ordered_ranks
+from taxadiffusion.readers import bounded
 from taxadiffusion.readers.record import Box, Record, Rejected
 
 _BOX_KEYS = ("box_x", "box_y", "box_width", "box_height")
@@ -18,15 +19,15 @@ _TEXT_KEYS = ("split", "group", "source_id", "license", "rights_holder", "author
 def exported_ranks(shard: Path) -> tuple[Rank, ...] | None:
     """The ranks that the shard's first JSON states; None where its first sample has none."""
     try:
-        with tarfile.open(shard, "r:") as archive:
+        with closing(bounded.TarArchive(shard)) as archive:
             first = ""
-            for entry in archive:
+            for entry in archive.entries():
                 key = entry.name.rsplit("/", 1)[-1].partition(".")[0]
                 if (first := first or key) != key:
                     return None
-                if entry.name.endswith(".json") and (file := archive.extractfile(entry)):
-                    return _ranks(json.loads(file.read()))
-    except (tarfile.TarError, EOFError, ValueError) as error:
+                if entry.name.endswith(".json"):
+                    return _ranks(json.loads(archive.read(entry, bounded.MAX_TEXT_BYTES)))
+    except (*bounded.DAMAGED, ValueError, RecursionError) as error:
         raise DataError(f"{shard}: damaged shard: {error}") from error
     return None
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -78,6 +80,26 @@ class Reader(Protocol):
     def __iter__(self) -> Iterator[Record | Rejected]: ...
 
 
+LEFT_OUT = "_left_out"
+"""End of a reader's count of what it passes over by design: "films_left_out"."""
+
+
+def left_out(counts: Mapping[str, int]) -> dict[str, int]:
+    """What a reader passed over by design, in words: "films left out" → 3."""
+    return {key.replace("_", " "): number for key, number in counts.items() if key.endswith(LEFT_OUT) and number}
+
+
+_ADDRESS = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*:(?:$|//)|(?:urn|doi|hdl|ark|lsid|info|data|file|mailto|javascript|blob|about|tel):",
+    re.IGNORECASE,
+)
+
+
+def is_address(value: str) -> bool:
+    """Whether a text is a URL or another global identifier; "CAM1:0000.jpg" is a file name."""
+    return _ADDRESS.match(value) is not None
+
+
 _UNPRINTABLE = re.compile("[\x00-\x1f\ud800-\udfff]")
 
 
@@ -90,14 +112,22 @@ def path_fault(value: str) -> str | None:
         return "no image path"
     if _UNPRINTABLE.search(value):
         return "image path holds control characters or undecodable bytes"
-    if re.match(r"^[A-Za-z][A-Za-z0-9+.-]*:", value):
+    if is_address(value) or re.match(r"[A-Za-z]:", value):
         return "image path is a URL or has a drive letter; download the image and give its path below the image root"
     if "\\" in value:
         return "image path holds a backslash; write it with /"
-    if value.startswith(("/", "~")):
+    if value.startswith(("/", "~/")) or value == "~":
         return "image path is absolute; give it relative to the image root"
     if ".." in value.split("/"):
         return 'image path holds ".."; it must stay below the image root'
     if len(value.encode()) > 4096 or any(len(part.encode()) > 255 for part in value.split("/")):
         return "image path is too long"
     return None
+
+
+def as_on_disk(root: Path, image: str) -> str:
+    """The path as the disk spells it: macOS writes "é" as two characters, tables as one. Unchanged where it is not."""
+    if image.isascii() or os.path.exists(root / image):  # noqa: PTH110 - False for names that no disk takes
+        return image
+    forms = (unicodedata.normalize(form, image) for form in ("NFD", "NFC"))
+    return next((form for form in forms if form != image and os.path.exists(root / form)), image)  # noqa: PTH110

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Rank
+from taxadiffusion.readers import bounded
 from taxadiffusion.readers.disk_index import DiskIndex
 from taxadiffusion.readers.exported import exported_ranks, exported_record
-from taxadiffusion.readers.record import Record, Rejected, path_fault
-from taxadiffusion.readers.table import Row, Table
+from taxadiffusion.readers.record import LEFT_OUT, Record, Rejected, as_on_disk, path_fault
+from taxadiffusion.readers.table import SHORT_ROWS, Row, Table
 from taxadiffusion.readers.taxon import Taxon, chosen_ranks, convention_of, read_taxon
 
 LINNAEAN: tuple[Rank, ...] = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
@@ -22,6 +23,7 @@ KINGDOMS = {"metazoa": "Animalia", "archaeplastida": "Plantae", "chloroplastida"
 """Spellings of one kingdom that TreeOfLife's own cleaning unites."""
 
 _MAX_SHARD_DEPTH = 4
+_TOO_LONG = "too long"  # no suffix of an entry: those hold no blank
 _IMAGE_COLUMNS = ("filepath", "file_name", "treeoflife_id", "uuid")
 _CATALOGS = ("catalog.csv", "catalog.parquet", "dataset/catalog.parquet", "metadata.csv")
 _IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "tif", "tiff", "bmp")
@@ -74,13 +76,16 @@ class Catalog:
     def _rows(self, index: DiskIndex | None) -> Iterator[Record | Rejected]:
         table = Table(self._path)
         image_column = next(column for column in _IMAGE_COLUMNS if column in table.columns)
+        table.may_end_after([image_column, "split", "cls", *LINNAEAN])
         for row in table:
             if isinstance(row, Rejected):
                 yield row
             elif row.get("split") == "train_small":
-                self.counts["train_small_rows"] += 1
+                self.counts[f"train_small_rows{LEFT_OUT}"] += 1
             else:
                 yield self._record(row, image_column, index)
+        if table.num_short:
+            self.counts[SHORT_ROWS] = table.num_short
 
     def _record(self, row: Row, image_column: str, index: DiskIndex | None) -> Record | Rejected:
         name, key = self._path.name, row.get(image_column)
@@ -88,6 +93,7 @@ class Catalog:
         image, member = (key if is_path else f"{key}.jpg"), None
         if fault := path_fault(image) if key else f"{image_column} is empty":
             return Rejected(name, row.number, key, fault)
+        image = as_on_disk(self.root, image)
         taxon = _row_taxon(row)
         if taxon.fault or not taxon.lineage:
             return Rejected(name, row.number, row.get("species") or key, taxon.fault or "the row names no taxon")
@@ -130,8 +136,8 @@ class Shards:
 
     def _record(self, path: Path, number: int, key: str, members: dict[str, str]) -> Record | Rejected:
         member = next((members[suffix] for suffix in _IMAGE_SUFFIXES if suffix in members), None)
-        if member is None:
-            return Rejected(path.name, number, key, "the sample holds no picture")
+        if member is None or _TOO_LONG in members:
+            return Rejected(path.name, number, key, members.get(_TOO_LONG, "the sample holds no picture"))
         image = path.relative_to(self.root).as_posix()
         if "json" in members:
             return exported_record(path.name, number, key, image, member, members["json"], self.ranks)
@@ -187,18 +193,22 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     key = ""
     members: dict[str, str] = {}
     try:
-        with tarfile.open(path, "r:") as archive:
-            for entry in archive:
-                if not entry.isreg():
-                    continue
+        with closing(bounded.TarArchive(path)) as archive:
+            for entry in archive.entries():
                 entry_key, _, suffix = entry.name.rsplit("/", 1)[-1].partition(".")
                 if entry_key != key and members:
                     yield key, members
                     members = {}
                 key, suffix = entry_key, suffix.rsplit("/", 1)[-1].lower()
-                file = archive.extractfile(entry) if suffix.endswith(("txt", "json")) and entry.size < 1 << 16 else None
-                members[suffix] = file.read().decode("utf-8", "replace").strip() if file else entry.name
-    except (tarfile.TarError, EOFError) as error:
+                members[suffix] = entry.name
+                if suffix.endswith(("txt", "json")):
+                    if entry.size > bounded.MAX_TEXT_BYTES:
+                        members[_TOO_LONG] = (
+                            f"entry {entry.name!r} has {entry.size} bytes, more than {bounded.MAX_TEXT_BYTES}"
+                        )
+                        continue
+                    members[suffix] = archive.read(entry, bounded.MAX_TEXT_BYTES).decode("utf-8", "replace").strip()
+    except bounded.DAMAGED as error:
         raise DataError(f"{path}: damaged shard after sample {key!r}: {error}") from error
     if members:
         yield key, members
