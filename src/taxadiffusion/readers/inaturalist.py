@@ -9,10 +9,11 @@ from typing import Any
 
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import Rank
+from taxadiffusion.readers import bounded
 from taxadiffusion.readers.inaturalist_dumps import OpenData, dump_tables
 from taxadiffusion.readers.json_stream import stream_arrays
 from taxadiffusion.readers.links import Links, Refused
-from taxadiffusion.readers.record import Reader, Record, Rejected, path_fault
+from taxadiffusion.readers.record import Reader, Record, Rejected, as_on_disk, path_fault
 from taxadiffusion.readers.taxon import Taxon, chosen_ranks, read_taxon
 
 LINNAEAN: tuple[Rank, ...] = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
@@ -125,7 +126,7 @@ class Competition:
         self.counts.update(taxon.notes)
         license_id = image.get("license")
         return Record(
-            image=file_name,
+            image=as_on_disk(self.root, file_name),
             lineage=lineage,
             source=path.name,
             row=number,
@@ -196,18 +197,20 @@ def _category(value: dict[str, Any]) -> Taxon:
 
 def _read_categories(path: Path) -> dict[str, Taxon]:
     """A categories file: a JSON list, or an object with `categories`."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if not text:
+    data = bounded.read_small(path) if path.is_file() else b""
+    if not data:
         raise DataError(f"{path}: no such categories file, or it is empty")
-    if text.lstrip().startswith("["):
+    if data.lstrip().startswith(b"["):
         import json
 
         try:
-            values = json.loads(text)
-        except ValueError as error:
+            values = json.loads(data)
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: not a JSON list of categories: {error}") from error
     else:
         values = [value for _, value in stream_arrays(path, ("categories",))]
+    if faulty := [value for value in values if not isinstance(value, dict)]:
+        raise DataError(f"{path}: {faulty[0]!r:.80} is no category (an object)")
     return {str(value.get("id")): _category(value) for value in values}
 
 

@@ -2,99 +2,126 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from taxadiffusion.errors import DataError
+import ijson
 
-_CHUNK_CHARS = 1 << 20
-_MAX_ELEMENT_CHARS = 64 << 20
+from taxadiffusion.errors import DataError
+from taxadiffusion.readers.bounded import BoundError
+
+_CHUNK_BYTES = 1 << 16
+_MAX_ELEMENT_BYTES = 64 << 20
+_MAX_DEPTH = 100
+_BOM = b"\xef\xbb\xbf"
 
 
 def stream_arrays(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     """Yield (key, element) for every element of the named top-level arrays, in file order; other keys are passed over.
 
-    Memory holds one element and one chunk. Raises `DataError` (file, character) for anything that is not such a file.
+    Memory holds one element and one chunk. Numbers are int or Decimal. Raises `DataError` (file, byte) for anything
+    that is not such a file, and for an element of more than 64 MiB or 100 levels.
     """
-    with path.open(encoding="utf-8-sig", errors="strict") as file:
-        scanner = _Scanner(path, file)
+    with path.open("rb") as file:
+        if file.read(len(_BOM)) != _BOM:
+            file.seek(0)
+        source = _Source(path, file)
         try:
-            scanner.expect("{")
-            while scanner.next_mark() != "}":
-                key = scanner.value()
-                scanner.expect(":")
-                if scanner.next_mark() == "[":
-                    yield from ((str(key), element) for element in scanner.elements() if key in keys)
-                else:
-                    scanner.value()
-                if scanner.next_mark() != "}":
-                    scanner.expect(",")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: not UTF-8 JSON: {error}") from error
-        except RecursionError as error:
-            raise DataError(f"{path}: JSON nested too deeply near character {scanner.offset}") from error
+            yield from _elements(source, keys)
+        except ijson.JSONError as error:
+            reason = str(error).removeprefix("b'").replace("\\n", "\n").split("\n", 1)[0]
+            raise DataError(f"{path}: not JSON near byte {_fault_at(path, source)}: {reason}") from error
 
 
-class _Scanner:
-    """A window over the file's text that grows until the next value is whole."""
+class _Source:
+    """The file, watched: `mark` is where the value that is held in memory begins."""
 
-    def __init__(self, path: Path, file: IO[str]) -> None:
-        self.offset = 0
-        self._path = path
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        self.path = path
+        self.first = file.tell()
+        self.position = self.mark = self.first
         self._file = file
-        self._text = ""
-        self._position = 0
-        self._decoder = json.JSONDecoder()
 
-    def next_mark(self) -> str:
-        """The next character that is not white space, left in place; "" at the end raises `DataError`."""
-        while True:
-            while self._position < len(self._text):
-                if not self._text[self._position].isspace():
-                    return self._text[self._position]
-                self._position += 1
-            if not self._grow():
-                raise DataError(f"{self._path}: the JSON ends early, after character {self.offset + self._position}")
+    def read(self, size: int) -> bytes:
+        if size and self.position - self.mark > _MAX_ELEMENT_BYTES:
+            raise BoundError(self.path, f"the element at byte {self.mark} has more than {_MAX_ELEMENT_BYTES} bytes")
+        data = self._file.read(size)
+        self.position += len(data)
+        return data
 
-    def expect(self, mark: str) -> None:
-        if (found := self.next_mark()) != mark:
-            where = self.offset + self._position
-            raise DataError(f"{self._path}: expected {mark!r} at character {where}, found {found!r}")
-        self._position += 1
 
-    def value(self) -> Any:
-        self.next_mark()
-        while True:
+def _elements(source: _Source, keys: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """Level 1 is the file's object, level 2 a named array, and what begins in it is built."""
+    depth, top_key, key = 0, "", ""
+    wanted = False
+    built: list[Any] = []  # the containers that are open, the element first
+    for event, value in ijson.basic_parse(source, buf_size=_CHUNK_BYTES):
+        if event == "map_key":
+            key = value
+            if depth == 1:
+                top_key = value
+        elif event in ("end_map", "end_array"):
+            depth -= 1
+            if built:
+                done = built.pop()
+                if not built:
+                    yield top_key, done
+            wanted = wanted and depth > 1
+        else:
+            opens = event in ("start_map", "start_array")
+            if depth == 0 and event != "start_map":
+                raise DataError(f"{source.path}: the file must begin with an object, not with {event}")
+            if wanted:
+                made: Any = ({} if event == "start_map" else []) if opens else value
+                if built:
+                    _add(built[-1], key, made)
+                if opens:
+                    built.append(made)
+                elif not built:
+                    yield top_key, made
+            depth += opens
+            if depth > _MAX_DEPTH:
+                where = f"JSON nested too deeply near byte {source.mark}"
+                raise BoundError(source.path, f"{where}: more than {_MAX_DEPTH} levels")
+            if depth == 2 and event == "start_array":
+                wanted = top_key in keys
+        if not built:
+            source.mark = source.position
+
+
+def _add(container: Any, key: str, value: Any) -> None:
+    if isinstance(container, dict):
+        container[key] = value
+    else:
+        container.append(value)
+
+
+def _fault_at(path: Path, source: _Source) -> int:
+    """The byte at which the parser stops: the part with the fault in smaller and smaller pieces."""
+    begin = max(source.first, source.position - 2 * _CHUNK_BYTES)
+    for num_bytes in (_CHUNK_BYTES >> 6, _CHUNK_BYTES >> 12, 1):
+        begin = _faulty_piece(path, source.first, begin, num_bytes)
+    return begin
+
+
+def _faulty_piece(path: Path, first: int, begin: int, num_bytes: int) -> int:
+    """Where the piece begins that the parser refuses, of pieces of `num_bytes` from `begin` on; else the file's end."""
+    parser = ijson.basic_parse_coro(_Nothing())
+    position = first
+    with path.open("rb") as file:
+        file.seek(first)
+        while data := file.read(num_bytes if position >= begin else min(_CHUNK_BYTES, begin - position)):
             try:
-                value, end = self._decoder.raw_decode(self._text, self._position)
-            except json.JSONDecodeError as error:
-                value, end, fault = None, len(self._text), error
-            else:
-                if end < len(self._text):
-                    self._position = end
-                    return value
-                fault = json.JSONDecodeError("the JSON ends early", self._text, end)
-            too_long = len(self._text) - self._position > _MAX_ELEMENT_CHARS
-            if too_long or not self._grow():
-                raise DataError(
-                    f"{self._path}: not JSON near character {self.offset + fault.pos}: {fault.msg}"
-                ) from fault
+                parser.send(data)
+            except ijson.JSONError:
+                return position
+            position += len(data)
+    return position
 
-    def elements(self) -> Iterator[Any]:
-        self.expect("[")
-        if self.next_mark() == "]":
-            return self.expect("]")
-        while True:
-            yield self.value()
-            if self.next_mark() == "]":
-                return self.expect("]")
-            self.expect(",")
 
-    def _grow(self) -> bool:
-        more = self._file.read(_CHUNK_CHARS)
-        self.offset += self._position
-        self._text = self._text[self._position :] + more
-        self._position = 0
-        return bool(more)
+class _Nothing:
+    """Takes events and keeps none."""
+
+    def send(self, event: Any) -> None:
+        pass
