@@ -122,7 +122,9 @@ def test_dumps_are_joined_and_observations_are_groups(tmp_path: Path) -> None:
     (tmp_path / "photos.csv").write_text("\n".join([header, *rows]) + "\n")
     assert detect_format(tmp_path) == "inaturalist"
     reader = open_reader(tmp_path, size="original")
-    first, second, third, orphan = reader
+    broken, first, second, third, orphan = reader
+    assert isinstance(broken, Rejected)
+    assert (broken.source, broken.row) == ("observations.csv", 4)
     assert isinstance(first, Record)
     assert isinstance(second, Record)
     assert isinstance(third, Record)
@@ -135,7 +137,10 @@ def test_dumps_are_joined_and_observations_are_groups(tmp_path: Path) -> None:
 
 def test_the_published_sample_of_the_dumps_is_accounted_for_row_by_row(shared: Path) -> None:
     reader = open_reader(shared / "data/annotations/inaturalist/open_data/inaturalist-open-data")
-    assert len(list(reader)) == 50
+    items = list(reader)
+    assert sum(item.source == "photos.csv" for item in items) == 50
+    cut_off = [item for item in items if item.source != "photos.csv"]  # lines without all their cells
+    assert [(item.source, type(item)) for item in cut_off] == [("observations.csv", Rejected)] * 2
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"images": [{"id": 1', '{"images": [1, 2}', '{"images" [1]}', "\xff"])
@@ -147,7 +152,7 @@ def test_damaged_json_is_one_named_error(tmp_path: Path, text: str) -> None:
 
 
 def test_streamed_arrays_equal_the_json_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taxadiffusion.readers.json_stream._CHUNK_CHARS", 7)
+    monkeypatch.setattr("taxadiffusion.readers.json_stream._CHUNK_BYTES", 7)
     value = {
         "a": [],
         "images": [{"n": i, "text": 'é"]},' * i, "deep": [[1.5, None], {"x": True}]} for i in range(20)],

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import Rank
+from taxadiffusion.readers import bounded
 from taxadiffusion.readers.bioscan import AVAILABLE, PAPER_RANKS, Pictures, find_pictures, read_specimen
 from taxadiffusion.readers.record import Record, Rejected, path_fault
-from taxadiffusion.readers.table import Row, Table
+from taxadiffusion.readers.table import SHORT_ROWS, Row, Table
 from taxadiffusion.readers.taxon import chosen_ranks
 
 TABLE_STEMS = ("BIOSCAN_Insect_Dataset_metadata", "BIOSCAN_1M_Insect_Dataset_metadata")
@@ -70,8 +71,12 @@ class Bioscan1M:
 
     def __iter__(self) -> Iterator[Record | Rejected]:
         self.counts.clear()
-        for row in Table(self._table):
+        table = Table(self._table)
+        table.may_end_after(["image_file", "chunk_number", "sampleid", "uri", "species", *self.ranks])
+        for row in table:
             yield row if isinstance(row, Rejected) else self._record(row)
+        if table.num_short:
+            self.counts[SHORT_ROWS] = table.num_short
 
     def _record(self, row: Row) -> Record | Rejected:
         file_name, chunk = row.get("image_file"), row.get("chunk_number")
@@ -117,5 +122,5 @@ def _read_partition(folder: Path) -> dict[str, str]:
     for path in files:
         split = next((word for word in ("train", "val", "test") if word in path.stem.lower()), None)
         if split is not None and "pretrain" not in path.stem.lower():
-            splits.update(dict.fromkeys(path.read_text(encoding="utf-8").split(), split))
+            splits.update(dict.fromkeys(bounded.read_small(path).decode("utf-8", "replace").split(), split))
     return splits

@@ -12,7 +12,7 @@ from taxadiffusion.names import Rank
 from taxadiffusion.readers.bioscan import AVAILABLE, PAPER_RANKS, Pictures, find_pictures, read_specimen
 from taxadiffusion.readers.bioscan_1m import find_table
 from taxadiffusion.readers.record import Box, Record, Rejected, path_fault
-from taxadiffusion.readers.table import Row, Table
+from taxadiffusion.readers.table import SHORT_ROWS, Row, Table
 from taxadiffusion.readers.taxon import chosen_ranks
 
 TABLE_STEMS = ("BIOSCAN_5M_Insect_Dataset_metadata",)
@@ -67,8 +67,12 @@ class Bioscan5M:
 
     def __iter__(self) -> Iterator[Record | Rejected]:
         self.counts.clear()
-        for row in Table(self._table):
+        table = Table(self._table)
+        table.may_end_after(["processid", "split", "chunk", "dna_bin", "species", *self.ranks])
+        for row in table:
             yield row if isinstance(row, Rejected) else self._record(row)
+        if table.num_short:
+            self.counts[SHORT_ROWS] = table.num_short
 
     def _record(self, row: Row) -> Record | Rejected:
         process_id, split = row.get("processid"), row.get("split")

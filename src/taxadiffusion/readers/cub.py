@@ -8,7 +8,8 @@ from pathlib import Path
 
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import RANKS, Rank, ordered_ranks
-from taxadiffusion.readers.record import Box, Record, Rejected, path_fault
+from taxadiffusion.readers import bounded
+from taxadiffusion.readers.record import Box, Record, Rejected, as_on_disk, path_fault
 from taxadiffusion.readers.table import Table
 from taxadiffusion.readers.taxon import Taxon, chosen_ranks, convention_of, read_taxon
 
@@ -70,7 +71,7 @@ class Cub:
             self.counts["boxes_missing"] += box is None
             self.counts.update(taxon.notes)
             yield Record(
-                image=path,
+                image=as_on_disk(self.root, path),
                 lineage=taxon.lineage.only(self.ranks),
                 source="images.txt",
                 row=number,
@@ -89,6 +90,7 @@ def _read_names(path: Path) -> tuple[dict[str, Taxon], tuple[Rank, ...]]:
         raise DataError(
             f"{path}: needs a column name and columns of ranks or scientific_name; has {', '.join(table.columns)}"
         )
+    table.may_end_after(["name", "scientific_name", *ranks])
     taxa: dict[str, Taxon] = {}
     faults = []
     for row in table:
@@ -112,11 +114,11 @@ def _key(name: str) -> str:
 
 
 def _pairs(path: Path) -> Iterator[tuple[str, str]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            key, _, value = line.strip().partition(" ")
+    with path.open(encoding="utf-8", errors="surrogateescape") as file:
+        for number, line in enumerate(bounded.lines(file), start=1):
+            key, _, value = (line or "").strip().partition(" ")
             if not value:
-                raise DataError(f"{path}:{number}: expected '<id> <value>', found {line.strip()!r}")
+                raise DataError(f"{path}:{number}: expected '<id> <value>', found {(line or '')[:80].strip()!r}")
             yield key, value
 
 

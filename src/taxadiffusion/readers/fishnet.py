@@ -11,8 +11,9 @@ from typing import Literal
 
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import Rank
-from taxadiffusion.readers.record import Box, Record, Rejected, path_fault
-from taxadiffusion.readers.table import Row, Table
+from taxadiffusion.readers import bounded
+from taxadiffusion.readers.record import Box, Record, Rejected, as_on_disk, path_fault
+from taxadiffusion.readers.table import SHORT_ROWS, Row, Table
 from taxadiffusion.readers.taxon import Taxon, chosen_ranks, read_taxon
 
 RANK_COLUMNS = {
@@ -81,8 +82,12 @@ class FishNet:
     def __iter__(self) -> Iterator[Record | Rejected]:
         self.counts.clear()
         for path in self._tables:
-            for row in Table(path):
+            table = Table(path)
+            table.may_end_after(["Folder", "image", "Family", "species", "source", *self._columns.values()])
+            for row in table:
                 yield row if isinstance(row, Rejected) else self._record(path, row)
+            if table.num_short:
+                self.counts[SHORT_ROWS] += table.num_short
 
     def _record(self, path: Path, row: Row) -> Record | Rejected:
         cell = row.get("image")
@@ -100,7 +105,7 @@ class FishNet:
         if note:
             self.counts[note] += 1
         return Record(
-            image=image,
+            image=as_on_disk(self.root, image),
             lineage=taxon.lineage,
             source=path.name,
             row=row.number,
@@ -178,9 +183,9 @@ def _boxes_from_json(path: Path) -> dict[str, Box]:
     if not path.is_file():
         raise DataError(f"{path}: no such box file or folder")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(bounded.read_small(path))
         return {stem: Box(*(float(box[key]) for key in ("x", "y", "w", "h"))) for stem, box in values.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: not a box JSON {{stem: {{x, y, w, h}}}}: {error!r}") from error
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,8 +15,9 @@ from taxadiffusion.names import Rank, ordered_ranks
 from taxadiffusion.readers.folder_columns import MEANINGS, Columns
 from taxadiffusion.readers.folder_names import taxon_of_folder
 from taxadiffusion.readers.links import Links, Refused
-from taxadiffusion.readers.record import Box, Record, Rejected, path_fault
-from taxadiffusion.readers.table import TABLE_SUFFIXES, Row, Table
+from taxadiffusion.readers.parquet import picture_column, picture_member, table_schema
+from taxadiffusion.readers.record import Box, Record, Rejected, as_on_disk, path_fault
+from taxadiffusion.readers.table import SHORT_ROWS, TABLE_SUFFIXES, Row, Table
 from taxadiffusion.readers.taxon import Taxon, chosen_ranks, kept_taxon_id
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
@@ -27,9 +30,12 @@ _SPLITS = {
 
 
 def detect(source: Path) -> bool:
-    """A folder with metadata or with a sub-folder, or a table that names images."""
+    """A folder with metadata or with a sub-folder, or a table that names or holds images."""
     if source.is_dir():
-        return bool(_metadata_tables(source)) or any(p.is_dir() or p.is_symlink() for p in source.iterdir())
+        has_folder = any(p.is_dir() or p.is_symlink() for p in source.iterdir())
+        return bool(_metadata_tables(source)) or has_folder or bool(_picture_tables(source))
+    if source.suffix.lower() == ".parquet" and picture_column(table_schema(source)):
+        return True
     if source.name.lower().endswith(TABLE_SUFFIXES):
         columns = {name.lower() for name in Table(source).columns}
         return any(name in columns for name in MEANINGS["image"])
@@ -47,11 +53,12 @@ def open_source(
     group_column: str | None = None,
     follow_links: bool = False,
 ) -> TableReader | FolderReader:
-    """A reader for `source`: a folder with `metadata.csv|jsonl|parquet`, a table (with `root`), or species folders.
+    """A reader for `source`: a folder with `metadata.csv|jsonl|parquet`, a table (with `root`), Parquet files that hold
+    the pictures, or species folders.
 
     `names` is a table that gives the ranks of each folder (column `folder`); without it a folder's name is a binomial.
     """
-    tables = _metadata_tables(source) if source.is_dir() else [source]
+    tables = (_metadata_tables(source) or _picture_tables(source)) if source.is_dir() else [source]
     if not tables:
         columns = (image_column, split_column, group_column)
         if any(column is not None for column in columns):
@@ -76,8 +83,14 @@ def _metadata_tables(folder: Path) -> list[Path]:
     return [table for table in nested if table.is_file()]
 
 
+def _picture_tables(folder: Path) -> list[Path]:
+    """Parquet files that hold the pictures themselves: `data/train-00000-of-00001.parquet` of the Hugging Face hub."""
+    found = sorted([*folder.glob("*.parquet"), *folder.glob("*/*.parquet")])
+    return [path for path in found if path.is_file() and picture_column(table_schema(path))]
+
+
 class TableReader:
-    """One record a row of one or more metadata tables."""
+    """One record a row of one or more tables, which name the pictures or hold them."""
 
     name = "folder"
 
@@ -90,8 +103,10 @@ class TableReader:
         self._columns = [Columns.of(table, chosen) for table, _ in self._tables]
         available = ordered_ranks(rank for columns in self._columns for rank in columns.all_ranks)
         self.ranks = chosen_ranks(ranks, _with_subspecies(available), available)
+        self._held_in = {path: name for path in tables if (name := _held_column(path)) and not chosen["image"]}
         for (table, _), columns in zip(self._tables, self._columns, strict=True):
-            if "image" not in columns.named:
+            table.may_end_after(columns.needed)
+            if "image" not in columns.named and table.path not in self._held_in:
                 listed = ", ".join(name for name in table.columns if name)
                 raise DataError(f"{table.path}: no file_name column; its columns: {listed}")
 
@@ -101,11 +116,14 @@ class TableReader:
             prefix = _below(folder, self.root)
             for row in table:
                 yield row if isinstance(row, Rejected) else self._record(table, columns, row, prefix)
+            if table.num_short:
+                self.counts[SHORT_ROWS] += table.num_short
 
     def _record(self, table: Table, columns: Columns, row: Row, prefix: str) -> Record | Rejected:
         name, named = table.path.name, columns.named
-        image = row.get(named["image"])
-        if fault := path_fault(image):
+        held = self._held_in.get(table.path)
+        image = row.get(held or named.get("image"))
+        if held is None and (fault := path_fault(image)):
             return Rejected(name, row.number, image, fault)
         split = row.get(named.get("split"))
         if split and split.lower() not in _SPLITS:
@@ -120,13 +138,18 @@ class TableReader:
         if not taxon.lineage:
             return Rejected(name, row.number, image, "no rank has a name")
         self.counts.update(taxon.notes)
-        path = prefix + image.removeprefix("./")
+        path, member = prefix + image.removeprefix("./"), None
+        if held is None:
+            path = as_on_disk(self.root, path)
+        else:
+            path, member = prefix + name, picture_member(row.number - 1, image)
         return Record(
             image=path,
+            member=member,
             lineage=taxon.lineage,
             source=name,
             row=row.number,
-            split=_SPLITS[split.lower()] if split else split_from_path(path),
+            split=_SPLITS[split.lower()] if split else split_from_path(path) or _split_from_name(name, held),
             group=row.get(named.get("group")) or None,
             box=box,
             source_id=row.get(named.get("source_id")) or None,
@@ -210,7 +233,7 @@ class FolderReader:
     def _taxon(self, folder: str) -> Taxon | str:
         if self._taxa is None:
             return taxon_of_folder(folder)
-        taxon = self._taxa.get(folder)
+        taxon = self._taxa.get(unicodedata.normalize("NFC", folder))
         return taxon if taxon and taxon.lineage else f"folder {folder!r} is not in the name table"
 
 
@@ -224,13 +247,15 @@ def _read_names(path: Path) -> tuple[dict[str, Taxon], tuple[Rank, ...]]:
     columns = Columns.of(table, {})
     if "folder" not in columns.named:
         raise DataError(f"{path}: no folder column, which says whose ranks a row gives")
+    table.may_end_after(columns.needed)
     taxa: dict[str, Taxon] = {}
     faults = []
     for row in table:
         if isinstance(row, Rejected):
             faults.append(str(row))
             continue
-        folder, taxon = row.get(columns.named["folder"]), columns.taxon(row, _with_subspecies(columns.all_ranks))
+        folder = unicodedata.normalize("NFC", row.get(columns.named["folder"]))
+        taxon = columns.taxon(row, _with_subspecies(columns.all_ranks))
         if taxon.fault:
             faults.append(f"{path.name}:{row.number}: {taxon.fault}")
         elif taxa.setdefault(folder, taxon).lineage != taxon.lineage:
@@ -239,6 +264,16 @@ def _read_names(path: Path) -> tuple[dict[str, Taxon], tuple[Rank, ...]]:
     if faults:
         raise DataError(f"{path}: {len(faults)} rows cannot be used:\n  " + "\n  ".join(faults))
     return taxa, columns.all_ranks
+
+
+def _held_column(table: Path) -> str | None:
+    """The column in which a Parquet file holds pictures."""
+    return picture_column(table_schema(table)) if table.suffix.lower() == ".parquet" else None
+
+
+def _split_from_name(name: str, held: str | None) -> str | None:
+    """ "train-00000-of-00001.parquet" → "train", where the file holds the pictures."""
+    return None if held is None else _SPLITS.get(re.split(r"[-.]", name.lower(), maxsplit=1)[0])
 
 
 def split_from_path(image: str) -> str | None:

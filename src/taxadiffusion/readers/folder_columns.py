@@ -9,6 +9,7 @@ from taxadiffusion.errors import DataError
 from taxadiffusion.names import RANKS, Rank, ordered_ranks
 from taxadiffusion.readers.table import Row, Table
 from taxadiffusion.readers.taxon import Taxon, convention_of, read_taxon, says_species
+from taxadiffusion.scientific_names import parse_name
 
 MEANINGS: dict[str, tuple[str, ...]] = {
     "image": ("file_name", "filename", "image", "file_path", "filepath", "path"),
@@ -36,6 +37,8 @@ class Columns:
     @classmethod
     def of(cls, table: Table, chosen: dict[str, str | None]) -> Columns:
         lower = {name.lower(): name for name in reversed(table.columns) if name}
+        told = (words for meaning, words in MEANINGS.items() if not chosen.get(meaning) and meaning != "folder")
+        _refuse_doubled(table, {word for words in told for word in words})
         named = {}
         for meaning, candidates in MEANINGS.items():
             found = next((lower[candidate] for candidate in candidates if candidate in lower), None)
@@ -46,7 +49,7 @@ class Columns:
                 found = wanted
             if found:
                 named[meaning] = found
-        ranks = {rank: lower[rank] for rank in RANKS if rank in lower}
+        ranks = {rank: lower[word] for rank in RANKS for word in _rank_words(rank)[::-1] if word in lower}
         if "cls" in lower:  # beside it, `class` holds the label
             ranks["class"] = lower["cls"]
         if not ranks and "epithet" not in named and "scientific_name" not in named:
@@ -61,11 +64,42 @@ class Columns:
         has_species = "species" in self.ranks or "epithet" in self.named or "scientific_name" in self.named
         return ordered_ranks([*self.ranks, *(("genus", "species") if has_species else ())])
 
+    @property
+    def needed(self) -> list[str]:
+        """The columns without which a row does not say what is in which picture."""
+        names = (self.named.get(meaning) for meaning in ("image", "epithet", "scientific_name", "folder"))
+        return [*(name for name in names if name), *self.ranks.values()]
+
     def taxon(self, row: Row, ranks: tuple[Rank, ...]) -> Taxon:
         """The row's identification, kept to `ranks`."""
-        above = tuple((rank, row.get(column)) for rank, column in self.ranks.items() if rank != "species")
+        above = tuple((rank, _alone(rank, row.get(column))) for rank, column in self.ranks.items() if rank != "species")
         cells = (self.named.get("epithet"), self.ranks.get("species"), self.named.get("scientific_name"))
         return _identified(above, tuple(row.get(column) for column in cells), ranks)
+
+
+def _rank_words(rank: Rank) -> tuple[str, str]:
+    """The column of a rank, or what iNaturalist's own export calls it."""
+    return rank, f"taxon_{rank}_name"
+
+
+def _refuse_doubled(table: Table, words: set[str]) -> None:
+    """Two columns that differ in capitals alone and have a meaning: which of them is meant, only their owner knows."""
+    known = words | {word for rank in RANKS for word in _rank_words(rank)}
+    by_word: dict[str, list[str]] = {}
+    for name in table.columns:
+        by_word.setdefault(name.lower(), []).append(name)
+    for word, names in by_word.items():
+        if word in known and len(names) > 1:
+            listed = " and ".join(repr(name) for name in names)
+            raise DataError(f"{table.path}:1: columns {listed} both mean {word}; rename or drop one of them")
+
+
+def _alone(rank: Rank, cell: str) -> str:
+    """A subspecies by its own word, where its column holds the trinomial."""
+    if rank != "subspecies" or " " not in cell.strip():
+        return cell
+    parsed = parse_name(cell)
+    return parsed.infraspecific[-1] if parsed.infraspecific else cell
 
 
 @lru_cache(maxsize=30_000)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taxadiffusion.names import RANKS, Lineage, Rank
-from taxadiffusion.readers.disk_index import DiskIndex
+from taxadiffusion.readers.disk_index import DiskIndex, Pair
 from taxadiffusion.readers.record import Record, Rejected, path_fault
 from taxadiffusion.readers.table import Row, Table
 from taxadiffusion.scientific_names import parse_name, written_name
@@ -35,7 +35,10 @@ def dump_tables(folder: Path) -> DumpTables | None:
 
 
 class OpenData:
-    """One record per photo; the observation is the group, the identification's grade is kept in `qualifier`."""
+    """One record per photo; the observation is the group, the identification's grade is kept in `qualifier`.
+
+    Rows of the other two tables that cannot be read are rejected rows too.
+    """
 
     name = "inaturalist"
 
@@ -48,13 +51,13 @@ class OpenData:
 
     def __iter__(self) -> Iterator[Record | Rejected]:
         self.counts.clear()
-        taxa = Taxa(_rows(self._tables.taxa, self.counts))
-        observations = (
-            (row.get("observation_uuid"), (row.get("taxon_id"), row.get("quality_grade")))
-            for row in _rows(self._tables.observations, self.counts)
-        )
-        with DiskIndex(observations) as index:
-            for row in Table(self._tables.photos, delimiter="\t", quoted=False):
+        rows = list(_dump(self._tables.taxa))
+        yield from (row for row in rows if isinstance(row, Rejected))
+        taxa = Taxa(row for row in rows if not isinstance(row, Rejected))
+        del rows
+        with DiskIndex() as index:
+            yield from index.fill(_dump(self._tables.observations), _observation)
+            for row in _dump(self._tables.photos):
                 yield row if isinstance(row, Rejected) else self._record(row, index, taxa)
 
     def _record(self, row: Row, index: DiskIndex, taxa: Taxa) -> Record | Rejected:
@@ -128,10 +131,9 @@ def _named(rank: str, name: str) -> dict[Rank, str]:
     return {rank: name} if rank in RANKS else {}
 
 
-def _rows(path: Path, counts: Counter[str]) -> Iterator[Row]:
-    """The readable rows of a table joined to the photos; the others are counted (their photos find no match)."""
-    for row in Table(path, delimiter="\t", quoted=False):
-        if isinstance(row, Rejected):
-            counts[f"{path.name}_rows_unreadable"] += 1
-        else:
-            yield row
+def _dump(path: Path) -> Table:
+    return Table(path, delimiter="\t", quoted=False)
+
+
+def _observation(row: Row) -> list[Pair]:
+    return [(row.get("observation_uuid"), (row.get("taxon_id"), row.get("quality_grade")))]

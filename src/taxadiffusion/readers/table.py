@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
+import io
 import itertools
 import json
-import math
 import re
-import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 from taxadiffusion.errors import DataError
+from taxadiffusion.readers import bounded
+from taxadiffusion.readers.delimited import Broken, Cells, declared_separator, guess_separator, split_rows
+from taxadiffusion.readers.parquet import as_text, open_parquet, rows_as_text, text_columns
 from taxadiffusion.readers.record import Rejected
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".csv.gz", ".tsv.gz", ".jsonl.gz")
+SHORT_ROWS = "rows_with_trailing_cells_missing"
+"""The word under which readers count the rows that `Table.num_short` tells of."""
 _UNDECODABLE = re.compile("[\0\ud800-\udfff]")
 _UNDECODABLE_REASON = "the row holds NUL or bytes that are not UTF-8"
-_NUL = "\udc00"  # stands for a NUL byte while csv parses: Python 3.10's csv refuses the real one
-_MAX_LINE_CHARS = 4 << 20
 _JSONL_ROWS_FOR_COLUMNS = 10_000
 
 
@@ -39,31 +39,41 @@ class Row:
 class Table:
     """Streams one table. `columns` are the header's names; iterating yields `Row | Rejected`, again from the start.
 
-    Nothing is inferred: "NA" stays "NA", 007 stays "007". Raises `DataError` (file:row: reason) for a table that cannot
-    be read at all: empty, no header, a column named twice, not UTF-8 text, damaged Parquet or gzip.
+    Nothing is inferred: "NA" stays "NA", 007 stays "007". A spreadsheet's first line `sep=;` is understood. Raises
+    `DataError` (file:row: reason) for a table that cannot be read at all: empty, no header, a column named twice, not
+    UTF-8 text, damaged Parquet or gzip.
     """
 
     def __init__(self, path: Path, *, delimiter: str | None = None, quoted: bool = True, header: bool = True) -> None:
         """`quoted=False` takes quotation marks literally (GBIF and iNaturalist dumps); no header: columns "0", "1"…"""
         self.path = path
-        self._quoted = quoted
+        self.num_short = 0
+        """Rows of the last iteration that were read although trailing cells are missing (see `may_end_after`)."""
+        self._quote = '"' if quoted else ""
         self._header = header
+        self._first_lines = 0
+        self._needed: frozenset[str] | None = None
         if not path.is_file():
             raise DataError(f"{path}: no such table")
         kind = path.name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
         self._kind = kind if kind in ("jsonl", "parquet") else "csv"
         if self._kind == "csv":
-            self._delimiter = delimiter or _guess_delimiter(path)
+            self._delimiter = delimiter or self._guess_delimiter()
         self.columns = self._read_columns()
 
+    def may_end_after(self, needed: Iterable[str | None]) -> None:
+        """Read rows that end early, as spreadsheets write them, where none of the `needed` columns is missing."""
+        self._needed = frozenset(name for name in needed if name)
+
     def __iter__(self) -> Iterator[Row | Rejected]:
+        self.num_short = 0
         if self._kind == "parquet":
-            return self._parquet_rows()
+            return (Row(number, values) for number, values in enumerate(rows_as_text(self.path), start=1))
         return self._jsonl_rows() if self._kind == "jsonl" else self._csv_rows()
 
     def _read_columns(self) -> tuple[str, ...]:
         if self._kind == "parquet":
-            columns = list(_open_parquet(self.path).schema_arrow.names)
+            columns = text_columns(open_parquet(self.path).schema_arrow)
         elif self._kind == "jsonl":
             head = itertools.islice(self._jsonl_rows(), _JSONL_ROWS_FOR_COLUMNS)
             columns = list(dict.fromkeys(key for row in head if isinstance(row, Row) for key in row.values))
@@ -78,131 +88,106 @@ class Table:
 
     # CSV
 
-    def _csv_header(self) -> list[str]:
-        try:
-            first: list[str] | None = next(self._csv_reader(), None)
-        except csv.Error as error:
-            raise DataError(f"{self.path}:1: the header cannot be read: {error}") from error
-        if not first:
-            raise DataError(f"{self.path}:1: the table is empty")
-        if _UNDECODABLE.search("".join(first)):
-            raise DataError(f"{self.path}:1: the header is not UTF-8 text; save the table as UTF-8")
-        return first if self._header else [str(i) for i in range(len(first))]
+    def _guess_delimiter(self) -> str:
+        with closing(_lines(self.path)) as lines:
+            first = next(lines, "") or ""
+        if (declared := declared_separator(first)) is not None:
+            self._first_lines = 1
+            return declared
+        return guess_separator(first, "," if ".csv" in self.path.name.lower() else "\t")
 
-    def _csv_reader(self) -> Any:
-        csv.field_size_limit(_MAX_LINE_CHARS)
-        lines = (line.replace("\0", _NUL) for line in _lines(self.path))
-        if self._quoted:
-            return csv.reader(lines, delimiter=self._delimiter)
-        return csv.reader(lines, delimiter=self._delimiter, quoting=csv.QUOTE_NONE)
+    def _csv_header(self) -> list[str]:
+        with closing(_lines(self.path)) as lines:
+            first = next(
+                split_rows(itertools.islice(lines, self._first_lines, None), self._delimiter, self._quote), None
+            )
+        if isinstance(first, Broken):
+            raise DataError(f"{self.path}:1: the header cannot be read: {first.told(1)}")
+        if first is None or not first.cells:
+            raise DataError(f"{self.path}:1: the table is empty")
+        if _UNDECODABLE.search("".join(first.cells)):
+            raise DataError(f"{self.path}:1: the header is not UTF-8 text; save the table as UTF-8")
+        return first.cells if self._header else [str(i) for i in range(len(first.cells))]
 
     def _csv_rows(self) -> Iterator[Row | Rejected]:
-        reader = self._csv_reader()
-        if self._header:
-            next(reader)
-        for number in itertools.count(2 if self._header else 1):
-            start = reader.line_num
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield Rejected(self.path.name, number, "", f"the row cannot be read: {error}")
-                continue
-            if cells:
-                yield self._checked(number, cells, reader.line_num - start)
+        with closing(_lines(self.path)) as all_lines:
+            lines = itertools.islice(all_lines, self._first_lines, None)
+            if self._header:
+                next(split_rows(lines, self._delimiter, self._quote))
+            number = 1 + self._header
+            for row in split_rows(lines, self._delimiter, self._quote, len(self.columns)):
+                if isinstance(row, Broken):
+                    reason = row.told(number)
+                    for line in row.lines:
+                        yield Rejected(self.path.name, number, _shown(line), reason)
+                        number += 1
+                    continue
+                if row.cells:
+                    yield self._checked(number, row)
+                number += 1
 
-    def _checked(self, number: int, cells: list[str], num_lines: int) -> Row | Rejected:
-        num_columns = len(self.columns)
+    def _checked(self, number: int, row: Cells) -> Row | Rejected:
+        cells, num_columns = row.cells, len(self.columns)
         text = self._delimiter.join(cells)
         if _UNDECODABLE.search(text):
             return Rejected(self.path.name, number, _shown(text), _UNDECODABLE_REASON)
         if len(cells) > num_columns and not any(cells[num_columns:]):
             cells = cells[:num_columns]
+        missing = self.columns[len(cells) :]
+        if missing and self._needed is not None and row.ended and self._needed.isdisjoint(missing):
+            self.num_short += 1
+            cells = [*cells, *("" for _ in missing)]
         if len(cells) != num_columns:
-            hint = f"; it spans {num_lines} lines: is a quotation mark left open?" if num_lines > 1 else ""
-            reason = f"the row has {len(cells)} cells, the header {num_columns}{hint}"
-            return Rejected(self.path.name, number, text[:80], reason)
+            return Rejected(self.path.name, number, text[:80], self._wrong_length(row, missing))
         return Row(number, {name: cell for name, cell in zip(self.columns, cells, strict=True) if name})
+
+    def _wrong_length(self, row: Cells, missing: tuple[str, ...]) -> str:
+        reason = f"the row has {len(row.cells)} cells, the header {len(self.columns)}"
+        if row.num_lines > 1:
+            return f"{reason}; it spans {row.num_lines} lines: is a quotation mark left open?"
+        if missing and not row.ended:
+            return f"{reason}; the file ends inside this row"
+        if lost := [name for name in missing if self._needed and name in self._needed]:
+            return (
+                f"{reason}: {', '.join(lost)} missing; write every cell (a last column that is never empty keeps them)"
+            )
+        return reason
 
     # JSON Lines
 
     def _jsonl_rows(self) -> Iterator[Row | Rejected]:
-        for number, line in enumerate(_lines(self.path), start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line, parse_constant=lambda _: None, parse_float=str, parse_int=str)
-            except (ValueError, RecursionError) as error:
-                yield Rejected(self.path.name, number, _shown(line), f"not a JSON object: {error}")
-                continue
-            if not isinstance(value, dict):
-                yield Rejected(self.path.name, number, _shown(line), "not a JSON object")
-                continue
-            row = Row(number, {key.strip(): _as_text(cell) for key, cell in value.items()})
-            if any(_UNDECODABLE.search(text) for text in (*row.values, *row.values.values())):
-                yield Rejected(self.path.name, number, _shown(line), _UNDECODABLE_REASON)
-            else:
-                yield row
+        with closing(_lines(self.path)) as lines:
+            for number, line in enumerate(lines, start=1):
+                if line is None:
+                    reason = f"the line has more than {bounded.MAX_LINE_CHARS} characters"
+                    yield Rejected(self.path.name, number, "", reason)
+                elif line.strip():
+                    yield self._jsonl_row(number, line)
 
-    # Parquet
-
-    def _parquet_rows(self) -> Iterator[Row | Rejected]:
-        import pyarrow as pa
-
-        number = 0
+    def _jsonl_row(self, number: int, line: str) -> Row | Rejected:
         try:
-            for batch in _open_parquet(self.path).iter_batches(batch_size=4096):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield Row(number, {str(key): _as_text(cell) for key, cell in values.items()})
-        except pa.ArrowException as error:
-            raise DataError(f"{self.path}: damaged after row {number}: {error}") from error
+            value = json.loads(line, parse_constant=lambda _: None, parse_float=str, parse_int=str)
+        except (ValueError, RecursionError) as error:
+            return Rejected(self.path.name, number, _shown(line), f"not a JSON object: {error}")
+        if not isinstance(value, dict):
+            return Rejected(self.path.name, number, _shown(line), "not a JSON object")
+        row = Row(number, {key.strip(): as_text(cell) for key, cell in value.items()})
+        if any(_UNDECODABLE.search(text) for text in (*row.values, *row.values.values())):
+            return Rejected(self.path.name, number, _shown(line), _UNDECODABLE_REASON)
+        return row
 
 
-def _open_text(path: Path) -> IO[str]:
-    with path.open("rb") as raw:
-        start = raw.read(4)
-    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError(f"{path}: the table is UTF-16 text; save it as UTF-8")
-    if path.name.lower().endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="")
-    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
-
-
-def _open_parquet(path: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.ParquetFile(path, memory_map=True)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file: {error}") from error
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Lines with their ends, the longest cut at `_MAX_LINE_CHARS`."""
-    with _open_text(path) as file:
+def _lines(path: Path) -> Generator[str | None, None, None]:
+    """Lines with their ends (`bounded.lines`) of a plain or gzip-packed UTF-8 file."""
+    with bounded.open_plain(path) as raw:
+        if raw.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):  # type: ignore[attr-defined]
+            raise DataError(f"{path}: the table is UTF-16 text; save it as UTF-8")
+        text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
         try:
-            yield from iter(lambda: file.readline(_MAX_LINE_CHARS), "")
-        except (EOFError, OSError, zlib.error) as error:
+            yield from bounded.lines(text)
+        except bounded.DAMAGED as error:
             raise DataError(f"{path}: damaged or unreadable: {error}") from error
 
 
-def _guess_delimiter(path: Path) -> str:
-    header = next(_lines(path), "")
-    return max(("," if ".csv" in path.name.lower() else "\t", ",", "\t", ";"), key=header.count)
-
-
 def _shown(line: str) -> str:
-    return line.strip()[:80].replace(_NUL, "\\0").encode("utf-8", "backslashreplace").decode()
-
-
-def _as_text(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return str(value)
+    return line.strip()[:80].replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
