@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import RANKS, Lineage, Rank
-from taxadiffusion.readers.darwincore_archive import MEDIA_TYPES, Archive, DataFile, Row
-from taxadiffusion.readers.disk_index import DiskIndex
-from taxadiffusion.readers.record import Record, Rejected, clean_name, path_fault
+from taxadiffusion.readers import bounded
+from taxadiffusion.readers.darwincore_archive import MEDIA_TYPES, Archive, Row
+from taxadiffusion.readers.darwincore_descriptor import DataFile
+from taxadiffusion.readers.darwincore_media import PICTURE, addresses, kind_of, picture_names
+from taxadiffusion.readers.disk_index import DiskIndex, Pair
+from taxadiffusion.readers.record import LEFT_OUT, Record, Rejected, as_on_disk, clean_name, path_fault
+from taxadiffusion.readers.table import SHORT_ROWS
 from taxadiffusion.readers.taxon import Taxon, chosen_ranks, convention_of, kept_taxon_id, read_taxon, says_species
 from taxadiffusion.scientific_names import Written, parse_name, written_name, written_taxon
 
@@ -29,14 +32,6 @@ _TAXON_TERMS = (
     *_ABOVE_SPECIES, "species", "specificEpithet", "infraspecificEpithet", "scientificName", "scientificNameAuthorship",
     "taxonRank", "taxonID", "acceptedTaxonKey", "taxonKey", "license", "rightsHolder",
 )  # fmt: skip
-_SUFFIXES = {
-    "image/jpeg": ".jpg",
-    "jpeg": ".jpg",
-    "jpg": ".jpg",
-    "image/png": ".png",
-    "png": ".png",
-    "image/tiff": ".tif",
-}
 
 
 def detect(source: Path) -> bool:
@@ -44,7 +39,7 @@ def detect(source: Path) -> bool:
         return any((source / name).is_file() for name in ("meta.xml", "occurrence.txt"))
     if source.suffix.lower() != ".zip" or not zipfile.is_zipfile(source):
         return False
-    with zipfile.ZipFile(source) as archive:
+    with bounded.open_zip(source) as archive:
         names = {name.rsplit("/", 1)[-1].lower() for name in archive.namelist()}
     return bool(names & {"meta.xml", "occurrence.txt"}) or any(re.fullmatch(r"\d+-\d+\.csv", name) for name in names)
 
@@ -64,10 +59,11 @@ def open_source(source: Path, *, media: Path | None = None, ranks: Sequence[Rank
 
 
 class DarwinCore:
-    """One record per picture: rows of the media extension, entries of associatedMedia, else `<id>.jpg` per core row.
+    """One record per picture: rows of the media extensions, entries of associatedMedia, else `<id>.jpg` per core row.
 
-    Media that are no still images are not pictures and are counted (`non_images`); one occurrence may have many, which
-    share a group.
+    Media that are no still images are counted (`non_images`, and by kind: "films_left_out" …); one occurrence may have
+    many pictures, which share a group. Occurrences that cannot be read are rejected rows even where the pictures stand
+    in another table.
     """
 
     name = "darwincore"
@@ -80,21 +76,21 @@ class DarwinCore:
 
     def __iter__(self) -> Iterator[Record | Rejected]:
         self.counts.clear()
+        self._archive.num_short = 0
         occurrences = self._archive.core
         if occurrences.row_type == "event":
             occurrences = self._archive.extension(frozenset({"occurrence"})) or occurrences
-        media = self._archive.extension(MEDIA_TYPES)
-        if media is None:
+        media = self._archive.extensions_of(MEDIA_TYPES)
+        if not media:
             yield from self._core_rows(occurrences)
-            return
-        with DiskIndex(self._indexed(occurrences)) as index:
-            for row in self._archive.rows(media):
-                if isinstance(row, Rejected):
-                    yield row
-                elif not _is_image(row):
-                    self.counts["non_images"] += 1
-                else:
-                    yield self._media_record(media, row, index)
+        else:
+            with DiskIndex() as index:
+                by_event = occurrences is not self._archive.core
+                yield from index.fill(self._archive.rows(occurrences), partial(self._pairs, by_event=by_event))
+                for file in media:
+                    yield from self._media_rows(file, index)
+        if self._archive.num_short:
+            self.counts[SHORT_ROWS] = self._archive.num_short
 
     def _core_rows(self, file: DataFile) -> Iterator[Record | Rejected]:
         for row in self._archive.rows(file):
@@ -103,36 +99,46 @@ class DarwinCore:
                 continue
             key = row.get("id", "occurrenceID") or str(row.number)
             cells = tuple(row.get(term) for term in _TAXON_TERMS)
-            for address in [text for text in row.get("associatedMedia").split("|") if text.strip()] or [""]:
-                yield self._record(file, row.number, key, address.strip(), "", cells, row.get("license"), "")
+            stated = addresses(row.get("associatedMedia"))
+            for address in self._pictures(stated, "image", "", "") if stated else [""]:
+                yield self._record(row, key, address, "", cells, row.get("license"), "")
 
-    def _indexed(self, file: DataFile) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Occurrences by id and by occurrenceID; those of an event core only by the latter (events hold many)."""
-        by_event = file is not self._archive.core
+    def _pictures(self, stated: list[str], row_type: str, type_: str, format_: str) -> Iterator[str]:
+        """Those of the addresses that are pictures; the others are counted."""
+        for address in stated:
+            kind = kind_of(row_type, type_, format_, address)
+            if kind == PICTURE:
+                yield address
+            else:
+                self.counts.update(("non_images", kind + LEFT_OUT))
+
+    def _pairs(self, row: Row, *, by_event: bool) -> list[Pair]:
+        """An occurrence by id and by occurrenceID; that of an event core only by the latter (events hold many)."""
+        self.counts["occurrences"] += 1
+        cells = tuple(row.get(term) for term in _TAXON_TERMS)
+        return [(key, cells) for key in {row.get("occurrenceID"), "" if by_event else row.get("id")} - {""}]
+
+    def _media_rows(self, file: DataFile, index: DiskIndex) -> Iterator[Record | Rejected]:
         for row in self._archive.rows(file):
             if isinstance(row, Rejected):
-                self.counts["occurrence_rows_unreadable"] += 1
+                yield row
                 continue
-            self.counts["occurrences"] += 1
-            cells = tuple(row.get(term) for term in _TAXON_TERMS)
-            for key in {row.get("occurrenceID"), "" if by_event else row.get("id")} - {""}:
-                yield key, cells
-
-    def _media_record(self, media: DataFile, row: Row, index: DiskIndex) -> Record | Rejected:
-        key = row.get("id", "gbifID")
-        cells = index.get(key)
-        if cells is None:
-            return Rejected(media.name, row.number, key, "its occurrence is not in the archive")
-        address = row.get("accessURI", "identifier", "references")
-        holder = row.get("rightsHolder", "Owner", "creator")
-        return self._record(
-            media, row.number, key, address, row.get("format"), cells, row.get("license", "rights"), holder
-        )
+            format_, stated = row.get("format"), addresses(row.get("accessURI", "identifier", "references")) or [""]
+            pictures = list(self._pictures(stated, file.row_type, row.get("type"), format_))
+            if not pictures:
+                continue
+            key = row.get("id", "gbifID")
+            cells = index.get(key)
+            if cells is None:
+                yield Rejected(row.source, row.number, key, "its occurrence is not in the archive")
+                continue
+            holder = row.get("rightsHolder", "Owner", "creator")
+            for address in pictures:
+                yield self._record(row, key, address, format_, cells, row.get("license", "rights"), holder)
 
     def _record(
         self,
-        file: DataFile,
-        number: int,
+        row: Row,
         key: str,
         address: str,
         format_: str,
@@ -144,16 +150,16 @@ class DarwinCore:
         taxon = taxon_of(values)
         if taxon.fault or not taxon.lineage.only(self.ranks):
             reason = taxon.fault or "the row names no taxon at the ranks of the data set"
-            return Rejected(file.name, number, values["scientificName"] or key, reason)
+            return Rejected(row.source, row.number, values["scientificName"] or key, reason)
         self.counts.update(taxon.notes)
         image = self._picture(key, address, format_)
         if fault := path_fault(image):
-            return Rejected(file.name, number, address or key, fault)
+            return Rejected(row.source, row.number, address or key, fault)
         return Record(
             image=image,
             lineage=taxon.lineage.only(self.ranks),
-            source=file.name,
-            row=number,
+            source=row.source,
+            row=row.number,
             group=key,
             source_id=key,
             license=license_ or values["license"] or None,
@@ -168,25 +174,8 @@ class DarwinCore:
     def _picture(self, key: str, address: str, format_: str) -> str:
         """The first candidate name that exists below the root, else the first candidate."""
         candidates = picture_names(key, address, format_)
-        return next((name for name in candidates if (self.root / name).is_file()), candidates[0])
-
-
-def picture_names(key: str, address: str, format_: str) -> list[str]:
-    """File names under which a downloaded picture is looked for, the recommended one first.
-
-    All but the URL's hashes may be shared by several pictures of one occurrence, never by pictures of two.
-    """
-    safe_key = re.sub(r"[^\w.-]", "_", key)
-    suffix = _SUFFIXES.get(format_.lower(), ".jpg")
-    if not address:
-        return [f"{safe_key}{suffix}"]
-    if not re.match(r"[a-z][a-z0-9+.-]*:", address, re.IGNORECASE):
-        return [address]
-    base = re.sub(r"[^\w.-]", "_", urlsplit(address).path.rstrip("/").rsplit("/", 1)[-1]) or "image"
-    if "." not in base:
-        base += suffix
-    digests = [hashlib.new(kind, address.encode(), usedforsecurity=False).hexdigest() for kind in ("md5", "sha1")]
-    return [*(f"{d}{suffix}" for d in digests), f"{safe_key}_{base}", f"{safe_key}/{base}", f"{safe_key}{suffix}"]
+        found = next((name for name in candidates if (self.root / name).is_file()), candidates[0])
+        return found if path_fault(found) else as_on_disk(self.root, found)
 
 
 def taxon_of(values: dict[str, str]) -> Taxon:
@@ -222,10 +211,3 @@ def _of_rank(names: tuple[tuple[Rank, str], ...], rank: str, uninomial: str | No
     if rank in RANKS and rank not in ("species", "subspecies") and taxon.lineage.get(rank) is None:
         return Taxon(Lineage.of((*taxon.lineage.names, (rank, uninomial))))
     return Taxon(taxon.lineage, qualifier=uninomial)
-
-
-def _is_image(row: Row) -> bool:
-    kind, format_ = row.get("type").lower(), row.get("format").lower()
-    if format_ and not format_.startswith("image") and format_ not in _SUFFIXES:
-        return False
-    return "image" in kind or (not kind and bool(format_))
