@@ -90,6 +90,9 @@ def prepare(
 
 def show_report(console: Console, report: PrepareReport, out: Path) -> None:
     """Print what was prepared and what was left out."""
+    from taxadiffusion.readers import left_out
+    from taxadiffusion.readers.table import SHORT_ROWS
+
     splits = ", ".join(f"{count} {split}" for split, count in report.images_per_split.items() if count)
     taxa = ", ".join(f"{count} {rank}" for rank, count in report.taxa_per_rank.items())
     console.print(f"[bold]{out}[/]: {report.images} images ({splits}), taxa: {taxa}", soft_wrap=True)
@@ -104,7 +107,8 @@ def show_report(console: Console, report: PrepareReport, out: Path) -> None:
         "contradictions allowed": report.contradictions_allowed,
         **{WORDS[kind]: count for kind, count in report.reader_counts.items() if kind in NAMES_TO_LOOK_AT},
     }
-    for words, count in facts.items():
+    short = report.reader_counts.get(SHORT_ROWS, 0)
+    for words, count in {**facts, SHORT_ROWS.replace("_", " "): short, **left_out(report.reader_counts)}.items():
         if count:
             console.print(f"  {words}: {count}")
     if report.quarantined:

@@ -134,7 +134,11 @@ def prepared_census(dataset: PreparedDataset) -> Census:
         rows=report.rows,
         num_rejected=report.quarantined,
         reasons=Counter(report.reasons),
-        reader_counts={"repeated_rows": report.repeated_rows, "duplicate_images": report.duplicate_images},
+        reader_counts={
+            "repeated_rows": report.repeated_rows,
+            "duplicate_images": report.duplicate_images,
+            **report.reader_counts,
+        },
     )
     taxa, first_rows = np.unique(dataset.taxon_ids(), return_index=True)
     order = np.argsort(first_rows)

@@ -19,7 +19,7 @@ from taxadiffusion.dataset.findings import Conflict, Pair, Tree
 from taxadiffusion.dataset.verify import MISSING
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Rank
-from taxadiffusion.readers import Rejected
+from taxadiffusion.readers import Rejected, left_out
 from taxadiffusion.readers.table import Table
 
 SCHEMA = 1
@@ -86,6 +86,7 @@ def check(
     """
     if census.rows == census.num_rejected:
         listed = "".join(f"\n  {rejected}" for rejected in census.rejected[:5])
+        listed += "".join(f"\n  {words}: {count}" for words, count in left_out(census.reader_counts).items())
         raise DataError(f"{census.source}: none of its {census.rows} rows can be used{listed}")
     tree = Tree(census.taxonomy, census.images, census.first_row)
     conflicts = findings.all_conflicts(tree)

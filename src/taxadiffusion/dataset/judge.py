@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,6 +11,7 @@ from taxadiffusion.dataset.duplicates import find_repeats
 from taxadiffusion.dataset.findings import Conflict, Tree, all_conflicts
 from taxadiffusion.dataset.listing import ROWS_PER_BATCH, Listing, Quarantine
 from taxadiffusion.errors import DataError
+from taxadiffusion.readers import left_out
 from taxadiffusion.readers.links import REFUSED_FOLDERS
 
 Bools = npt.NDArray[np.bool_]
@@ -82,16 +85,22 @@ def judge_folders(quarantine: Quarantine) -> None:
         )
 
 
-def judge_fraction(num_rows: int, quarantine: Quarantine, max_bad_fraction: float) -> None:
-    """Raises `DataError` when more than the allowed share of the rows is quarantined, or nothing is left."""
+def judge_fraction(
+    num_rows: int, quarantine: Quarantine, max_bad_fraction: float, passed_over: Mapping[str, int]
+) -> None:
+    """Raises `DataError` when more than the allowed share of the rows is quarantined, or nothing is left.
+
+    `passed_over` are the reader's counts of what is no row by design, which the message names as well.
+    """
     num_bad = len(quarantine)
     common = "; ".join(f"{count} × {reason}" for reason, count in quarantine.reasons.most_common(5))
+    passed = "".join(f"; {words}: {count}" for words, count in left_out(passed_over).items())
     if num_rows == 0:
-        raise DataError("the source has no rows")
+        raise DataError(f"the source has no rows of pictures{passed}")
+    told = f"{common}{passed}. All are listed in {quarantine.path}"
     if num_bad == num_rows:
-        raise DataError(f"none of the {num_rows} rows can be used: {common}. All are listed in {quarantine.path}")
+        raise DataError(f"none of the {num_rows} rows can be used: {told}")
     if num_bad > max_bad_fraction * num_rows:
         raise DataError(
-            f"{num_bad} of {num_rows} rows cannot be used, more than --max-bad-fraction {max_bad_fraction:g}: "
-            f"{common}. All are listed in {quarantine.path}"
+            f"{num_bad} of {num_rows} rows cannot be used, more than --max-bad-fraction {max_bad_fraction:g}: {told}"
         )

@@ -150,7 +150,7 @@ class _Job:
                 self._refuse_changed(listing, quarantine)
                 return found
             if not len(listing):
-                judge_fraction(listing.num_rows, quarantine, self.settings.max_bad_fraction)
+                judge_fraction(listing.num_rows, quarantine, self.settings.max_bad_fraction, report.reader_counts)
             repeated, two_labels, contradictions = judge_listing(listing, allow=self.settings.allow_contradictions)
             self._quarantine(listing, two_labels, quarantine)
             report.contradictions_allowed = contradictions
@@ -158,7 +158,7 @@ class _Job:
             results = self._verify(listing) if self.settings.verify else None
             facts = gather_facts(listing, results, repeated | two_labels, quarantine)
             kept = self._without_duplicates(listing, facts.content_keys, facts.usable, quarantine, report)
-            judge_fraction(listing.num_rows, quarantine, self.settings.max_bad_fraction)
+            judge_fraction(listing.num_rows, quarantine, self.settings.max_bad_fraction, report.reader_counts)
             splits = np.zeros(len(listing), np.int8)
             splits[kept] = assign_splits(
                 listing.splits[kept], listing.taxon_ids[kept], listing.groups[kept], self.settings.val_fraction
