@@ -11,8 +11,9 @@ import pytest
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.readers import Record, Rejected, detect_format, open_reader
-from taxadiffusion.readers.darwincore import picture_names, taxon_of
+from taxadiffusion.readers.darwincore import taxon_of
 from taxadiffusion.readers.darwincore_archive import Archive, Row
+from taxadiffusion.readers.darwincore_media import PICTURE, addresses, kind_of, picture_names
 
 
 def archives(shared: Path) -> list[Path]:
@@ -147,7 +148,7 @@ def test_entities_and_missing_core_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"o\.txt"):
         open_reader(tmp_path)
     (tmp_path / "meta.xml").write_text('<!DOCTYPE a [<!ENTITY b "c">]>' + meta)
-    with pytest.raises(DataError, match="entities"):
+    with pytest.raises(DataError, match="document type or defines entities"):
         open_reader(tmp_path)
     (tmp_path / "meta.xml").write_text("<archive>")
     with pytest.raises(DataError, match="not XML"):
@@ -172,3 +173,113 @@ def test_a_damaged_zip_is_one_error(tmp_path: Path) -> None:
     path.write_bytes(bytes(data))
     with pytest.raises(DataError, match=r"a\.zip"):
         list(open_reader(path, "darwincore"))
+
+
+@pytest.mark.parametrize(
+    ("row_type", "type_", "format_", "address", "kind"),
+    [
+        ("multimedia", "StillImage", "", "https://x.org/1", PICTURE),
+        ("multimedia", "http://purl.org/dc/dcmitype/StillImage", "", "", PICTURE),
+        ("multimedia", "", "image/jpeg", "https://x.org/1", PICTURE),
+        ("multimedia", "image/jpeg", "", "https://x.org/1", PICTURE),
+        ("multimedia", "", "", "https://x.org/a.JPG?size=large", PICTURE),
+        ("multimedia", "Specimen", "", "https://x.org/a.png", PICTURE),
+        ("multimedia", "StillImage", "image/jpeg", "https://x.org/a.html", PICTURE),
+        ("image", "", "", "https://x.org/photos/7/original", PICTURE),
+        ("multimedia", "MovingImage", "", "https://x.org/a.jpg", "films"),
+        ("multimedia", "MovingImage", "video/mp4", "", "films"),
+        ("multimedia", "Image", "", "https://x.org/a.mp4", "films"),
+        ("image", "", "", "https://x.org/a.mov", "films"),
+        ("multimedia", "Sound", "audio/mpeg", "", "sounds"),
+        ("multimedia", "StillImage", "text/html", "", "texts"),
+        ("multimedia", "", "application/pdf", "", "texts"),
+        ("multimedia", "InteractiveResource", "", "", "other_media"),
+        ("multimedia", "", "", "https://x.org/photos/7/original", "media_of_unknown_kind"),
+    ],
+)
+def test_which_media_are_pictures(row_type: str, type_: str, format_: str, address: str, kind: str) -> None:
+    assert kind_of(row_type, type_, format_, address) == kind
+
+
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [
+        ("https://x.org/a.jpg; https://x.org/b.jpg", ["https://x.org/a.jpg", "https://x.org/b.jpg"]),
+        ("https://x.org/a.jpg | https://x.org/b.jpg |", ["https://x.org/a.jpg", "https://x.org/b.jpg"]),
+        ("https://x.org/a.jpg, http://x.org/b.jpg", ["https://x.org/a.jpg", "http://x.org/b.jpg"]),
+        ("https://x.org/a.jpg https://x.org/b.jpg", ["https://x.org/a.jpg", "https://x.org/b.jpg"]),
+        ("https://x.org/a;v=1,2/https://y.org/b.jpg", ["https://x.org/a;v=1,2/https://y.org/b.jpg"]),
+        ("a.jpg; b/c.png", ["a.jpg", "b/c.png"]),
+        ("one; two.jpg", ["one; two.jpg"]),
+        ("", []),
+    ],
+)
+def test_several_addresses_in_one_cell(cell: str, found: list[str]) -> None:
+    assert addresses(cell) == found
+
+
+def test_films_among_associated_media_are_counted_and_take_no_other_picture(tmp_path: Path) -> None:
+    rows = "1\tApis mellifera\thttps://x.org/a.mp4\n2\tApis mellifera\thttps://x.org/b.jpg; https://x.org/b.wav\n"
+    (tmp_path / "occurrence.txt").write_text(f"id\tscientificName\tassociatedMedia\n{rows}3\tApis mellifera\t\n")
+    reader = open_reader(tmp_path)
+    assert [(item.row, isinstance(item, Record)) for item in reader] == [(3, True), (4, True)]
+    counts = reader.counts  # type: ignore[attr-defined]
+    assert (counts["films_left_out"], counts["sounds_left_out"], counts["non_images"]) == (1, 1, 2)
+
+
+def meta(rows: str, *, core: str = "", extensions: str = "") -> str:
+    terms = ("id", "scientificName", "genus")
+    fields = "".join(f'<field index="{i}" term="x/{term}"/>' for i, term in enumerate(terms) if i)
+    files = f"<files><location>{rows}</location></files>"
+    attributes = f'rowType="x/Occurrence" ignoreHeaderLines="1" {core}'
+    return f'<archive><core {attributes}>{files}<id index="0"/>{fields}</core>{extensions}</archive>'
+
+
+def test_a_row_may_end_before_terms_that_nothing_hangs_on(tmp_path: Path) -> None:
+    (tmp_path / "meta.xml").write_text(meta("o.txt", core='fieldsTerminatedBy="\\t"'))
+    (tmp_path / "o.txt").write_text("id\tname\tgenus\n1\tApis mellifera\n2\n3\tApis cerana\tApis\n4\tApis dors")
+    reader = open_reader(tmp_path)
+    assert [(item.row, type(item)) for item in reader] == [(2, Record), (3, Rejected), (4, Record), (5, Rejected)]
+    assert reader.counts["rows_with_trailing_cells_missing"] == 1  # type: ignore[attr-defined]
+
+
+def test_all_media_tables_are_read(tmp_path: Path) -> None:
+    files = "<files><location>{0}.csv</location></files>"
+    fields = '<coreid index="0"/><field index="1" term="x/identifier"/>'
+    extension = f'<extension rowType="x/{{0}}" fieldsTerminatedBy=",">{files}{fields}</extension>'
+    media = extension.format("Image") + extension.format("Multimedia")
+    (tmp_path / "meta.xml").write_text(meta("o.txt", core='fieldsTerminatedBy=","', extensions=media))
+    (tmp_path / "o.txt").write_text("id,name,genus\n1,Apis mellifera,Apis\n")
+    (tmp_path / "Image.csv").write_text("1,a.jpg\n")
+    (tmp_path / "Multimedia.csv").write_text("1,b.jpg\n")
+    assert [item.image for item in open_reader(tmp_path) if isinstance(item, Record)] == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize("written", ["\t", " ", "&#9;", "\\t"])
+def test_a_tab_that_xml_made_a_blank_is_still_a_tab(tmp_path: Path, written: str) -> None:
+    (tmp_path / "meta.xml").write_text(meta("o.txt", core=f'fieldsTerminatedBy="{written}"'))
+    (tmp_path / "o.txt").write_text("id\tname\tgenus\n1\tApis mellifera\tApis\n")
+    (record,) = open_reader(tmp_path)
+    assert isinstance(record, Record)
+
+
+def test_line_ends_that_no_text_has_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "meta.xml").write_text(meta("o.txt", core='linesTerminatedBy="~"'))
+    (tmp_path / "o.txt").write_text("id,name,genus~1,Apis mellifera,Apis~")
+    with pytest.raises(DataError, match="lines end in '~'"):
+        open_reader(tmp_path)
+
+
+def test_occurrences_that_run_together_are_bad_rows_also_where_media_stand_apart(tmp_path: Path) -> None:
+    (tmp_path / "occurrence.txt").write_text(
+        'id,scientificName,locality\n1,Apis mellifera,"reef\n2,Apis cerana,"cave\n3,Apis dorsata,ok\n'
+    )
+    (tmp_path / "multimedia.txt").write_text("id,identifier\n" + "".join(f"{i},{i}.jpg\n" for i in (1, 2, 3)))
+    items = list(open_reader(tmp_path))
+    assert [(item.source, item.row) for item in items if isinstance(item, Rejected)] == [
+        ("occurrence.txt", 2),
+        ("occurrence.txt", 3),
+        ("multimedia.txt", 2),
+        ("multimedia.txt", 3),
+    ]
+    assert [item.image for item in items if isinstance(item, Record)] == ["3.jpg"]

@@ -26,7 +26,7 @@ MAX_TEXT_BYTES = 1 << 20
 """A small text that is read as a whole: a descriptor, a caption, one sample's JSON."""
 MAX_LINE_CHARS = 4 << 20
 """One row of a table, all lines of its quoted cells together."""
-MAX_MEMBERS = 4_000_000
+MAX_MEMBERS = 8_000_000
 """Entries of one archive that are looked at."""
 MAX_RATIO = 250
 """Unpacked to packed bytes. Real tables stay below 100; deflate can reach 1,032."""

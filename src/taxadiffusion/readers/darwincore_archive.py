@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tarfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -246,6 +245,6 @@ def _members(path: Path, *, is_zip: bool) -> dict[str, str | Path]:
 def _is_tar(path: Path) -> bool:
     try:
         bounded.TarArchive(path).close()
-    except (tarfile.TarError, EOFError):
+    except bounded.DAMAGED:
         return False
     return True

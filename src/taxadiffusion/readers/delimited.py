@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from taxadiffusion.readers import bounded
 
@@ -13,8 +14,7 @@ _ROW_LIKE_SEPARATORS = 3  # a line of prose seldom holds exactly as many separat
 _END = ""  # no line is empty: it holds its end
 
 
-@dataclass(frozen=True, slots=True)
-class Cells:
+class Cells(NamedTuple):
     """One row; `num_lines` is more than 1 where a quoted cell holds line ends."""
 
     cells: list[str]
