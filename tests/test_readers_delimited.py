@@ -22,7 +22,7 @@ def rows_of(text: str, separator: str = ",", quote: str = '"', num_columns: int 
     return list(split_rows(lines, separator, quote, num_columns))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.lists(CELLS, min_size=2, max_size=5), min_size=1, max_size=6), st.sampled_from(",;\t|"))
 def test_what_the_csv_module_writes_is_read_back(rows: list[list[str]], separator: str) -> None:
     text = io.StringIO()

@@ -54,6 +54,9 @@ class GeneratedTable:
         has_bare_return = any("\r" in cell for row in rows for cell in row)  # csv quotes it in some versions only
         quoting = csv.QUOTE_ALL if has_bare_return else csv.QUOTE_MINIMAL
         writer = csv.writer(text, lineterminator=self.line_end, quoting=quoting)
+        if self.raw_bytes:  # after a cell of several lines they would leave its last lines without an end
+            *first, last = rows
+            rows = (*first, (*last[:-1], " ".join(last[-1].splitlines())))
         writer.writerows([self.header, *rows])
         data = text.getvalue().encode("utf-8", "surrogatepass")
         if self.raw_bytes:

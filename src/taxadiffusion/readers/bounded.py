@@ -179,13 +179,14 @@ class _Plain(io.BufferedReader):
 
 
 class TarArchive:
-    """A tar archive, plain or packed by gzip, bzip2 or xz. Raises `BoundError`, and the standard library's errors."""
+    """A tar archive. Raises `BoundError`, and the standard library's errors (`DAMAGED`)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, packed: bool = False) -> None:
+        """`packed` allows gzip, bzip2 and xz too, whose entries weigh next to nothing: then ask for few `entries`."""
         self._path = path
         with path.open("rb") as raw:
             start = raw.read(6)
-        unpacker = next((kind for magic, kind in _UNPACKERS if start.startswith(magic)), None)
+        unpacker = next((kind for magic, kind in _UNPACKERS if packed and start.startswith(magic)), None)
         packed_bytes = path.stat().st_size
         stream: Any = _Plain(path) if unpacker is None else Unpacked(unpacker(path, "rb"), packed_bytes, path)
         try:
@@ -198,11 +199,12 @@ class TarArchive:
         self._archive.close()
         self._stream.close()
 
-    def entries(self) -> Iterator[tarfile.TarInfo]:
+    def entries(self, most: int | None = None) -> Iterator[tarfile.TarInfo]:
         """The regular files, in the archive's order. A sparse one is refused: its size is a claim, not bytes."""
+        most = MAX_MEMBERS if most is None else most
         for number, entry in enumerate(self._archive, start=1):
-            if number > MAX_MEMBERS:
-                raise BoundError(self._path, f"the archive has more than {MAX_MEMBERS} entries")
+            if number > most:
+                raise BoundError(self._path, f"the archive has more than {most} entries")
             if entry.issparse():
                 claim = f"it claims {entry.size} bytes that the archive does not hold"
                 raise BoundError(self._path, f"entry {entry.name!r} is a sparse file: {claim}")

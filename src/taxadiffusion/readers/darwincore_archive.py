@@ -120,8 +120,8 @@ class Archive:
                 with bounded.open_zip_entry(self.path, where) as file:
                     yield file
             else:
-                with closing(bounded.TarArchive(self.path)) as archive:
-                    yield archive.open(next(entry for entry in archive.entries() if entry.name == where))
+                with closing(bounded.TarArchive(self.path, packed=True)) as archive:
+                    yield archive.open(next(entry for entry in archive.entries(_MAX_FILES) if entry.name == where))
         except (*bounded.DAMAGED, RuntimeError, UnicodeError) as error:
             raise DataError(f"{self.path}: {name} is damaged or cannot be read: {error}") from error
 
@@ -221,8 +221,8 @@ def _members(path: Path, *, is_zip: bool) -> dict[str, str | Path]:
         elif path.is_file() and path.suffix.lower() in (".txt", ".csv", ".tsv"):
             found = {path.name: path}
         elif path.is_file() and _is_tar(path):
-            with closing(bounded.TarArchive(path)) as archive_tar:
-                found = {entry.name.removeprefix("./"): entry.name for entry in archive_tar.entries()}
+            with closing(bounded.TarArchive(path, packed=True)) as archive_tar:
+                found = {entry.name.removeprefix("./"): entry.name for entry in archive_tar.entries(_MAX_FILES)}
         else:
             raise DataError(f"{path}: neither a Darwin Core archive (zip, tar, folder) nor an occurrence table")
     except (*bounded.DAMAGED, RuntimeError) as error:
@@ -244,7 +244,7 @@ def _members(path: Path, *, is_zip: bool) -> dict[str, str | Path]:
 
 def _is_tar(path: Path) -> bool:
     try:
-        bounded.TarArchive(path).close()
+        bounded.TarArchive(path, packed=True).close()
     except bounded.DAMAGED:
         return False
     return True

@@ -151,7 +151,8 @@ class _Parser:
         if num_separators >= _ROW_LIKE_SEPARATORS:
             return True
         rows = (self._consumed[0], *whole, *((last,) if column > 1 else ()))
-        return len({_shape(row.split(separator, 1)[0].strip(self._quote)) for row in rows}) == 1
+        shapes = {_shape(row.split(separator, 1)[0].strip(self._quote)) for row in rows}
+        return len(shapes) == 1 and shapes != {""}
 
     def _broken(self, column: int) -> Broken:
         words = _OPEN_MARK if len(self._consumed) > 1 else _OPEN_IN_ONE_ROW

@@ -95,7 +95,8 @@ def _hdf5_entry(file: Any, member: str) -> bytes:
         if key not in file:
             continue
         data = file[key]
-        if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "iuSV" or data.is_virtual or data.external:
+        is_array = isinstance(data, h5py.Dataset) and data.dtype.kind in "iuSV"
+        if not is_array or data.is_virtual or data.external or data.file.filename != file.filename:
             raise OSError("the entry is no array of bytes inside this file; refused")
         piece = math.prod(data.chunks or ()) * data.dtype.itemsize  # unpacked as a whole, even for one byte
         if max(data.nbytes, piece) > bounded.MAX_MEMBER_BYTES:

@@ -168,7 +168,7 @@ def picture_member(index: int, path: str) -> str:
 
 
 def read_picture(file: Path, member: str, stamp: tuple[int, int]) -> bytes:
-    """The bytes of a picture by the name that `picture_member` gave it; `stamp` tells one state of the file from another.
+    """The bytes of a picture by the name that `picture_member` gave it; `stamp` tells states of the file apart.
 
     Raises `FileNotFoundError` where there is none, `OSError` for damage or an oversized one.
     """
