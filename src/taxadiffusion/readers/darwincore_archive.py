@@ -114,7 +114,7 @@ class Archive:
         where = self._members[name]
         try:
             if isinstance(where, Path):
-                with where.open("rb") as file:
+                with where.open("rb", buffering=_HEAD_BYTES) as file:
                     yield file
             elif self._is_zip:
                 with bounded.open_zip_entry(self.path, where) as file:
