@@ -149,4 +149,5 @@ def test_quotation_marks_in_a_name_are_reported(tmp_path: Path) -> None:
         "file_name,family,genus\na.jpg,“Labridae”,Thalassoma\nb.jpg,Labridae,Coris\n"
     )
     report = inspect_source(tmp_path, tables_only=True)
-    assert report.odd_names == [("family", "“Labridae”", 1)]
+    assert report.reader_counts["quotation_marks"] == 1
+    assert report.taxa_per_rank == {"family": 1, "genus": 2}

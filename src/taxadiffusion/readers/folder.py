@@ -15,7 +15,7 @@ from taxadiffusion.names import Rank, ordered_ranks
 from taxadiffusion.readers.folder_columns import MEANINGS, Columns
 from taxadiffusion.readers.folder_names import taxon_of_folder
 from taxadiffusion.readers.links import Links, Refused
-from taxadiffusion.readers.parquet import picture_column, picture_member, table_schema
+from taxadiffusion.readers.parquet import held_pictures, picture_member
 from taxadiffusion.readers.record import Box, Record, Rejected, as_on_disk, path_fault
 from taxadiffusion.readers.table import SHORT_ROWS, TABLE_SUFFIXES, Row, Table
 from taxadiffusion.readers.taxon import Taxon, chosen_ranks, kept_taxon_id
@@ -34,7 +34,7 @@ def detect(source: Path) -> bool:
     if source.is_dir():
         has_folder = any(p.is_dir() or p.is_symlink() for p in source.iterdir())
         return bool(_metadata_tables(source)) or has_folder or bool(_picture_tables(source))
-    if source.suffix.lower() == ".parquet" and picture_column(table_schema(source)):
+    if held_pictures(source):
         return True
     if source.name.lower().endswith(TABLE_SUFFIXES):
         columns = {name.lower() for name in Table(source).columns}
@@ -86,7 +86,7 @@ def _metadata_tables(folder: Path) -> list[Path]:
 def _picture_tables(folder: Path) -> list[Path]:
     """Parquet files that hold the pictures themselves: `data/train-00000-of-00001.parquet` of the Hugging Face hub."""
     found = sorted([*folder.glob("*.parquet"), *folder.glob("*/*.parquet")])
-    return [path for path in found if path.is_file() and picture_column(table_schema(path))]
+    return [path for path in found if path.is_file() and held_pictures(path)]
 
 
 class TableReader:
@@ -103,7 +103,7 @@ class TableReader:
         self._columns = [Columns.of(table, chosen) for table, _ in self._tables]
         available = ordered_ranks(rank for columns in self._columns for rank in columns.all_ranks)
         self.ranks = chosen_ranks(ranks, _with_subspecies(available), available)
-        self._held_in = {path: name for path in tables if (name := _held_column(path)) and not chosen["image"]}
+        self._held_in = {path: name for path in tables if (name := held_pictures(path)) and not chosen["image"]}
         for (table, _), columns in zip(self._tables, self._columns, strict=True):
             table.may_end_after(columns.needed)
             if "image" not in columns.named and table.path not in self._held_in:
@@ -264,11 +264,6 @@ def _read_names(path: Path) -> tuple[dict[str, Taxon], tuple[Rank, ...]]:
     if faults:
         raise DataError(f"{path}: {len(faults)} rows cannot be used:\n  " + "\n  ".join(faults))
     return taxa, columns.all_ranks
-
-
-def _held_column(table: Path) -> str | None:
-    """The column in which a Parquet file holds pictures."""
-    return picture_column(table_schema(table)) if table.suffix.lower() == ".parquet" else None
 
 
 def _split_from_name(name: str, held: str | None) -> str | None:

@@ -50,11 +50,6 @@ def _check_sizes(path: Path, metadata: Any) -> None:
                 raise bounded.BoundError(path, reason)
 
 
-def table_schema(path: Path) -> Any:
-    """The file's columns and their types."""
-    return open_parquet(path).schema_arrow
-
-
 def text_columns(schema: Any) -> list[str]:
     """The columns whose values are texts or numbers; that of the pictures stands for their paths."""
     return [field.name for field in schema if _leaf(field) is not None]
@@ -89,6 +84,11 @@ def picture_column(schema: Any) -> str | None:
     found = [field.name for field in schema if _is_picture(field.type)]
     found += [field.name for field in schema if _is_binary(field.type) and field.name.lower() in _PICTURE_NAMES]
     return min(found, key=lambda name: (*_PICTURE_NAMES, name.lower()).index(name.lower()), default=None)
+
+
+def held_pictures(path: Path) -> str | None:
+    """The column in which a Parquet file holds pictures; None for any other file."""
+    return picture_column(open_parquet(path).schema_arrow) if path.suffix.lower() == ".parquet" else None
 
 
 def rows_as_text(path: Path) -> Iterator[dict[str, str]]:
