@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-import click
 import typer
 from rich.console import Console
 
 from taxadiffusion import __version__
 from taxadiffusion.cli import check, data, demo, evaluate, generate, simulate, train
+from taxadiffusion.cli.paths import read_paths
 from taxadiffusion.errors import InterruptedByUserError, TaxaDiffusionError
 
 app = typer.Typer(
@@ -21,6 +22,12 @@ app = typer.Typer(
 )
 for group in (data, check, train, generate, evaluate, simulate, demo):
     group.register(app)
+for registered in app.registered_commands:
+    if registered.callback is not None:
+        read_paths(registered.callback)
+
+# An unknown option or command, a bad value, a missing argument. Some versions of typer bring a click of their own.
+_UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 def _version(asked: bool) -> None:
@@ -45,8 +52,8 @@ def main() -> None:
     except TaxaDiffusionError as error:
         Console(stderr=True, highlight=False).print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except click.exceptions.Abort:  # how click tells of Ctrl-C
+    except typer.Abort:  # how Ctrl-C is told of
         sys.exit(InterruptedByUserError.exit_code)
-    except click.ClickException as error:  # an unknown option or command, a missing argument
+    except _UsageError as error:
         error.show()
         sys.exit(error.exit_code)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from taxadiffusion.cli.names_option import Names, catalogue_progress, split_names
+from taxadiffusion.cli.paths import text_argument
 
 
 def check(
@@ -81,7 +82,7 @@ def format_options(arguments: Sequence[str]) -> dict[str, str]:
     for key, value in zip(words[::2], words[1::2], strict=False):
         if not key.startswith("--"):
             break
-        options[key.removeprefix("--").replace("-", "_")] = value
+        options[key.removeprefix("--").replace("-", "_")] = text_argument(value)
     if len(options) * 2 != len(words):
         raise SettingsError(f"cannot read {' '.join(arguments)!r}: a format's options are written --name value")
     return options
@@ -91,6 +92,7 @@ def export(
     dataset: Annotated[Path, typer.Argument(help="A prepared data set.")],
     out: Annotated[Path, typer.Argument(help="A new folder or file.")],
     to: Annotated[str, typer.Option(help="imagefolder, webdataset, newick, csv or html.")],
+    root: Annotated[Path | None, typer.Option(help="Where its photographs are now, if they were moved.")] = None,
 ) -> None:
     """Write a prepared data set as an image folder or shards, or its tree as Newick, CSV or an interactive page."""
     from rich.console import Console
@@ -98,7 +100,7 @@ def export(
     from taxadiffusion.dataset.export import export as run
     from taxadiffusion.dataset.prepared import PreparedDataset
 
-    written = run(PreparedDataset.open(dataset), out, to)
+    written = run(PreparedDataset.open(dataset, root), out, to)
     things = "images" if to in ("imagefolder", "webdataset") else "taxa"
     Console(highlight=False, soft_wrap=True).print(f"{written.num_items} {things} in {written.path}")
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from taxadiffusion.cli.paths import MAX_SEED
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
@@ -15,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo-out"),
-    seed: Annotated[int, typer.Option(min=0, help="Of the simulated clade.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the simulated clade.")] = 1,
 ) -> None:
     """Generate the shipped reef fish, then simulate a clade, train on it from coarse to fine, and write one report.
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from taxadiffusion.cli.paths import MAX_SEED, text_argument
 from taxadiffusion.cli.reproduce import reproduce
 
 
@@ -20,6 +21,7 @@ def evaluate(
         typer.Argument(help="Folders with images and metadata.csv, or trained models. NAME=PATH names the method."),
     ],
     data: Annotated[Path, typer.Option("--data", help="The prepared data set that the models were trained on.")],
+    root: Annotated[Path | None, typer.Option(help="Where its photographs are now, if they were moved.")] = None,
     out: Annotated[Path, typer.Option(help="Where results.json, tables and report.html go.")] = Path("evaluation"),
     ranks: Annotated[str | None, typer.Option(help="Comma-separated; none: all of the data set.")] = None,
     extractor: Annotated[
@@ -42,9 +44,13 @@ def evaluate(
         Literal["torch", "onnxruntime"],
         typer.Option(help="What predicts, with a model; onnxruntime is faster on a CPU."),
     ] = "torch",
-    base: Annotated[str | None, typer.Option(help="Where a model's base lies, if not where the model says.")] = None,
+    base: Annotated[
+        str | None, typer.Option(parser=text_argument, help="Where a model's base lies, if not where the model says.")
+    ] = None,
     guidance_rank: Annotated[str | None, typer.Option(help="Ancestor to guide from; none: the empty lineage.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="First seed of generated images; also of the bootstrap.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="First seed of generated images; also of the bootstrap.")
+    ] = 0,
 ) -> None:
     """Measure generated images, or a model's, against real photographs, rank by rank."""
     from taxadiffusion.evaluate.generation import ImagePlan
@@ -58,6 +64,7 @@ def evaluate(
             generated,
             data,
             out,
+            root=root,
             extractors=Extractors(extractor, weights, lpips, device, clade),
             ranks=[rank.strip() for rank in ranks.split(",")] if ranks else None,
             images=ImagePlan(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from taxadiffusion.cli.paths import MAX_SEED, text_argument
+
 if TYPE_CHECKING:
     from taxadiffusion.adapter import Adapter
     from taxadiffusion.generation import Generated
@@ -22,7 +24,10 @@ def register(app: typer.Typer) -> None:
 
 def generate(
     model: Annotated[
-        str, typer.Argument(help="An adapter's or run's directory, a hub id, or the shipped `reef-fish`.")
+        str,
+        typer.Argument(
+            parser=text_argument, help="An adapter's or run's directory, a hub id, or the shipped `reef-fish`."
+        ),
     ],
     taxa: Annotated[
         list[str] | None, typer.Argument(help="Binomials, genera, families …; a homonym as “Ancestor > Name”.")
@@ -38,14 +43,18 @@ def generate(
         tuple[float, float], typer.Option(help="Where guidance acts, 0 = clean … 1 = pure noise.")
     ] = (0.0, 1.0),
     num_steps: Annotated[int, typer.Option("--steps", min=1, help="Solver steps.")] = 25,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first picture; the next has the next seed.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Of the first picture; the next has the next seed.")
+    ] = 0,
     out: Annotated[Path, typer.Option(help="Folder for the pictures; the same command again goes on.")] = Path(
         "generated"
     ),
     lineage_strip: Annotated[
         bool, typer.Option("--lineage-strip", help="The same seeds at every rank, coarse to fine.")
     ] = False,
-    base: Annotated[str | None, typer.Option(help="Where the base lies, if not where the model says.")] = None,
+    base: Annotated[
+        str | None, typer.Option(parser=text_argument, help="Where the base lies, if not where the model says.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures denoised together.")] = 16,
     engine: Annotated[
         Literal["torch", "onnxruntime"],

@@ -33,7 +33,7 @@ def reproduce(
     clade: Annotated[
         Path | None, typer.Option(help="Folder that `simulate` wrote, of this data: also measure trait error.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of every method, each with its own seed.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Trainings of every method, each with its own seed.")] = 3,
     per_taxon: Annotated[int, typer.Option(min=1, help="Images of each taxon from each training.")] = 10,
     guidance_scale: Annotated[float, typer.Option(help="The same for every method.")] = 6.0,
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 25,

@@ -9,12 +9,16 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from taxadiffusion.cli.paths import MAX_SEED
+
 DEFAULT_RANKS = "order,family,genus,species"
 
 
 def simulate(
     out: Annotated[Path, typer.Argument(help="A new folder for the pictures and tables.")],
-    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same clade and pictures.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="The same seed draws the same clade and pictures.")
+    ] = 0,
     num_species: Annotated[int, typer.Option(min=2, help="Living species.")] = 24,
     num_images: Annotated[
         int, typer.Option(min=1, help="Pictures in all; their number per species is long-tailed.")

@@ -36,11 +36,14 @@ def inspect_source(
     read, `SettingsError` for wrong options and for `fix` or options with a prepared data set.
     """
     if (source / "images.parquet").is_file():
-        if format or options or fix or follow_links:
+        moved = dict(options or {})
+        root = moved.pop("root", None)
+        if format or moved or fix or follow_links:
             raise SettingsError(
-                f"{source}: a prepared data set takes no format, options, --fix or --follow-links; give them to prepare"
+                f"{source}: a prepared data set takes no format, no options but --root, no --fix and no --follow-links; "
+                "give them to prepare"
             )
-        census = prepared_census(PreparedDataset.open(source))
+        census = prepared_census(PreparedDataset.open(source, root))
         return check(census, synonyms=synonyms, catalogue=catalogue, on_bytes=on_bytes)
     reader: Reader = open_reader(source, format, follow_links=follow_links, **(options or {}))
     fixes = Fixes.load(fix) if fix else None

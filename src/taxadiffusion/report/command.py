@@ -20,6 +20,7 @@ from taxadiffusion.features import CachedExtractor, open_extractor
 from taxadiffusion.features.bioclip import BioclipExtractor
 from taxadiffusion.features.perceptual import PerceptualDistance
 from taxadiffusion.names import Rank, ordered_ranks
+from taxadiffusion.paths import user_path
 from taxadiffusion.report.evaluation import evaluation_sections, write_tables
 from taxadiffusion.report.page import page
 
@@ -58,6 +59,7 @@ def evaluate_command(
     extractors: Extractors,
     ranks: Sequence[Rank] | None = None,
     images: ImagePlan,
+    root: Path | None = None,
     base: str | None = None,
     size_px: int = 64,
     command: str = "",
@@ -66,9 +68,10 @@ def evaluate_command(
     """Measure and write `results.json`, `tables.md`, `tables.tex` and `report.html` in `out`.
 
     Each of `generated` is PATH or NAME=PATH: a folder that holds `metadata.csv`, or a model, whose images are made
-    first and kept in `out/generated`. One name given several times is one method trained several times.
+    first and kept in `out/generated`. One name given several times is one method trained several times. `root`: where
+    the photographs are now, if they were moved.
     """
-    dataset = PreparedDataset.open(data)
+    dataset = PreparedDataset.open(data, root)
     wanted = ordered_ranks(ranks) if ranks else dataset.ranks
     check_ranks(dataset, wanted)
     networks = extractors.open(out / "features")
@@ -113,4 +116,7 @@ def _named(entry: str) -> tuple[str, Path]:
         name, path = Path(entry).name, entry
     if not name or not path:
         raise SettingsError(f"{entry!r}: give PATH or NAME=PATH")
-    return name, Path(path)
+    try:
+        return name, user_path(path)
+    except ValueError as error:
+        raise SettingsError(f"{entry!r}: {error}") from error
