@@ -52,7 +52,8 @@ def test_steps_by_rank_replace_each_other_whole() -> None:
         ({}, ["stages.stategy=all"], r"stages\.stategy: unknown key; did you mean 'strategy'"),
         ({"lora": {"rank": 0}}, [], r"lora\.rank = 0: "),
         ({"stages": {"strategy": "fast"}}, [], r"stages\.strategy = 'fast': .*progressive"),
-        ({"recipe": "pape"}, [], r"recipe: unknown 'pape'; known: paper, best"),
+        ({"recipe": "pape"}, [], r"recipe: unknown 'pape'; known: paper, sd15, best"),
+        ({"recipe": ["paper"]}, [], r"recipe: unknown \['paper'\]; known"),
         ({"data": {"ranks": ["species", "order"]}}, [], r"data\.ranks .*coarse to fine.*: order, species"),
         ({}, ["seed"], r"--set 'seed': write it as key=value"),
         ({}, ["seed=[1"], r"--set 'seed=\[1': the value is not readable"),
@@ -101,6 +102,41 @@ def test_only_what_touches_the_trajectory_is_compared() -> None:
     assert flattened(free, trajectory_only=True) == plain
     other = flattened(parse({"optimiser": {"learning_rate": 1}}), trajectory_only=True)
     assert {key for key in plain if plain[key] != other[key]} == {"optimiser.learning_rate"}
+
+
+@pytest.mark.parametrize("key", ["data.path", "data.root", "data.cache_dir", "base.path", "output.path"])
+def test_a_path_is_what_was_written_with_the_home_folder_for_a_tilde(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ana")
+    assert flattened(parse({}, [f"{key}=~/fish"]))[key] == "/home/ana/fish"
+    assert flattened(parse({}, [f"{key}=2026-11-27"]))[key] == "2026-11-27"
+    assert flattened(parse({}, [f"{key}=./a~b"]))[key].endswith("a~b")
+    with pytest.raises(SettingsError, match=rf"{key} = '~no.user/x': no home folder is known for '~no.user'.* \./~no"):
+        parse({}, [f"{key}=~no.user/x"])
+    with pytest.raises(SettingsError, match=rf"{key} = 'n{{199}}….*has 300 bytes, files have at most 255"):
+        parse({}, [f"{key}={'n' * 300}"])
+    with pytest.raises(SettingsError, match=rf"{key} = 2026: .*(in quotes|valid string)"):
+        parse({}, [f"{key}=2026"])
+
+
+def test_a_date_in_a_file_is_the_name_of_a_folder_and_a_bad_one_too(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("output: {path: 2026-11-27}\ndata: {path: 2026-13-45}\n")
+    settings = load(tmp_path / "run.yaml")
+    assert (settings.output.path, settings.data.path) == (Path("2026-11-27"), Path("2026-13-45"))
+
+
+@pytest.mark.parametrize("seed", ["99999999999999999999", "-1", "9223372036854775808"])
+def test_a_seed_that_no_generator_takes_is_refused(seed: str) -> None:
+    with pytest.raises(SettingsError, match=rf"seed = {seed}: "):
+        parse({}, [f"seed={seed}"])
+
+
+def test_the_published_recipe_on_its_base_is_the_papers_with_sizes() -> None:
+    """What `sd15` adds to `paper` says how large and how often, and where the base is; never how it is trained."""
+    paper, sd15 = flattened(parse({})), flattened(parse({"recipe": "sd15"}))
+    assert {key for key in paper if paper[key] != sd15[key]} == {
+        "recipe", "base.path", "base.dtype", "base.image_size_px", "stages.steps", "training.batch_size",
+        "checkpoint.every_steps", "validation.every_steps", "num_workers",
+    }  # fmt: skip
 
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))

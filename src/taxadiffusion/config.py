@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Rank, ordered_ranks
+from taxadiffusion.paths import user_path, user_text
 from taxadiffusion.stages import Strategy
 from taxadiffusion.trainer.settings import (
     CheckpointSettings,
@@ -26,6 +27,8 @@ from taxadiffusion.trainer.settings import (
 
 Json = Any
 
+_LONGEST_SHOWN = 200  # characters of a wrong value
+
 
 def _ranks_in_order(ranks: tuple[Rank, ...] | None) -> tuple[Rank, ...] | None:
     if ranks is not None and (not ranks or ordered_ranks(ranks) != ranks):
@@ -33,18 +36,34 @@ def _ranks_in_order(ranks: tuple[Rank, ...] | None) -> tuple[Rank, ...] | None:
     return ranks
 
 
+def _path(value: Json) -> Json:
+    """A path as it was written; a number or a truth value is none, whatever YAML makes of it."""
+    if value is None or isinstance(value, Path):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("a path is text: write it in quotes")
+    return user_path(value)
+
+
+UserPath = Annotated[Path, BeforeValidator(_path)]
+OptionalPath = Annotated[Path | None, BeforeValidator(_path)]
+UserText = Annotated[str, BeforeValidator(lambda value: user_text(value) if isinstance(value, str) else value)]
+"""A path, or another name of what is wanted."""
+
+
 class DataSettings(Section):
-    path: Path = free(Path("prepared"), "the prepared data set (output of `prepare`)")
+    path: UserPath = free(Path("prepared"), "the prepared data set (output of `prepare`)")
+    root: OptionalPath = free(None, "where the photographs are now; none: where they were when they were prepared")
     ranks: Annotated[tuple[Rank, ...] | None, AfterValidator(_ranks_in_order)] = Field(
         default=None, description="ranks to train, coarse to fine; none: all of the data set"
     )
     fit: Literal["crop", "pad", "box"] = Field(default="crop", description="how an image becomes square, aspect kept")
     mirror: bool = Field(default=False, description="also train on the mirror image")
-    cache_dir: Path | None = free(None, "where latents and name states are kept; none: below the output directory")
+    cache_dir: OptionalPath = free(None, "where latents and name states are kept; none: below the output directory")
 
 
 class BaseSettings(Section):
-    path: str = free("nano", "a diffusers pipeline: local path, hub id, or the shipped `nano`")
+    path: UserText = free("nano", "a diffusers pipeline: local path, hub id, or the shipped `nano`")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of frozen weights; trained: float32")
     shard: bool = free(False, "share the frozen weights among the processes (FSDP2), for a base too large for one")
     compile: bool = Field(default=False, description="torch.compile in training: faster after a slow first step")
@@ -63,7 +82,7 @@ class ConditionerSettings(Section):
     )
     zero_init: bool = Field(default=False, description="a new E_r starts as zero: stage i starts where i−1 ended")
     warm_start: bool = Field(default=False, description="a new E_r starts as a copy of the one above it")
-    taxon_encoder: str | None = Field(
+    taxon_encoder: UserText | None = Field(
         default=None, description="strategy taxon_adapter: BioCLIP (`hub`, a folder or file); none: the base's own text"
     )
     num_extra_tokens: int = Field(default=4, ge=1, description="strategy taxon_adapter: its tokens")
@@ -91,7 +110,7 @@ class StageSettings(Section):
 
 
 class OutputSettings(Section):
-    path: Path = free(Path("runs/run"), "the run directory")
+    path: UserPath = free(Path("runs/run"), "the run directory")
     tensorboard: bool = free(True, "write event files, where tensorboard is installed")
 
 
@@ -105,7 +124,7 @@ class PreviewSettings(Section):
 class Settings(Section):
     """Everything a run depends on. `taxadiffusion train CONFIG --dry-run` prints it filled in."""
 
-    recipe: Literal["paper", "best"] = Field(
+    recipe: Literal["paper", "sd15", "best"] = Field(
         default="paper", description="a named set of defaults; every key overrides it"
     )
     output: OutputSettings = OutputSettings()
@@ -137,8 +156,16 @@ class Settings(Section):
         )
 
 
-RECIPES: Mapping[str, Mapping[str, Mapping[str, Json]]] = {
+RECIPES: Mapping[str, Mapping[str, Json]] = {
     "paper": {},  # the defaults above are METHOD's
+    "sd15": {  # the paper's, on the paper's base: one 24 GB GPU or more
+        "base": {"path": "stable-diffusion-v1-5/stable-diffusion-v1-5", "dtype": "bfloat16", "image_size_px": 512},
+        "stages": {"steps": 20_000},
+        "training": {"batch_size": 64},
+        "checkpoint": {"every_steps": 1000},
+        "validation": {"every_steps": 2000},
+        "num_workers": 4,
+    },
     "best": {
         "conditioner": {"name_gain": 6.0, "dropout": 0.0, "norm_first": True},
         "lora": {"rank": 32, "alpha": 32},
@@ -152,16 +179,29 @@ RECIPES: Mapping[str, Mapping[str, Mapping[str, Json]]] = {
 }  # fmt: skip
 
 
+class _Yaml(yaml.SafeLoader):
+    """YAML without dates: 2026-11-27 is the name of a folder, and nothing here is a date."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as the base class has it
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _read_yaml(text: str) -> Json:
+    return yaml.load(text, _Yaml)
+
+
 def load(path: Path, assignments: Sequence[str] = ()) -> Settings:
     """Settings from a YAML file and `key=value` strings (`stages.strategy=all`; values are YAML scalars or lists).
 
     Raises `SettingsError` naming file, key, value and, for an unknown key, the nearest known one.
     """
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = _read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     return parse({} if value is None else value, assignments, source=str(path))
 
@@ -172,7 +212,7 @@ def parse(value: Json, assignments: Sequence[str] = (), *, source: str = "settin
         raise SettingsError(f"{source}: must be a table of sections, got {type(value).__name__}")
     given = _merged(value, _assigned(assignments))
     recipe = given.get("recipe", "paper")
-    if recipe not in RECIPES:
+    if not isinstance(recipe, str) or recipe not in RECIPES:
         raise SettingsError(f"{source}: recipe: unknown {recipe!r}; known: {', '.join(RECIPES)}")
     try:
         return Settings.model_validate(_merged(RECIPES[recipe], given))
@@ -226,8 +266,8 @@ def _assigned(assignments: Sequence[str]) -> dict[str, Json]:
         if not equals or not key.strip():
             raise SettingsError(f"--set {assignment!r}: write it as key=value, e.g. stages.strategy=all")
         try:
-            leaf = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            leaf = _read_yaml(text)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise SettingsError(f"--set {assignment!r}: the value is not readable as YAML") from error
         for part in reversed(key.strip().split(".")):
             leaf = {part: leaf}
@@ -248,4 +288,6 @@ def _message(source: str, fault: Mapping[str, Any]) -> str:
         nearest = difflib.get_close_matches(location[-1], model.model_fields, n=1, cutoff=0.0)
         known = ", ".join(model.model_fields)
         return f"{source}: {key}: unknown key; did you mean {nearest[0]!r}? Known here: {known}"
-    return f"{source}: {key} = {fault['input']!r}: {fault['msg']}"
+    given = repr(fault["input"])
+    given = given if len(given) <= _LONGEST_SHOWN else f"{given[:_LONGEST_SHOWN]}…"
+    return f"{source}: {key} = {given}: {fault['msg'].removeprefix('Value error, ')}"

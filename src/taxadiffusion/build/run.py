@@ -99,7 +99,7 @@ def _build_run(
 ) -> Run:
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
-    dataset = PreparedDataset.open(settings.data.path)
+    dataset = PreparedDataset.open(settings.data.path, settings.data.root)
     ranks = ranks_of(settings, dataset)
     stages = plan_of(settings, ranks)
     stop.raise_if_set("opening the data")
@@ -157,7 +157,7 @@ def trial(settings: Settings, world: World) -> Trial:
     """Measure a few steps of every stage on random latents; nothing is written."""
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
-    dataset = PreparedDataset.open(settings.data.path)
+    dataset = PreparedDataset.open(settings.data.path, settings.data.root)
     ranks = ranks_of(settings, dataset)
     taxa = taxa_of(dataset, ranks)
     backbone = load_backbone(settings, world.device)

@@ -82,7 +82,10 @@ class PreparedDataset:
         report = PrepareReport.read(path)
         image_root = Path(root or report.root).absolute()
         if not image_root.is_dir():
-            raise DataError(f"{path}: its image folder {image_root} is missing; give the folder's new place as root")
+            raise DataError(
+                f"{path}: its image folder {image_root} is missing; say where the pictures are now with --root FOLDER "
+                "(data.root in the settings of a run)"
+            )
         dataset = cls(path, report, image_root)
         if not dataset.keeps_files_seen:
             _say_unchecked(path)

@@ -81,7 +81,7 @@ class Reproduction:
         self.config = config
         self.out = out
         self.options = options
-        self.dataset = PreparedDataset.open(config.data.path)
+        self.dataset = PreparedDataset.open(config.data.path, config.data.root)
         self.ranks = ranks_of(config, self.dataset)
 
     def plan(self, experiments: Sequence[Experiment]) -> Work:
@@ -181,7 +181,7 @@ class Reproduction:
         """Row of the rare experiment → the files that its models were trained on."""
         found = {}
         for number in self.options.keep:
-            prepared = PreparedDataset.open(self._thinned(number))
+            prepared = PreparedDataset.open(self._thinned(number), self.config.data.root)
             found[f"{number}"] = frozenset(str(prepared.record(int(row)).path) for row in prepared.rows("train"))
         return found
 
