@@ -175,14 +175,12 @@ def test_faults_are_named_with_their_exit_code(prepared: Path, tmp_path: Path) -
     assert (code, "another run holds it" in message) == (4, True)
 
 
-def test_what_a_shared_base_cannot_do_is_refused_and_validation_needs_images(prepared: Path, tmp_path: Path) -> None:
+def test_what_a_shared_base_cannot_do_is_refused(prepared: Path, tmp_path: Path) -> None:
     shared = parse(values(prepared, tmp_path / "run"), ["base.shard=true", "base.compile=true"])
     with pytest.raises(
         SettingsError, match=r"training\.merge_lora = true, base\.compile = true, preview\.num_taxa = 2"
     ):
         run_all(shared)
-    with pytest.raises(SettingsError, match=r"no validation images: prepare it with --val-fraction"):
-        run_all(parse(values(prepared, tmp_path / "run"), ["validation.every_steps=1"]))
 
 
 def test_other_settings_are_refused_with_a_diff(prepared: Path, tmp_path: Path) -> None:

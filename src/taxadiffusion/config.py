@@ -225,6 +225,11 @@ def changed(settings: Settings, assignments: Sequence[str], *, source: str) -> S
     return parse(json.loads(settings.model_dump_json()), assignments, source=source) if assignments else settings
 
 
+def given(**options: str | Path | None) -> list[str]:
+    """`key=value` for each option that was given, quoted so that the value is read back as the text it is."""
+    return [f"{key}={json.dumps(str(value))}" for key, value in options.items() if value is not None]
+
+
 def flattened(settings: Settings, *, trajectory_only: bool = False) -> dict[str, Json]:
     """Dotted key → JSON value. With `trajectory_only`: the keys that two runs of equal weights must share."""
     flat: dict[str, Json] = {}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from taxadiffusion.backbone import Backbone
+from taxadiffusion.build.held_out import HeldOut
 from taxadiffusion.cache import Latents, cached_latents, cached_states
 from taxadiffusion.condition import (
     ClassEmbeddingSettings,
@@ -138,18 +139,8 @@ class _Width:
         return torch.zeros(len(texts), self.num_tokens, self.width)
 
 
-def build_denoiser(
-    settings: Settings,
-    backbone: Backbone,
-    ranks: Sequence[Rank],
-    taxa: Sequence[Lineage],
-    cache_dir: Path | None,
-    progress: CachesProgress | None = None,
-) -> Denoiser:
-    """Backbone and conditioner; its name states come from `cache_dir`, computed where they are missing.
-
-    `cache_dir` None: states of zeros, for trials of shape, memory and time alone.
-    """
+def build_denoiser(settings: Settings, backbone: Backbone, ranks: Sequence[Rank], taxa: Sequence[Lineage]) -> Denoiser:
+    """Backbone and conditioner. Its name states are zeros, for trials of shape, memory and time: see `read_names`."""
     shape = _Width(backbone.width, backbone.num_text_tokens)
     encoder = _taxon_encoder(settings, backbone.device)
     width = encoder.texts([Lineage()]).shape[1] if encoder else None
@@ -159,19 +150,24 @@ def build_denoiser(
     conditioner = conditioner.to(backbone.device)
     if encoder and isinstance(conditioner, TaxonAdapterConditioner):
         conditioner.fill(encoder.texts)
-    if cache_dir is not None:
-        conditioner.states = cached_states(
-            cache_dir,
-            backbone.text_hash,
-            shape.num_tokens,
-            shape.width,
-            conditioner.texts(taxa),
-            lambda: backbone.text,
-            progress=partial(progress, "names") if progress else None,
-        )
-    training = settings.training
     full_unet = settings.stages.strategy == "full"
-    return Denoiser(backbone, conditioner, full_unet=full_unet, min_snr_gamma=training.min_snr_gamma)
+    return Denoiser(backbone, conditioner, full_unet=full_unet, min_snr_gamma=settings.training.min_snr_gamma)
+
+
+def read_names(
+    settings: Settings, denoiser: Denoiser, taxa: Sequence[Lineage], progress: CachesProgress | None = None
+) -> None:
+    """Give the denoiser the states of all names it may be asked for, from the cache or else computed into it."""
+    backbone = denoiser.backbone
+    denoiser.conditioner.states = cached_states(
+        cache_dir_of(settings),
+        backbone.text_hash,
+        backbone.num_text_tokens,
+        backbone.width,
+        denoiser.conditioner.texts(taxa),
+        lambda: backbone.text,
+        progress=partial(progress, "names") if progress else None,
+    )
 
 
 def cache_dir_of(settings: Settings) -> Path:
@@ -193,12 +189,14 @@ def build_latents(
     )
 
 
-def identity_of(settings: Settings, dataset: PreparedDataset, backbone: Backbone) -> Identity:
+def identity_of(
+    settings: Settings, dataset: PreparedDataset, backbone: Backbone, held_out: HeldOut | None = None
+) -> Identity:
     """What a resumed run must share with the run that it resumes."""
     values = flattened(settings, trajectory_only=True)
     return Identity(
         hashes={
-            "data": dataset.content_hash,
+            "data": held_out.identity if held_out else dataset.content_hash,
             "taxonomy": dataset.taxonomy.content_hash,
             "base": backbone.content_hash,
             "conditions": RULES,

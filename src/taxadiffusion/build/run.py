@@ -6,24 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
-
 from taxadiffusion.adapter import save_adapter
 from taxadiffusion.build.card import model_card
-from taxadiffusion.build.objects import (
-    CachesProgress,
-    build_denoiser,
-    build_latents,
-    cache_dir_of,
-    identity_of,
-    load_backbone,
-    plan_of,
-    ranks_of,
-    taxa_of,
-)
+from taxadiffusion.build.held_out import record
+from taxadiffusion.build.objects import CachesProgress, build_latents, read_names
+from taxadiffusion.build.ready import NAME_OF_DEFAULTS, ready
 from taxadiffusion.config import Settings, flattened
 from taxadiffusion.dataset import PreparedDataset
-from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.stages import Stage
 from taxadiffusion.trainer.estimate import StageCost, stage_cost
@@ -44,6 +33,7 @@ class Run:
     dataset: PreparedDataset
     plan: tuple[Stage, ...]
     taxa: tuple[Lineage, ...]  # by taxon id, over the ranks that are trained
+    notes: tuple[str, ...] = ()  # what a person should know before it begins, a line each
 
 
 @dataclass(frozen=True)
@@ -56,6 +46,7 @@ class Trial:
     num_images: int
     num_taxa: int
     num_frozen: int
+    notes: tuple[str, ...] = ()
 
     @property
     def peak_bytes(self) -> int:
@@ -97,99 +88,72 @@ def _build_run(
     progress: CachesProgress | None,
     release_lock: Callable[[], None],
 ) -> Run:
-    if settings.num_threads:
-        torch.set_num_threads(settings.num_threads)
-    dataset = PreparedDataset.open(settings.data.path, settings.data.root)
-    ranks = ranks_of(settings, dataset)
-    stages = plan_of(settings, ranks)
-    stop.raise_if_set("opening the data")
-    backbone = load_backbone(settings, world.device)
-    stop.raise_if_set("loading the base")
+    parts = ready(settings, world, stop=stop, allow_change=allow_change)
+    dataset, backbone, denoiser, held_out = parts.dataset, parts.backbone, parts.denoiser, parts.held_out
+    if held_out is not None:
+        world.first_does(lambda: record(held_out, settings.output.path, dataset))
     report = _watched(progress if world.is_first else None, stop)
     latents = build_latents(settings, dataset, backbone, report)  # the first to come computes, the others wait for it
-    taxa = taxa_of(dataset, ranks)
-    denoiser = build_denoiser(settings, backbone, ranks, taxa, cache_dir_of(settings), report)
+    read_names(settings, denoiser, parts.taxa, report)
     backbone.release()
     data = TrainingData(
         source=latents,
-        train_rows=dataset.rows("train"),
-        validation_rows=dataset.rows("val"),
+        train_rows=parts.train_rows,
+        validation_rows=parts.validation_rows,
         taxon_ids=dataset.taxon_ids(),
-        lineage_of=taxa.__getitem__,
-        ranks=ranks,
+        lineage_of=parts.taxa.__getitem__,
+        ranks=parts.ranks,
     )
     if settings.base.compile:
         backbone.compile()
     if settings.base.shard:
-        _require_shardable(settings)
         trained = {p for parameters in denoiser.groups().values() for p in parameters.values()}
         shard_frozen(backbone.unet, trained, world)
-    if settings.validation.every_steps and not len(data.validation_rows):
-        raise SettingsError(
-            f"validation.every_steps = {settings.validation.every_steps}, but {dataset.path} has no validation images: "
-            "prepare it with --val-fraction, or set validation.every_steps=0"
-        )
     trainer = Trainer(
         denoiser,
-        stages,
+        parts.plan,
         data,
         settings.loop(),
         settings.output.path,
-        identity_of(settings, dataset, backbone),
+        parts.identity,
         export=lambda path: save_adapter(
             path,
             denoiser,
             dataset.taxonomy,
             recipe=flattened(settings, trajectory_only=True),
-            read_me=model_card(settings, stages, ranks, data, backbone.name),
+            read_me=model_card(settings, parts.plan, parts.ranks, data, backbone.name),
             image_size_px=settings.base.image_size_px,
             taxon_ids=dataset.source_taxon_ids(),
         ),
         world=world,
         stop=stop,
         in_worker=release_lock,
-        allow_change=allow_change,
+        allow_change=(*allow_change, NAME_OF_DEFAULTS),
     )
-    return Run(settings, trainer, dataset, stages, taxa)
+    return Run(settings, trainer, dataset, parts.plan, parts.taxa, parts.notes)
 
 
-def trial(settings: Settings, world: World) -> Trial:
-    """Measure a few steps of every stage on random latents; nothing is written."""
-    if settings.num_threads:
-        torch.set_num_threads(settings.num_threads)
-    dataset = PreparedDataset.open(settings.data.path, settings.data.root)
-    ranks = ranks_of(settings, dataset)
-    taxa = taxa_of(dataset, ranks)
-    backbone = load_backbone(settings, world.device)
-    denoiser = build_denoiser(settings, backbone, ranks, taxa, cache_dir=None)
-    shape = backbone.latent_shape_at(settings.base.image_size_px or backbone.image_size_px)
-    stages = plan_of(settings, ranks)
-    named = [lineage for lineage in taxa if lineage]
+def trial(settings: Settings, world: World, *, allow_change: Sequence[str] = ()) -> Trial:
+    """Measure a few steps of every stage on random latents; nothing is written.
+
+    Raises what `open_run` would raise before it computes latents, but for the directory's lock.
+    """
+    parts = ready(settings, world, stop=StopSignal(), allow_change=allow_change)
+    parts.backbone.release()
+    shape = parts.backbone.latent_shape_at(settings.base.image_size_px or parts.backbone.image_size_px)
+    named = [lineage for lineage in parts.taxa if lineage]
     return Trial(
-        plan=stages,
-        ranks=ranks,
+        plan=parts.plan,
+        ranks=parts.ranks,
         costs=tuple(
-            stage_cost(denoiser, stage, settings.loop(), named, shape, world.num_processes) for stage in stages
+            stage_cost(parts.denoiser, stage, settings.loop(), named, shape, world.num_processes)
+            for stage in parts.plan
         ),
-        num_images=len(dataset.rows("train")),
-        num_taxa=len(taxa),
-        num_frozen=sum(p.numel() for name, p in backbone.unet.named_parameters() if "lora_" not in name),
+        num_images=len(parts.train_rows),
+        num_taxa=len(parts.taxa),
+        num_frozen=sum(p.numel() for name, p in parts.backbone.unet.named_parameters() if "lora_" not in name),
+        notes=parts.notes,
     )
-
-
-def _require_shardable(settings: Settings) -> None:
-    """A shared base computes only when all processes do, and its weights cannot be changed in place."""
-    wrong = []
-    if settings.training.merge_lora:
-        wrong.append("training.merge_lora = true")
-    if settings.base.compile:
-        wrong.append("base.compile = true")
-    if settings.preview.num_taxa:
-        wrong.append(f"preview.num_taxa = {settings.preview.num_taxa}")
-    if settings.stages.strategy == "full":
-        wrong.append("stages.strategy = full")
-    if wrong:
-        raise SettingsError(f"base.shard cannot be used with {', '.join(wrong)}; change these, or leave base.shard off")
 
 
 def _watched(progress: CachesProgress | None, stop: StopSignal) -> CachesProgress:

@@ -1,6 +1,15 @@
 """Latents and name states, computed once, memory-mapped, keyed by content."""
 
-from taxadiffusion.cache.latents import LatentKey, Latents, Unreadable, cached_latents
-from taxadiffusion.cache.names import NameStates, cached_states
+from taxadiffusion.cache.latents import LatentKey, Latents, Unreadable, cached_latents, latents_to_come
+from taxadiffusion.cache.names import NameStates, cached_states, states_to_come
 
-__all__ = ["LatentKey", "Latents", "NameStates", "Unreadable", "cached_latents", "cached_states"]
+__all__ = [
+    "LatentKey",
+    "Latents",
+    "NameStates",
+    "Unreadable",
+    "cached_latents",
+    "cached_states",
+    "latents_to_come",
+    "states_to_come",
+]

@@ -129,14 +129,37 @@ def cached_latents(
     """
     if not len(pictures):
         raise DataError("the prepared data set holds no images: there is nothing to train on")
-    size_px = size_px or backbone.image_size_px
-    key = LatentKey(pictures.content_hash, backbone.vae_hash, size_px, fit, 2 if mirror else 1)
+    key = _key(pictures, backbone, size_px, fit, mirror)
     folder = cache_dir / f"latents-{key.digest}"
     if not (folder / _DONE).is_file():
         with sole_writer(folder):
             if not (folder / _DONE).is_file():
                 _build(folder, key, pictures, backbone, num_threads, progress or (lambda _done, _total: None))
     return Latents(folder, key)
+
+
+def latents_to_come(
+    cache_dir: Path,
+    pictures: Pictures,
+    backbone: Backbone,
+    *,
+    size_px: int | None = None,
+    fit: Fit = "crop",
+    mirror: bool = False,
+) -> tuple[Path, int]:
+    """Where `cached_latents` will write, and how many bytes; 0 where all are computed."""
+    key = _key(pictures, backbone, size_px, fit, mirror)
+    folder = cache_dir / f"latents-{key.digest}"
+    if (folder / _DONE).is_file():
+        return folder, 0
+    num_bytes = 2 * len(pictures) * key.num_variants * int(np.prod(backbone.latent_shape_at(key.size_px)))
+    reserved = (folder / _NAME).stat().st_blocks * 512 if (folder / _NAME).is_file() else 0
+    return folder, max(0, num_bytes - reserved)
+
+
+def _key(pictures: Pictures, backbone: Backbone, size_px: int | None, fit: Fit, mirror: bool) -> LatentKey:
+    size_px = size_px or backbone.image_size_px
+    return LatentKey(pictures.content_hash, backbone.vae_hash, size_px, fit, 2 if mirror else 1)
 
 
 def _build(

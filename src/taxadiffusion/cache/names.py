@@ -69,7 +69,7 @@ def cached_states(
     by batch, so an interrupted computation goes on where it stopped. `progress(done, total)` counts missing texts.
     Raises `CheckpointError` when the disk is full.
     """
-    folder = cache_dir / f"names-{joined_hash((text_hash, str(num_tokens), str(width)))[:20]}"
+    folder = _folder(cache_dir, text_hash, num_tokens, width)
     with sole_writer(folder):
         known = set(_read_texts(folder))
         missing = [text for text in dict.fromkeys(texts) if text not in known]
@@ -79,6 +79,19 @@ def cached_states(
             if progress:
                 progress(start + len(batch), len(missing))
     return NameStates(folder, text_hash, num_tokens, width)
+
+
+def states_to_come(
+    cache_dir: Path, text_hash: str, num_tokens: int, width: int, texts: Sequence[str]
+) -> tuple[Path, int]:
+    """Where `cached_states` will write, and how many bytes."""
+    folder = _folder(cache_dir, text_hash, num_tokens, width)
+    num_missing = len(set(texts) - set(_read_texts(folder)))
+    return folder, num_missing * num_tokens * width * np.dtype(np.float16).itemsize
+
+
+def _folder(cache_dir: Path, text_hash: str, num_tokens: int, width: int) -> Path:
+    return cache_dir / f"names-{joined_hash((text_hash, str(num_tokens), str(width)))[:20]}"
 
 
 def _append(folder: Path, texts: Sequence[str], states: NDArray[np.float16], rows_before: int) -> None:

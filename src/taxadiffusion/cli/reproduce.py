@@ -20,6 +20,7 @@ def reproduce(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="key=value over the file, e.g. stages.steps=500. May be repeated.")
     ] = None,
+    root: Annotated[Path | None, typer.Option(help="Where the photographs are now, if they were moved.")] = None,
     set_for: Annotated[
         list[str] | None,
         typer.Option(help="STRATEGY:key=value, for one strategy alone, e.g. full:optimiser.learning_rate=0.0002."),
@@ -59,7 +60,7 @@ def reproduce(
 
     stop = StopSignal()
     stop.install()  # before the slow imports below
-    from taxadiffusion.config import load
+    from taxadiffusion.config import given, load
     from taxadiffusion.report.command import Extractors, command_line
     from taxadiffusion.reproduce.leave_out import NUM_IMAGES
     from taxadiffusion.reproduce.methods import experiments_named, settings_by_strategy
@@ -67,7 +68,7 @@ def reproduce(
     from taxadiffusion.reproduce.run import Options, Reproduction
 
     experiments = experiments_named(experiment)
-    settings = load(config, assignments or ())
+    settings = load(config, [*(assignments or ()), *given(**{"data.root": root})])
     options = Options(
         seeds=tuple(range(seeds)),
         per_taxon=per_taxon,

@@ -22,6 +22,9 @@ def train(
     strategy: Annotated[
         str | None, typer.Option(help="progressive, all, random, or a baseline: over stages.strategy.")
     ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Where the photographs are now, if they were moved: over data.root.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print settings, plan, parameters, memory and time; train nothing.")
     ] = False,
@@ -39,19 +42,18 @@ def train(
 
     stop = StopSignal()
     stop.install()  # before the slow imports below
-    from taxadiffusion.config import load
+    from taxadiffusion.config import given, load
 
-    given = [*(assignments or ()), *([f"stages.strategy={strategy}"] if strategy else ())]
-    settings = load(config, given)
+    settings = load(config, [*(assignments or ()), *given(**{"stages.strategy": strategy, "data.root": root})])
+    if os.environ.get("RANK", "0") == "0":
+        from taxadiffusion.trainer.lock import require_free
+
+        require_free(settings.output.path)  # a directory that is held or read-only is told before the slow imports
     if dry_run:
         from taxadiffusion.cli.train_plan import show_plan
 
-        show_plan(settings)
+        show_plan(settings, allow_change or ())
         return
-    if os.environ.get("RANK", "0") == "0":
-        from taxadiffusion.trainer.lock import RunLock
-
-        RunLock(settings.output.path).release()  # a directory that is held or read-only is told before the slow imports
     stop.raise_if_set("reading the settings")
     from taxadiffusion.cli.train_screen import Screen, Silence
     from taxadiffusion.trainer.world import World

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from rich.console import Console
@@ -10,14 +11,16 @@ from rich.table import Table
 from taxadiffusion.config import Settings, to_yaml
 
 
-def show_plan(settings: Settings) -> None:
-    """Print it. Nothing is written; the data set and the base are read."""
+def show_plan(settings: Settings, allow_change: Sequence[str] = ()) -> None:
+    """Print it. Nothing is written; the data set and the base are read, and what the run would find wrong is found."""
     from taxadiffusion.build import trial
     from taxadiffusion.trainer.world import World
 
     console = Console(highlight=False)
     console.print(to_yaml(settings), markup=False, soft_wrap=True)
-    result = trial(settings, World.join(settings.timeout_s))
+    result = trial(settings, World.join(settings.timeout_s), allow_change=allow_change)
+    for note in result.notes:
+        console.print(note, markup=False, soft_wrap=True)
     table = Table("stage", "condition down to", "steps", "learns", "parameters", "s / step", "time")
     for stage, cost in zip(result.plan, result.costs, strict=True):
         table.add_row(

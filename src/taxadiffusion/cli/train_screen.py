@@ -79,6 +79,8 @@ class Screen:
             + " → ".join(f"{stage.name} ({stage.num_steps})" for stage in run.plan)
         )
         self._say(f"{len(run.trainer.data.train_rows):,} images, {len(run.taxa):,} taxa; writing to {self.run_dir}")
+        for note in run.notes:
+            self._say(note)
         self._note_tensorboard()
         self.task = self.progress.add_task("training", total=total, note="")
 

@@ -113,6 +113,22 @@ class PreparedDataset:
         """The deepest known taxon of each image."""
         return self._taxon_ids if rows is None else self._taxon_ids[rows]
 
+    def groups(self, rows: npt.NDArray[np.int64]) -> list[str]:
+        """What stays on one side of a split with each image: its group, or where it has none the image alone.
+
+        rows: ascending.
+        """
+        parts = []
+        for number in range(self._file.num_record_batches):
+            here = rows[(rows >= self._batch_starts[number]) & (rows < self._batch_starts[number + 1])]
+            batch = (
+                self._file.get_batch(number).select(["group", "path"]).take(pa.array(here - self._batch_starts[number]))
+            )
+            alone = pc.binary_join_element_wise("image", batch.column("path"), "\0")
+            grouped = pc.binary_join_element_wise("group", batch.column("group"), "\0")
+            parts += pc.coalesce(grouped, alone).to_pylist()
+        return parts
+
     def record(self, row: int) -> ImageRow:
         """All that is known of one image. Raises `IndexError` out of range, `DataError` for a path outside."""
         if not 0 <= row < len(self):

@@ -90,11 +90,7 @@ class RunHistory:
         committed = self.world.first_does(lambda: checkpoint.latest(self.run_dir))
         if committed is None:
             return None
-        if changed := self.identity.differences(committed, self.allow_change):
-            raise SettingsError(
-                f"{self.run_dir}: this run began with other settings or data:\n  " + "\n  ".join(changed) + "\n"
-                "Set them back, choose another output, or accept each with --allow-change KEY"
-            )
+        _require_same(self.run_dir, self.identity, committed, self.allow_change)
         load_parameters(trained, committed)
         self.committed = committed
         document = committed.document("state")
@@ -161,6 +157,21 @@ class RunHistory:
                 self.export_to(final)
 
         self.world.first_does(write)
+
+
+def require_same_run(run_dir: Path, identity: Identity, allow_change: Sequence[str] = ()) -> None:
+    """Raise what `RunHistory.resume` would raise for commits that are damaged or of another run; nothing is changed."""
+    committed = checkpoint.latest(run_dir)
+    if committed is not None:
+        _require_same(run_dir, identity, committed, allow_change)
+
+
+def _require_same(run_dir: Path, identity: Identity, committed: Committed, allow_change: Sequence[str]) -> None:
+    if changed := identity.differences(committed, allow_change):
+        raise SettingsError(
+            f"{run_dir}: this run began with other settings or data:\n  " + "\n  ".join(changed) + "\n"
+            "Set them back, choose another output, or accept each with --allow-change KEY"
+        )
 
 
 def load_parameters(trained: Mapping[str, nn.Parameter], committed: Committed) -> None:

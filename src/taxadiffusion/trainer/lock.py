@@ -4,9 +4,34 @@ from __future__ import annotations
 
 import fcntl
 import os
+import tempfile
 from pathlib import Path
 
 from taxadiffusion.errors import CheckpointError
+
+
+def require_free(run_dir: Path) -> None:
+    """Raise what `RunLock` would raise, and leave nothing behind: neither lock nor directory."""
+    try:
+        require_writable(run_dir)
+        descriptor = os.open(run_dir / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unwritable(run_dir, error) from error
+    try:
+        _lock(descriptor, fcntl.LOCK_SH, run_dir)
+    finally:
+        os.close(descriptor)
+
+
+def require_writable(folder: Path) -> None:
+    """Raise `OSError` where no file can be made in the folder, or the folder cannot be made. Nothing stays."""
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    with tempfile.TemporaryFile(dir=existing):
+        pass
 
 
 class RunLock:
@@ -17,20 +42,17 @@ class RunLock:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        path = run_dir / "lock"
         try:
+            require_writable(run_dir)
             run_dir.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = os.open(run_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise CheckpointError(f"{run_dir}: the output directory cannot be written ({error.strerror})") from error
+            raise _unwritable(run_dir, error) from error
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.pread(self._descriptor, 64, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(self._descriptor)
-            raise CheckpointError(
-                f"{run_dir}: another run holds it (process {owner}); wait for it, stop it or set another output"
-            ) from error
+            _lock(self._descriptor, fcntl.LOCK_EX, run_dir)
+        except CheckpointError:
+            self.release()
+            raise
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
@@ -39,3 +61,17 @@ class RunLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _lock(descriptor: int, kind: int, run_dir: Path) -> None:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip() or "unknown"
+        raise CheckpointError(
+            f"{run_dir}: another run holds it (process {owner}); wait for it, stop it or set another output"
+        ) from error
+
+
+def _unwritable(run_dir: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(f"{run_dir}: the output directory cannot be written ({error.strerror})")
