@@ -462,7 +462,7 @@ def test_a_damaged_data_set_is_one_named_error(photos: Path, tmp_path: Path, dam
 def test_a_moved_image_folder_can_be_given(photos: Path, tmp_path: Path) -> None:
     prepare(photos, tmp_path / "out", num_workers=1)
     photos.rename(tmp_path / "moved")
-    with pytest.raises(DataError, match="is missing; give the folder's new place"):
+    with pytest.raises(DataError, match="is missing; say where the pictures are now with --root"):
         PreparedDataset.open(tmp_path / "out")
     assert PreparedDataset.open(tmp_path / "out", root=tmp_path / "moved").image(0, 8).shape == (3, 8, 8)
 

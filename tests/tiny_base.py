@@ -111,3 +111,41 @@ def write_tiny_base(path: Path, prediction: Prediction = "v_prediction", *, seed
     }
     (path / "model_index.json").write_text(json.dumps(index, indent=2))
     return path
+
+
+def write_sd15_shaped_base(path: Path) -> Path:
+    """Stable Diffusion 1.5 in its shape and its files' keys (2022) with 8 channels, one layer a block, 64 px."""
+    from diffusers import PNDMScheduler
+
+    write_tiny_base(path, "epsilon")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(8, 16, 16, 16),
+            layers_per_block=1,
+            cross_attention_dim=WIDTH,
+            attention_head_dim=2,
+            norm_num_groups=8,
+        )
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(4, 8, 8, 8),
+            layers_per_block=1,
+            norm_num_groups=4,
+            sample_size=64,
+        )
+    unet.save_pretrained(path / "unet")
+    vae.save_pretrained(path / "vae")
+    config = json.loads((path / "vae/config.json").read_text())
+    published = ("_class_name", "act_fn", "block_out_channels", "down_block_types", "in_channels", "latent_channels")
+    published += ("layers_per_block", "norm_num_groups", "out_channels", "sample_size", "up_block_types")
+    kept = {key: config[key] for key in published} | {"_diffusers_version": "0.6.0"}
+    (path / "vae/config.json").write_text(json.dumps(kept, indent=2))
+    PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
+    ).save_pretrained(path / "scheduler")
+    index = json.loads((path / "model_index.json").read_text()) | {"scheduler": ["diffusers", "PNDMScheduler"]}
+    (path / "model_index.json").write_text(json.dumps(index, indent=2))
+    return path

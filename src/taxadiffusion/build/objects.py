@@ -108,9 +108,8 @@ def load_backbone(settings: Settings, device: torch.device | str = "cpu") -> Bac
     """The base with what the strategy trains inside of its U-Net."""
     strategy = settings.stages.strategy
     base = settings.base
-    backbone = Backbone.load(
-        base.path, dtype=getattr(torch, base.dtype), device=device, num_text_tokens=base.num_tokens
-    )
+    dtype = torch.float32 if strategy == "full" else getattr(torch, base.dtype)  # of what is frozen: here nothing is
+    backbone = Backbone.load(base.path, dtype=dtype, device=device, num_text_tokens=base.num_tokens)
     if strategy in ("progressive", "all", "random", "lora", "class_embedding"):
         lora = settings.lora
         backbone.add_lora(LoRASettings(rank=lora.rank, alpha=lora.alpha, targets=lora.targets), seed=settings.seed)

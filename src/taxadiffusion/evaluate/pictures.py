@@ -59,6 +59,18 @@ class Pictures:
         return np.concatenate([extractor(batch) for batch in self.images(size_px)])
 
 
+def unseen_split(dataset: PreparedDataset) -> str:
+    """The split of photographs that no model was trained on: "test", or "val" where there is no test split (iNaturalist
+    and TreeOfLife publish none). Raises `DataError` where there is neither."""
+    for split in ("test", "val"):
+        if len(dataset.rows(split)):
+            return split
+    raise DataError(
+        f"{dataset.path}: holds no photograph of a test or validation split to compare with; prepare the source with "
+        "--val-fraction"
+    )
+
+
 def photographs(dataset: PreparedDataset, split: str, ranks: Sequence[Rank]) -> Pictures:
     """The images of one split that name a taxon at any of `ranks`, with lineages reduced to `ranks`."""
     rows = [int(row) for row in dataset.rows(split)]

@@ -13,7 +13,7 @@ from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.evaluate.measure import RankJudge, Side, at_most
 from taxadiffusion.evaluate.naming import Namer
-from taxadiffusion.evaluate.pictures import Pictures, photographs
+from taxadiffusion.evaluate.pictures import Pictures, photographs, unseen_split
 from taxadiffusion.evaluate.scores import Protocol, RankScores, Results, differences_from_best
 from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.features import Extractor
@@ -63,16 +63,17 @@ def evaluate(
 ) -> Results:
     """Score each method's images, one `Pictures` for each model trained with its own seed, at each of the ranks.
 
-    An image belongs to the rank of its finest name. The photographs of the test split are scored in the same way, as
-    `real`. trained_on: method → the files of the training photographs that it learnt from, where those are not all;
-    what it never saw it cannot have copied. Raises `SettingsError` for ranks the data lacks, `DataError` where images
-    are too few or show a taxon that training lacks.
+    An image belongs to the rank of its finest name. The photographs of the test split (where there is none, of
+    validation) are scored in the same way, as `real`. trained_on: method → the files of the training photographs that
+    it learnt from, where those are not all; what it never saw it cannot have copied. Raises `SettingsError` for ranks
+    the data lacks, `DataError` where images are too few or show a taxon that training lacks.
     """
     check_ranks(dataset, settings.ranks)
     progress("reading photographs")
-    real_pictures = {split: photographs(dataset, split, settings.ranks) for split in ("train", "test")}
+    held_back = unseen_split(dataset)
+    real_pictures = {split: photographs(dataset, split, settings.ranks) for split in ("train", held_back)}
     train = _side([real_pictures["train"]], networks, settings)
-    unseen = _side([real_pictures["test"]], networks, settings)
+    unseen = _side([real_pictures[held_back]], networks, settings)
     namer = Namer.fit(train.features, train.lineages)
     judges = {
         rank: RankJudge(
@@ -106,7 +107,7 @@ def evaluate(
         rng = np.random.default_rng(settings.seed)
         part = unseen.at(rank)
         part = part.select(at_most(settings.max_reference_per_taxon, part.groups(), rng))
-        scores = judge(part, "photographs of the test split", pairs(part))
+        scores = judge(part, f"photographs of the {held_back} split", pairs(part))
         real.append(_with_traits(scores, part, networks, settings))
     differences = differences_from_best(scored, settings.seed)
     left_out = {f"photographs, {split}": pictures.left_out for split, pictures in real_pictures.items()}
@@ -221,6 +222,7 @@ def _protocol(dataset: PreparedDataset, networks: Networks, settings: Settings) 
         extractor_sha256=networks.features.content_hash,
         size_px=settings.size_px,
         reference_split="train",
+        unseen_split=unseen_split(dataset),
         max_reference_per_taxon=settings.max_reference_per_taxon,
         copy_quantile=settings.copy_quantile,
         seed=settings.seed,

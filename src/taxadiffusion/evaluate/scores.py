@@ -108,6 +108,8 @@ class Protocol:
     copy_quantile: float
     seed: int
     software: Mapping[str, str]
+    unseen_split: str = "test"
+    """Of the photographs that are measured as `real`."""
     perceptual: str | None = None
     perceptual_sha256: str | None = None
 

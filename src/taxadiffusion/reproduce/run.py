@@ -13,7 +13,7 @@ from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.engine import EngineName
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.evaluate.generation import ImagePlan, generated_pictures, taxa_to_show
-from taxadiffusion.evaluate.pictures import Pictures
+from taxadiffusion.evaluate.pictures import Pictures, unseen_split
 from taxadiffusion.evaluate.run import Networks, evaluate
 from taxadiffusion.evaluate.run import Settings as Measuring
 from taxadiffusion.evaluate.scores import Results
@@ -85,7 +85,11 @@ class Reproduction:
         self.ranks = ranks_of(config, self.dataset)
 
     def plan(self, experiments: Sequence[Experiment]) -> Work:
-        """What there is to train and generate, each model once; nothing is made."""
+        """What there is to train and generate, each model once; nothing is made.
+
+        Raises `DataError` where there are no unseen photographs to compare with.
+        """
+        unseen_split(self.dataset)
         models: dict[Path, Model] = {}
         num_images = 0
         for experiment in experiments:
