@@ -134,6 +134,14 @@ def test_every_strategy_trains_and_its_adapter_loads(prepared: Path, tmp_path: P
     assert adapter.taxonomy.content_hash == dataset.taxonomy.content_hash
 
 
+def test_a_base_that_is_trained_whole_is_float32_whatever_frozen_ones_are(prepared: Path, tmp_path: Path) -> None:
+    """So that one configuration serves every strategy, as `reproduce` needs it."""
+    for strategy, dtype in (("full", torch.float32), ("lora", torch.bfloat16)):
+        chosen = ["base.dtype=bfloat16", f"stages.strategy={strategy}"]
+        with open_run(parse(values(prepared, tmp_path / strategy), chosen), stop=StopSignal(), world=World()) as run:
+            assert run.trainer.denoiser.backbone.dtype == dtype
+
+
 def test_the_taxon_adapter_takes_its_embeddings_from_another_model_of_names(prepared: Path, tmp_path: Path) -> None:
     from taxadiffusion.adapter import load_adapter
 

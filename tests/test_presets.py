@@ -21,6 +21,7 @@ from taxadiffusion.report import command
 from taxadiffusion.trainer.watchers import read_metrics
 from tests import preset_sources as sources
 from tests.tiny_base import write_sd15_shaped_base
+from tests.tiny_run import tiny_base
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -37,9 +38,11 @@ SHAPES: dict[str, Callable[[Path], Path]] = {
 RUNS = sorted(
     path.stem for path in CONFIGS.glob("*.yaml") if "stages:" in path.read_text() or "sd15" in path.read_text()
 )
-EVERY_METHOD = ("fishnet", "clade-tables")
+EVERY_METHOD = ("reef-fish-tables", "clade-tables")
 """Presets of which all methods are planned; of the others one, for each method costs a second."""
-SMALL = {"simulate": ["--num-species", "3", "--num-images", "90", "--size-px", "32"], "prepare": ["--workers", "1"]}
+DEEP = ("fishnet", "inaturalist-2021")
+"""Presets that run on a base with all of Stable Diffusion's levels (five ranks, seven); each costs seconds more."""
+SMALL = {"simulate": ["--num-species", "3", "--num-images", "90", "--size-px", "16"], "prepare": ["--workers", "1"]}
 
 
 def test_every_file_is_a_run_or_the_repairs_of_one() -> None:
@@ -62,10 +65,14 @@ class Thumbnails:
 
 @dataclass(frozen=True)
 class Desk:
-    """A folder to work in, with configs/ as in the repository, and a base."""
+    """A folder to work in, with configs/ as in the repository, and a base of Stable Diffusion's shape."""
 
     folder: Path
-    base: Path
+    sd15: Path
+
+    def base(self, preset: str) -> tuple[Path, int]:
+        """What stands in for the preset's own base, and the side of its images in pixels."""
+        return (self.sd15, 64) if preset in DEEP else (tiny_base(), 16)
 
     def run(self, *words: str) -> str:
         result = CliRunner().invoke(cli.app, list(words), catch_exceptions=False)
@@ -111,12 +118,12 @@ def _threads_as_before() -> object:
     torch.set_num_threads(before)
 
 
-def shrunk(settings_steps: int | dict[str, int], base: Path) -> list[str]:
+def shrunk(settings_steps: int | dict[str, int], base: Path, size_px: int) -> list[str]:
     """What makes a preset small: another base, a step a stage, one picture; the rest is the preset's own."""
     steps = 1 if isinstance(settings_steps, int) else dict.fromkeys(settings_steps, 1)
     small = {
         "base.path": str(base),
-        "base.image_size_px": 64,
+        "base.image_size_px": size_px,
         "stages.steps": steps,
         "training.batch_size": 2,
         "validation.num_samples": 2,
@@ -136,11 +143,12 @@ def test_a_preset_runs_from_source_to_report(preset: str, desk: Desk, monkeypatc
     settings = load(Path(config))
     prepared = PreparedDataset.open(desk.prepare(preset))
     assert set(settings.data.ranks or ()) <= set(prepared.ranks)
-    small = shrunk(settings.stages.steps, desk.base)
+    where, size_px = desk.base(preset)
+    small = shrunk(settings.stages.steps, where, size_px)
     told = desk.run("train", config, *small)
     run_dir = settings.output.path
     _check_run(run_dir, settings.data.ranks or prepared.ranks, told, validates=settings.validation.every_steps > 0)
-    base = ["--base", str(desk.base)]
+    base = ["--base", str(where)]
     desk.run("generate", str(run_dir), "--all-species", "-n", "2", "--steps", "1", "--out", f"{run_dir}-drawn", *base)
     evaluated = ["--data", str(settings.data.path), "--size-px", "16", "--ranks", "species"]
     desk.run("evaluate", f"{run_dir}-drawn", *evaluated, "--out", f"{run_dir}-results")

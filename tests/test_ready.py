@@ -17,13 +17,14 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from taxadiffusion import cli
 from taxadiffusion.backbone import Backbone
 from taxadiffusion.build import open_run, trial
 from taxadiffusion.build.held_out import FILE, MIN_PHOTOGRAPHS, hold_out
 from taxadiffusion.cli import train as command
 from taxadiffusion.config import parse
 from taxadiffusion.dataset import PreparedDataset, prepare
-from taxadiffusion.errors import CheckpointError, PreemptedError, TaxaDiffusionError
+from taxadiffusion.errors import CheckpointError, DataError, PreemptedError, TaxaDiffusionError
 from taxadiffusion.trainer import events
 from taxadiffusion.trainer.lock import RunLock
 from taxadiffusion.trainer.signals import StopSignal
@@ -363,6 +364,41 @@ def test_pictures_that_moved_are_found_where_they_are_now(made: Path, tmp_path: 
     code, output = invoke(config, "--root", str(tmp_path / "now"))
     assert code == 0, output
     assert invoke(config, "--root", str(tmp_path / "now"), "--dry-run")[0] == 0
+
+
+def test_check_and_export_are_told_where_moved_pictures_are_too(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "source", tmp_path / "before")
+    prepare(tmp_path / "before", tmp_path / "prepared", num_workers=1)
+    (tmp_path / "before").rename(tmp_path / "now")
+    moved = ["--root", str(tmp_path / "now")]
+    for words in (
+        ["check", str(tmp_path / "prepared")],
+        ["export", str(tmp_path / "prepared"), str(tmp_path / "x.csv")],
+    ):
+        more = ["--to", "csv"] if words[0] == "export" else []
+        before = CliRunner().invoke(cli.app, [*words, *more]).exception
+        assert isinstance(before, DataError)
+        assert "--root FOLDER" in str(before)
+        after = CliRunner().invoke(cli.app, [*words, *more, *moved])
+        assert after.exit_code == 0, after.output
+
+
+FIELD = {"m-one": 0, "m-onerank": 0, "m-holes": 0, "m-subsp": 0, "m-trinomial": 0, "m-alltest": 3}
+"""Small sources as people really have them → the exit code of training on them."""
+
+
+@pytest.mark.parametrize("source", FIELD)
+def test_small_and_lopsided_sources_train_or_say_why_not(source: str, shared: Path, tmp_path: Path) -> None:
+    prepare(shared / "cases/field" / source, tmp_path / "prepared", num_workers=1)
+    chosen = values(tmp_path / "prepared", tmp_path / "run") | {"recipe": "best", "stages": {"steps": 1}}
+    chosen["data"] = {"path": str(tmp_path / "prepared")}
+    config = tmp_path / "run.yaml"
+    config.write_text(json.dumps(chosen))
+    small = ["--set", "lora.rank=2"]
+    assert invoke(config, *small, "--dry-run")[0] == FIELD[source]
+    code, output = invoke(config, *small)
+    assert code == FIELD[source], output
+    assert ("no image to train on" in output) == (code == 3)
 
 
 def test_a_run_of_a_recipe_goes_on_under_another_name_of_the_same_values(made: Path, tmp_path: Path) -> None:
