@@ -40,7 +40,7 @@ def inspect_source(
         root = moved.pop("root", None)
         if format or moved or fix or follow_links:
             raise SettingsError(
-                f"{source}: a prepared data set takes no format, no options but --root, no --fix and no --follow-links; "
+                f"{source}: a prepared data set takes no format, no options but --root, no --fix, no --follow-links; "
                 "give them to prepare"
             )
         census = prepared_census(PreparedDataset.open(source, root))
