@@ -56,6 +56,7 @@ class NoiseSchedule:
         self.shift = self._flow_shift() if self.prediction == "flow_prediction" else 1.0
         if self.prediction != "flow_prediction" and len(self.alphas_cumprod) != self.num_timesteps:
             raise CheckpointError(f"scheduler {self._own_class!r} has not as many trained_betas as num_train_timesteps")
+        self._alphas: dict[torch.device, Tensor] = {}
 
     def _prediction(self) -> Prediction:
         if self._own_class in _FLOW_CLASSES:
@@ -87,6 +88,12 @@ class NoiseSchedule:
         scheduler = _made(diffusers.DDPMScheduler, self.config)
         return scheduler.alphas_cumprod.float()  # type: ignore[no-any-return]
 
+    def _alphas_on(self, device: torch.device) -> Tensor:
+        """ᾱ_t there, copied once: a copy in every step would wait for the device each time."""
+        if device not in self._alphas:
+            self._alphas[device] = self.alphas_cumprod.to(device)
+        return self._alphas[device]
+
     def timesteps_of(self, uniform: Tensor) -> Tensor:
         """Noise levels for uniform numbers in [0, 1): (B,) → (B,); flow levels carry the base's shift."""
         if self.prediction != "flow_prediction":
@@ -112,14 +119,14 @@ class NoiseSchedule:
         if self.prediction == "flow_prediction":
             sigma = (timesteps.to(like) / self.num_timesteps)[:, None, None, None]  # (B, 1, 1, 1)
             return 1.0 - sigma, sigma
-        alpha = self.alphas_cumprod.to(like.device)[timesteps.long()][:, None, None, None].to(like)  # (B, 1, 1, 1)
+        alpha = self._alphas_on(like.device)[timesteps.long()][:, None, None, None].to(like)  # (B, 1, 1, 1)
         return alpha.sqrt(), (1.0 - alpha).sqrt()
 
     def min_snr_weight(self, timesteps: Tensor, gamma: float) -> Tensor:
         """Loss weights `min(SNR, γ)/SNR` for ε and `min(SNR, γ)/(SNR+1)` for v (Hang et al. 2023, §3.4): (B,)."""
         if self.prediction == "flow_prediction":
             raise SettingsError("min-SNR weighting is not defined for a flow base: leave min_snr_gamma unset")
-        alpha = self.alphas_cumprod.to(timesteps.device)[timesteps.long()]  # (B,)
+        alpha = self._alphas_on(timesteps.device)[timesteps.long()]  # (B,)
         snr = alpha / (1.0 - alpha).clamp_min(1e-12)
         below = snr if self.prediction == "epsilon" else snr + 1.0
         return snr.clamp_max(gamma) / below.clamp_min(1e-12)

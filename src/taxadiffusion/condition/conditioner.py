@@ -14,6 +14,7 @@ from taxadiffusion.condition.settings import ConditionerSettings
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.text import TokenStates
+from taxadiffusion.transfer import moved
 
 
 class Conditioner(nn.Module, ABC):
@@ -40,7 +41,7 @@ class Conditioner(nn.Module, ABC):
         known = [self._known(lineage) for lineage in lineages]
         unique = {lineage: index for index, lineage in enumerate(dict.fromkeys(known))}
         table = self.encode(list(unique))  # (U, T, D)
-        return Conditions(table, torch.tensor([unique[lineage] for lineage in known], device=table.device))
+        return Conditions(table, moved(torch.tensor([unique[lineage] for lineage in known]), table.device))
 
     def _known(self, lineage: Lineage) -> Lineage:
         known = lineage.only(self.ranks)

@@ -16,6 +16,7 @@ from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Lineage, Rank, rank_index
 from taxadiffusion.stages import encoder_group
 from taxadiffusion.text import TokenStates, rank_text
+from taxadiffusion.transfer import moved
 
 _NUM_COMPARED = 64
 
@@ -61,14 +62,14 @@ class TaxonomyConditioner(Conditioner):
         total = torch.zeros(len(lineages), self.states.num_tokens, self.states.width, device=device)
         null_rows = [row for row, lineage in enumerate(lineages) if not lineage]
         if null_rows:
-            null = self.states([""]).to(device).expand(len(null_rows), -1, -1)
-            total = total.index_add(0, torch.tensor(null_rows, device=device), null)
+            null = moved(self.states([""]), device).expand(len(null_rows), -1, -1)
+            total = total.index_add(0, moved(torch.tensor(null_rows), device), null)
         for rank in self.ranks:
             rows = [row for row, lineage in enumerate(lineages) if _reaches(lineage, rank)]
             texts = [rank_text(rank, lineages[row].get(rank)) for row in rows]
             if rows:
                 term = self._term(rank, texts)  # (rows, T, D)
-                total = total.index_add(0, torch.tensor(rows, device=device), term)
+                total = total.index_add(0, moved(torch.tensor(rows), device), term)
             elif self._learns(rank):
                 # No lineage of this batch has the rank: the encoder still belongs to the graph, with gradient zero.
                 total = total + 0.0 * self._encoded(rank, [rank_text(rank, None)])
@@ -81,7 +82,7 @@ class TaxonomyConditioner(Conditioner):
             table = torch.stack([self._kept_state(rank, text) for text in unique])
         else:
             table = self._encoded(rank, list(unique))
-        return table.index_select(0, torch.tensor([unique[text] for text in texts], device=table.device))
+        return table.index_select(0, moved(torch.tensor([unique[text] for text in texts]), table.device))
 
     def _encoded(self, rank: Rank, texts: Sequence[str]) -> Tensor:
         encoder = self.encoders[rank]
@@ -89,8 +90,7 @@ class TaxonomyConditioner(Conditioner):
         if self.settings.name_gain != 1.0:
             none = self.states([rank_text(rank, None)])
             states = none + self.settings.name_gain * (states - none)
-        states = states.to(next(encoder.parameters()).device)
-        return encoder(states)  # type: ignore[no-any-return]
+        return encoder(moved(states, next(encoder.parameters()).device))  # type: ignore[no-any-return]
 
     def _kept_state(self, rank: Rank, text: str) -> Tensor:
         key = (rank, text)

@@ -24,6 +24,7 @@ from taxadiffusion.trainer.randomness import torch_seed
 from taxadiffusion.trainer.settings import LoopSettings
 from taxadiffusion.trainer.signals import StopSignal
 from taxadiffusion.trainer.world import World
+from taxadiffusion.transfer import Reading, moved
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,17 @@ class TrainingData:
     taxon_ids: NDArray[np.int32]  # of every row of the data set
     lineage_of: Callable[[int], Lineage]  # taxon id → its lineage, over the ranks that are trained
     ranks: tuple[Rank, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A step whose passes the device was given. What they came to is still on its way: `Gradients.outcome` waits."""
+
+    numbers: Reading  # loss, unreadable images, SIGINT, other stops, gradient norm: of all processes
+    not_finite: Tensor  # () 1.0 where the step must change nothing, on the device
+    stop: int  # number of the signal that this process had received
+    bad_rows: tuple[int, ...]  # of this process
+    samples: tuple[tuple[NDArray[np.int64], Tensor], ...]  # its rows, and whether each one's own loss is finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +87,14 @@ class Gradients:
 
     def step(
         self, stage: Stage, condition_dropout: float, optimiser: StageOptimiser, batches: Iterator[MicroBatch]
-    ) -> Outcome:
-        """Leaves the summed, clipped gradients on the parameters of the stage (at the step's own depth, if drawn)."""
+    ) -> Issued:
+        """Leaves the summed, clipped gradients on the parameters of the stage (at the step's own depth, if drawn).
+
+        Waits for the device nowhere, but with several processes once, where they agree on what was used.
+        """
         total = torch.zeros(4, dtype=torch.float64, device=self.world.device)  # loss, bad samples, SIGINT, other stops
         bad: list[int] = []
-        faulty: list[int] = []
+        samples = []
         for _ in range(self.share.accumulation):
             batch = next(batches)
             if stage.random_depth:
@@ -92,25 +107,41 @@ class Gradients:
                 rank_dropout=self.settings.training.rank_dropout,
                 truncation=self.settings.training.truncation,
             )
-            loss = (losses * torch.from_numpy(batch.readable).to(losses)).sum() / self.share.batch_size
+            weights = moved(torch.from_numpy(batch.readable), losses.device).to(losses)
+            loss = (losses * weights).sum() / self.share.batch_size
             if loss.requires_grad:  # else no sample reaches what the stage trains, e.g. all of them are null
                 loss.backward()  # type: ignore[no-untyped-call]
             own = losses.detach()
             total[0] += own.sum(dtype=torch.float64) / self.share.batch_size
             bad += batch.rows[~batch.readable].tolist()
-            faulty += batch.rows[~torch.isfinite(own).cpu().numpy()].tolist()
+            samples.append((batch.rows, torch.isfinite(own)))
         total[1] = len(bad)
-        if self.stop.number:
-            total[2 if self.stop.number == signal.SIGINT else 3] = 1
+        stop = self.stop.number
+        if stop:
+            total[2 if stop == signal.SIGINT else 3] = 1
         self.world.sum_(total)
-        norm = float(optimiser.reduced_norm(self.world))
-        loss_mean, num_bad, interrupts, stops = total.tolist()
+        norm = moved(optimiser.reduced_norm(self.world), total.device)
+        finite = torch.isfinite(total[0]) & torch.isfinite(norm)
+        return Issued(
+            numbers=Reading(torch.cat([total, norm.reshape(1).to(total)])),
+            not_finite=(~finite).float(),
+            stop=stop,
+            bad_rows=tuple(bad),
+            samples=tuple(samples),
+        )
+
+    def outcome(self, issued: Issued) -> Outcome:
+        """What a step came to, once the device has done it. All processes ask together."""
+        loss_mean, num_bad, interrupts, stops, norm = issued.numbers.values()
+        faulty: list[int] = []
         finite = math.isfinite(loss_mean) and math.isfinite(norm)
+        if not finite:
+            faulty = [row for rows, good in issued.samples for row in rows[~good.cpu().numpy()].tolist()]
         return Outcome(
             loss=loss_mean,
             grad_norm=norm,
             stop=signal.SIGINT if interrupts else signal.SIGTERM if stops else 0,
-            bad_rows=tuple(self.world.gathered(bad)) if num_bad else (),
+            bad_rows=tuple(self.world.gathered(issued.bad_rows)) if num_bad else (),
             faulty_rows=() if finite else tuple(self.world.gathered(faulty)),
         )
 
@@ -128,10 +159,10 @@ class Gradients:
             truncation=truncation,
         )
         device = self.world.device
-        uniform = torch.from_numpy(batch.draws.timestep).float().to(device)
+        uniform = moved(torch.from_numpy(batch.draws.timestep).float(), device)
         timesteps = self.denoiser.backbone.schedule.timesteps_of(uniform)  # (b,)
         self._seed(torch_seed(self.settings.seed, batch.step, int(batch.positions[0])))
-        return self.denoiser.loss(Batch(batch.latents.to(device), chosen, batch.noise.to(device), timesteps))
+        return self.denoiser.loss(Batch(moved(batch.latents, device), chosen, moved(batch.noise, device), timesteps))
 
     def _seed(self, seed: int) -> None:
         """For the dropout of what is trained. (`torch.manual_seed` records a stack trace for CUDA at every call.)"""

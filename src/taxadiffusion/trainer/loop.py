@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import DataError, NonFiniteError
 from taxadiffusion.stages import Stage
 from taxadiffusion.trainer import events
-from taxadiffusion.trainer.gradients import Gradients, Outcome, TrainingData
+from taxadiffusion.trainer.ahead import ahead
+from taxadiffusion.trainer.gradients import Gradients, Issued, Outcome, TrainingData
 from taxadiffusion.trainer.history import Identity, Progress, RunHistory
 from taxadiffusion.trainer.loader import MicroBatch, MicroBatches, Share, loader_faults, micro_batches
 from taxadiffusion.trainer.optimiser import StageOptimiser
@@ -28,12 +30,27 @@ _NUM_COMPARED = 1000
 Events = events.EventStream
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step that the device was given, and what it will be reported as."""
+
+    issued: Issued
+    stage: Stage
+    step: int  # steps given so far, this one included
+    stage_step: int
+    learning_rate: float
+    started: float
+
+
 class Trainer:
     """Trains `denoiser` through `plan`, resuming from the newest good commit in `run_dir`.
 
     The caller holds the run's lock. `export` writes the finished adapter to the path it is given, whole or not
     at all. Iterating `run` raises `CheckpointError`, `DataError`, `NonFiniteError`, `SettingsError`, `PreemptedError`
     or `InterruptedByUserError`; after the last two, and after a kill, the same command goes on exactly.
+
+    On one GPU a step is reported while the next one is computed (`World.reads_late`): a commit, a validation, a
+    preview, the end of a stage and a signal wait for every step before, and find what they would find otherwise.
     """
 
     def __init__(
@@ -68,6 +85,7 @@ class Trainer:
         self.gradients = Gradients(denoiser, data, settings, self.share, self.world, self.stop)
         self.validation = Validation(self.gradients, settings)
         self.progress = Progress()
+        self._settled_at = 0.0
 
     def run(self) -> Events:
         """Train to the end, or report at once that the run had ended."""
@@ -83,7 +101,8 @@ class Trainer:
             accumulation = self.share.accumulation
             start = self.progress.step * accumulation
             stop = sum(stage.num_steps for stage in self.plan) * accumulation
-            batches = micro_batches(self.dataset, start, stop, self.settings.num_workers, self.in_worker)
+            made = micro_batches(self.dataset, start, stop, self.settings.num_workers, self.in_worker)
+            batches = ahead(made, self.world.device)
             with loader_faults():
                 for index in range(self.progress.stage, len(self.plan)):
                     yield from self._run_stage(index, batches, trained)
@@ -102,14 +121,23 @@ class Trainer:
         num_trained = sum(parameter.numel() for parameter in own.values())
         seen = self.progress.step * self.share.batch_size
         yield events.StageStarted(self.progress.step, stage.name, stage.num_steps, num_trained, seen)
+        late: _Step | None = None
         while self.progress.step < first_step + stage.num_steps:
             stage_step = self.progress.step - first_step
             last = stage_step + 1 == stage.num_steps
-            outcome = yield from self._step(index, stage_step, optimiser, batches)
+            given = self._give(index, stage_step, optimiser, batches)
+            if late is not None:
+                yield from self._settled(late)
+                late = None
+            commits = last or self.progress.step % self.settings.checkpoint.every_steps == 0
+            if self.world.reads_late and not (given.issued.stop or commits or any(self._watches(last))):
+                late = given
+                continue
+            outcome = yield from self._settled(given)
             if last:
                 optimiser.end_on_average()
                 self.progress.stage = index + 1
-            if last or outcome.stop or self.progress.step % self.settings.checkpoint.every_steps == 0:
+            if commits or outcome.stop:
                 yield self.history.commit(self.progress, trained, None if last else optimiser)
             if outcome.stop:
                 raise stop_error(outcome.stop, f"stopped by a signal after committing step {self.progress.step}")
@@ -117,32 +145,36 @@ class Trainer:
         yield from self._compare_names(stage)
         yield events.StageDone(self.progress.step, stage.name)
 
-    def _step(
-        self, index: int, stage_step: int, optimiser: StageOptimiser, batches: Iterator[MicroBatch]
-    ) -> Generator[events.Event, None, Outcome]:
+    def _give(self, index: int, stage_step: int, optimiser: StageOptimiser, batches: Iterator[MicroBatch]) -> _Step:
+        """Give the device a whole step. It changes nothing where loss or gradient turn out not to be finite."""
         started = time.perf_counter()
-        stage = self.plan[index]
-        outcome = self.gradients.step(stage, self._condition_dropout(index), optimiser, batches)
-        if outcome.bad_rows:
-            yield from self._skipped(outcome.bad_rows)
+        issued = self.gradients.step(self.plan[index], self._condition_dropout(index), optimiser, batches)
+        rate = optimiser.update(stage_step, issued.not_finite)
+        optimiser.clear_gradients()
         self.progress.step += 1
+        return _Step(issued, self.plan[index], self.progress.step, stage_step + 1, rate, started)
+
+    def _settled(self, given: _Step) -> Generator[events.Event, None, Outcome]:
+        """Wait for what a step came to, and report it; counters follow."""
+        outcome = self.gradients.outcome(given.issued)
+        if outcome.bad_rows:
+            yield from self._skipped(given.step, outcome.bad_rows)
+        now = time.perf_counter()
+        seconds, self._settled_at = now - max(given.started, self._settled_at), now
         if outcome.finite:
-            rate = optimiser.update(stage_step)
-            optimiser.clear_gradients()
             self.progress.refused_in_a_row = 0
             yield events.StepDone(
-                step=self.progress.step,
-                stage=stage.name,
-                stage_step=stage_step + 1,
+                step=given.step,
+                stage=given.stage.name,
+                stage_step=given.stage_step,
                 loss=outcome.loss,
                 grad_norm=outcome.grad_norm,
-                learning_rate=rate,
-                num_samples_seen=self.progress.step * self.share.batch_size,
-                seconds=time.perf_counter() - started,
+                learning_rate=given.learning_rate,
+                num_samples_seen=given.step * self.share.batch_size,
+                seconds=seconds,
             )
         else:
-            optimiser.clear_gradients()
-            yield from self._refused(stage, outcome)
+            yield from self._refused(given, outcome)
         return outcome
 
     def _prepare(self, stage: Stage) -> dict[str, nn.Parameter]:
@@ -152,11 +184,11 @@ class Trainer:
         training = self.settings.training
         return training.condition_dropout if index == 0 else training.condition_dropout_later
 
-    def _skipped(self, rows: tuple[int, ...]) -> Events:
+    def _skipped(self, step: int, rows: tuple[int, ...]) -> Events:
         """Count images that could not be read; end the run when they are too many."""
         bad = sorted({*self.progress.bad_rows, *rows})
         self.progress.bad_rows = bad
-        yield events.SamplesSkipped(self.progress.step + 1, rows, len(bad))
+        yield events.SamplesSkipped(step, rows, len(bad))
         limit = self.settings.training.max_bad_fraction
         if len(bad) > limit * len(self.data.train_rows):
             raise DataError(
@@ -164,16 +196,16 @@ class Trainer:
                 f"{bad[:10]}: repair or remove them and prepare again, or raise training.max_bad_fraction"
             )
 
-    def _refused(self, stage: Stage, outcome: Outcome) -> Events:
+    def _refused(self, given: _Step, outcome: Outcome) -> Events:
         """Report a step whose loss or gradient was not finite; end the run when too many follow each other."""
         self.progress.refused_in_a_row += 1
         what = "loss" if outcome.faulty_rows else "gradient"
-        rows = outcome.faulty_rows or self._rows_of(self.progress.step - 1)
+        rows = outcome.faulty_rows or self._rows_of(given.step - 1)
         in_a_row = self.progress.refused_in_a_row
-        yield events.StepRefused(self.progress.step, stage.name, rows, f"the {what} is not finite", in_a_row)
+        yield events.StepRefused(given.step, given.stage.name, rows, f"the {what} is not finite", in_a_row)
         if in_a_row >= self.settings.training.max_refused_steps:
             raise NonFiniteError(
-                f"stage {stage.name}, step {self.progress.step}: the {what} was not finite {in_a_row} times in a row, "
+                f"stage {given.stage.name}, step {given.step}: the {what} was not finite {in_a_row} times in a row, "
                 f"last for rows {list(rows[:10])}; no parameter was changed by them. Lower optimiser.learning_rate "
                 "(with --allow-change optimiser.learning_rate), use base.dtype float32, or check these images"
             )
@@ -192,13 +224,17 @@ class Trainer:
         if spread:
             yield events.NamesCompared(self.progress.step, stage.name, spread)
 
+    def _watches(self, last: bool) -> tuple[bool, bool]:
+        """Whether validation and previews are due after the step just given."""
+        step, validation, preview = self.progress.step, self.settings.validation, self.settings.preview_every_steps
+        validates = bool(validation.every_steps) and (last or step % validation.every_steps == 0)
+        previews = last or (bool(preview) and step % preview == 0)
+        return validates and len(self.data.validation_rows) > 0, previews
+
     def _watch(self, index: int, last: bool, optimiser: StageOptimiser) -> Events:
         """Validation and previews, on the moving average where one is kept; then all as before."""
         stage = self.plan[index]
-        every = self.settings.validation.every_steps
-        validate = bool(every) and (last or self.progress.step % every == 0) and len(self.data.validation_rows) > 0
-        every = self.settings.preview_every_steps
-        preview = last or (bool(every) and self.progress.step % every == 0)
+        validate, preview = self._watches(last)
         if not (validate or preview):
             return
         with optimiser.averaged():

@@ -70,16 +70,27 @@ class StageOptimiser:
             parameter.grad = share.to(parameter.dtype) if any_process else None
             offset += parameter.numel()
 
-    def update(self, stage_step: int) -> float:
-        """One AdamW step with the clipped gradients; returns the learning rate used."""
+    def update(self, stage_step: int, not_finite: Tensor | None = None) -> float:
+        """One AdamW step with the clipped gradients; returns the learning rate used.
+
+        not_finite: () on the device; where it is 1, parameters, moments, step counts and average stay as they are, and
+        the host need not know (PyTorch's fused optimisers have this for gradient scaling).
+        """
         rate = learning_rate(self.settings, stage_step, self.num_steps)
         for group in self.adam.param_groups:
             group["lr"] = rate
+        if not_finite is not None:
+            self.adam.found_inf = not_finite
         self.adam.step()
         if self.settings.ema_decay is not None:
             # The ramp keeps the random start out of the average (as in diffusers' EMAModel).
-            decay = min(self.settings.ema_decay, (1 + stage_step) / (10 + stage_step))
-            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+            share = 1 - min(self.settings.ema_decay, (1 + stage_step) / (10 + stage_step))
+            values = [p.detach() for p in self.parameters]
+            if not_finite is None:
+                torch._foreach_lerp_(self.average, values, share)
+            else:
+                weight = (1.0 - not_finite) * share
+                torch._foreach_lerp_(self.average, values, [weight] * len(values))
         return rate
 
     def clear_gradients(self) -> None:
@@ -108,11 +119,14 @@ class StageOptimiser:
             torch._foreach_copy_(list[Tensor](self.parameters), list(values))
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """Everything that a resumed stage needs: "optimizer" and, where it is kept, "ema"."""
+        """Everything that a resumed stage needs: "optimizer" and, where it is kept, "ema".
+
+        What only refused steps have reached is as new, and left out.
+        """
         moments = {
             f"{name}/{key}": self.adam.state[parameter][key]
             for name, parameter in zip(self.names, self.parameters, strict=True)
-            if parameter in self.adam.state
+            if parameter in self.adam.state and float(self.adam.state[parameter]["step"])
             for key in _MOMENTS
         }
         files = {"optimizer": moments}

@@ -39,6 +39,12 @@ class World:
         """Whether this process writes files."""
         return self.process_index == 0
 
+    @property
+    def reads_late(self) -> bool:
+        """Whether what a step came to is read while the next one is computed. Several processes wait for each other in
+        every step anyway."""
+        return self.device.type == "cuda" and self.num_processes == 1
+
     def sum_(self, tensor: Tensor) -> None:
         """Replace `tensor` by its sum over the processes: the same bits on each."""
         if self.num_processes > 1:

@@ -1,0 +1,56 @@
+"""Tensors on their way to and from a device without waiting for it, and the arithmetic that a device does well."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`. To a CUDA device the copy is only asked for: what is queued there goes on meanwhile.
+
+    A plain `.to(device)`, and `torch.tensor(…, device=…)`, wait until the device has done all that it was given.
+    """
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return _pinned(tensor).to(device, non_blocking=True)
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    return tensor.pin_memory()
+
+
+class Reading:
+    """Numbers of a device that are read later: the copy is asked for at once, `values` waits for it alone."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        self._arrived: torch.cuda.Event | None = None
+        if numbers.device.type == "cuda":
+            self._numbers = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+            self._numbers.copy_(numbers, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+        else:
+            self._numbers = numbers
+
+    def values(self) -> list[float]:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._numbers.tolist()  # type: ignore[no-any-return]
+
+
+def use_fast_arithmetic(device: torch.device) -> None:
+    """Let float32 products on a CUDA device use TF32 (10 bits of mantissa): what is in float32 there needs no more.
+
+    The setting belongs to the process. A run calls it where it starts; nothing is set for another kind of device.
+    """
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+
+
+def good_precision(device: torch.device) -> torch.dtype:
+    """bfloat16 where a CUDA device multiplies in it by itself, else float32."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float32
