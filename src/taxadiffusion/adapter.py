@@ -37,6 +37,7 @@ from taxadiffusion.errors import CheckpointError, DataError
 from taxadiffusion.lora import LoRASettings, lora_metadata
 from taxadiffusion.names import Lineage, Rank, ordered_ranks
 from taxadiffusion.taxonomy import Taxonomy
+from taxadiffusion.transfer import good_precision, use_fast_arithmetic
 
 CARD, TAXONOMY, READ_ME = "adapter.json", "taxonomy.json", "README.md"
 SECTION_FILES = {
@@ -194,13 +195,14 @@ def open_model(
     model: str,
     *,
     base: str | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
 ) -> Adapter:
     """The adapter that a user names: a directory, the name of a shipped one ("reef-fish"), or a hub id.
 
     The directory may be the adapter, a run that has written one, or an adapter beside the base it belongs to (as the
-    pipeline saves it). Raises `CheckpointError`.
+    pipeline saves it). dtype: of the U-Net's arithmetic; None: what the device does well (`good_precision`), float32 on
+    a CPU. Raises `CheckpointError`.
     """
     if Path(model).is_dir():
         path = Path(model)
@@ -221,18 +223,27 @@ def load_adapter(
     path: Path,
     *,
     base: str | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
 ) -> Adapter:
     """Read an adapter directory, trusting nothing in it: safetensors and JSON only, every name, shape, rank and hash
     must match, or all is refused with a `CheckpointError` (a base file is never written).
 
     base: where the base is, when the card's own name for it is not where it lies; its weights must still be those.
+    dtype: as in `open_model`.
     """
+    device = torch.device(device)
+    use_fast_arithmetic(device)
     card, taxonomy, state = read_adapter(path)
     if base is None and card.base == _LOCAL:
         raise CheckpointError(f"{path}: was trained on a base in a local directory: say where it is (base)")
-    backbone = Backbone.load(base or card.base, dtype=dtype, device=device, num_text_tokens=card.num_text_tokens)
+    backbone = Backbone.load(
+        base or card.base,
+        dtype=dtype or good_precision(device),
+        device=device,
+        num_text_tokens=card.num_text_tokens,
+        trained=card.full_unet,
+    )
     if backbone.content_hash != card.base_hash:
         raise CheckpointError(
             f"{path}: belongs to base {card.base!r} with content {card.base_hash[:12]}…, but {backbone.name!r} has "

@@ -11,6 +11,7 @@ from typing import Any
 import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,12 +37,24 @@ class Current:
         self.conditions: Conditions | None = None
 
     @contextmanager
-    def set_to(self, conditions: Conditions) -> Iterator[None]:
+    def set_to(self, conditions: Conditions | None) -> Iterator[None]:
+        before = self.conditions
         self.conditions = conditions
         try:
             yield
         finally:
-            self.conditions = None
+            self.conditions = before
+
+    def recomputed(self, module: Any, *inputs: Any) -> Any:
+        """`module(*inputs)`, whose activations are not kept: the backward pass computes them once more, under the
+        conditions of this forward pass (gradient checkpointing; Chen et al. 2016, arXiv 1604.06174)."""
+        conditions = self.conditions
+
+        def run(*given: Any) -> Any:
+            with self.set_to(conditions):
+                return module(*given)
+
+        return checkpoint(run, *inputs, use_reentrant=False)
 
     def keys_and_values(self, attn: Any, context: Tensor) -> tuple[Tensor, Tensor]:
         """Each (B, T, inner), of a context (U, T, D) of the current conditions, or (B, T, D) where there are none."""

@@ -64,9 +64,11 @@ class DataSettings(Section):
 
 class BaseSettings(Section):
     path: UserText = free("nano", "a diffusers pipeline: local path, hub id, or the shipped `nano`")
-    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of frozen weights; trained: float32")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of frozen weights; strategy full: of the arithmetic (autocast)"
+    )
     shard: bool = free(False, "share the frozen weights among the processes (FSDP2), for a base too large for one")
-    compile: bool = Field(default=False, description="torch.compile in training: faster after a slow first step")
+    compile: bool = Field(default=False, description="torch.compile in training: faster after minutes of building")
     num_tokens: int | None = Field(default=None, ge=3, description="tokens of a name; none: all of the base's (paper)")
     image_size_px: int | None = Field(default=None, ge=8, description="none: the base's own")
 

@@ -1,10 +1,11 @@
-"""ONNX Runtime as the engine of a U-Net that only predicts: on a CPU faster than torch, the same to rounding."""
+"""What a U-Net predicts with beside plain torch: ONNX Runtime (on a CPU, the same to rounding), or compiled code."""
 
 # Letters: B batch, C latent channels, H W latent size, T tokens, D width.
 from __future__ import annotations
 
 import importlib
 import logging
+import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -15,10 +16,20 @@ from torch import Tensor, nn
 
 from taxadiffusion.errors import SettingsError
 
-EngineName = Literal["torch", "onnxruntime"]
+EngineName = Literal["torch", "onnxruntime", "compiled"]
 
 _INPUTS = ("latents", "timesteps", "states")
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
+
+
+_COMPILED_CODE = "TORCHINDUCTOR_CACHE_DIR"  # PyTorch's own name
+
+
+def keep_compiled_code() -> Path:
+    """Let `torch.compile` keep what it builds in the user's cache folder, so that it is there after a restart, and on a
+    node whose temporary folder is new. A folder that the environment names already is left; returns the one in use."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.setdefault(_COMPILED_CODE, str(home / "taxadiffusion" / "compiled")))
 
 
 class OnnxUnet:

@@ -192,6 +192,7 @@ def _recipe(
     """All that decides the pixels, and how the picture is to be called; every value is text."""
     guidance = request.guidance
     lineage = request.lineage
+    precision = adapter.denoiser.backbone.precision
     rank_scales = " ".join(f"{rank}={scale:g}" for rank, scale in guidance.rank_scales)
     return {
         **{rank: lineage.get(rank) or "" for rank in adapter.card.ranks},
@@ -208,7 +209,7 @@ def _recipe(
         "fraction": f"{request.fraction:g}",
         "num_steps": str(sampling.num_steps),
         "scheduler": sampling.scheduler or "default",
-        "engine": sampling.engine,
+        "engine": sampling.engine if precision == "float32" else f"{sampling.engine} in {precision}",
         "model_sha256": model_hash,
         "base": adapter.card.base,
         "base_sha256": adapter.card.base_hash,

@@ -56,10 +56,11 @@ class TaxaDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         model: str | Path,
         *,
         base: str | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         device: str | torch.device = "cpu",
     ) -> TaxaDiffusionPipeline:
-        """From a directory, a shipped name or a hub id (see `adapter.open_model`). Raises `CheckpointError`."""
+        """From a directory, a shipped name or a hub id; dtype None: what the device does well, float32 on a CPU (see
+        `adapter.open_model`). Raises `CheckpointError`."""
         return cls(open_model(str(model), base=base, dtype=dtype, device=device))
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:

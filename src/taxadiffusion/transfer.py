@@ -28,7 +28,7 @@ class Reading:
         if numbers.device.type == "cuda":
             self._numbers = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
             self._numbers.copy_(numbers, non_blocking=True)
-            self._arrived = torch.cuda.Event()
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._arrived.record()
         else:
             self._numbers = numbers
@@ -36,7 +36,7 @@ class Reading:
     def values(self) -> list[float]:
         if self._arrived is not None:
             self._arrived.synchronize()
-        return self._numbers.tolist()  # type: ignore[no-any-return]
+        return self._numbers.tolist()
 
 
 def use_fast_arithmetic(device: torch.device) -> None:

@@ -36,6 +36,7 @@ from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.stages import Stage, plan
 from taxadiffusion.trainer.conditions import RULES
 from taxadiffusion.trainer.history import Identity
+from taxadiffusion.transfer import use_fast_arithmetic
 
 CachesProgress = Callable[[str, int, int], None]
 """What is computed ("latents", "names"), how many are done, how many there are."""
@@ -108,13 +109,21 @@ def load_backbone(settings: Settings, device: torch.device | str = "cpu") -> Bac
     """The base with what the strategy trains inside of its U-Net."""
     strategy = settings.stages.strategy
     base = settings.base
-    dtype = torch.float32 if strategy == "full" else getattr(torch, base.dtype)  # of what is frozen: here nothing is
-    backbone = Backbone.load(base.path, dtype=dtype, device=device, num_text_tokens=base.num_tokens)
+    use_fast_arithmetic(torch.device(device))
+    backbone = Backbone.load(
+        base.path,
+        dtype=getattr(torch, base.dtype),
+        device=device,
+        num_text_tokens=base.num_tokens,
+        trained=strategy == "full",
+    )
     if strategy in ("progressive", "all", "random", "lora", "class_embedding"):
         lora = settings.lora
         backbone.add_lora(LoRASettings(rank=lora.rank, alpha=lora.alpha, targets=lora.targets), seed=settings.seed)
     if strategy == "taxon_adapter":
         backbone.add_decoupled_attention(settings.conditioner.num_extra_tokens)
+    if settings.training.gradient_checkpointing:
+        backbone.checkpoint_gradients()
     return backbone
 
 

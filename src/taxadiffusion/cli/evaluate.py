@@ -41,8 +41,8 @@ def evaluate(
         tuple[float, float], typer.Option(help="With a model: where guidance acts, 0 = clean … 1 = pure noise.")
     ] = (0.0, 1.0),
     engine: Annotated[
-        Literal["torch", "onnxruntime"],
-        typer.Option(help="What predicts, with a model; onnxruntime is faster on a CPU."),
+        Literal["torch", "onnxruntime", "compiled"],
+        typer.Option(help="What predicts, with a model; see generate."),
     ] = "torch",
     base: Annotated[
         str | None, typer.Option(parser=text_argument, help="Where a model's base lies, if not where the model says.")

@@ -39,8 +39,8 @@ def reproduce(
     guidance_scale: Annotated[float, typer.Option(help="The same for every method.")] = 6.0,
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 25,
     engine: Annotated[
-        Literal["torch", "onnxruntime"],
-        typer.Option(help="What predicts while images are made; onnxruntime is faster on a CPU."),
+        Literal["torch", "onnxruntime", "compiled"],
+        typer.Option(help="What predicts while images are made; see generate."),
     ] = "torch",
     size_px: Annotated[int, typer.Option(min=16, help="Both sides are compared at this size.")] = 64,
     method: Annotated[

@@ -50,12 +50,12 @@ class _Copies:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.stream = torch.cuda.Stream(device)
+        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(self, batch: MicroBatch) -> Callable[[], MicroBatch]:
         with torch.cuda.stream(self.stream):
             copied = replace(batch, latents=moved(batch.latents, self.device), noise=moved(batch.noise, self.device))
-            arrived = torch.cuda.Event()
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record(self.stream)
 
         def wanted() -> MicroBatch:

@@ -80,7 +80,7 @@ class StageOptimiser:
         for group in self.adam.param_groups:
             group["lr"] = rate
         if not_finite is not None:
-            self.adam.found_inf = not_finite
+            self.adam.found_inf = not_finite  # type: ignore[attr-defined]
         self.adam.step()
         if self.settings.ema_decay is not None:
             # The ramp keeps the random start out of the average (as in diffusers' EMAModel).

@@ -52,6 +52,9 @@ class TrainingSettings(Section):
     min_snr_gamma: float | None = Field(default=None, gt=0, description="min-SNR weight (Hang et al. 2023); none: off")
     balance: float = Field(default=0.0, ge=0, le=1, description="0: by images (paper), 0.5: by square root, 1: by taxa")
     merge_lora: bool = Field(default=True, description="add a LoRA to its weights while it is frozen: faster")
+    gradient_checkpointing: bool = free(
+        False, "keep few activations and compute the others once more: same gradients, less memory, a third slower"
+    )
     max_refused_steps: int = Field(default=5, ge=1, description="non-finite steps in a row that end the run (exit 70)")
     max_bad_fraction: float = Field(default=0.01, ge=0, le=1, description="bad images that end the run (exit 3)")
 
