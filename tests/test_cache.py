@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -208,3 +210,55 @@ def test_opening_never_builds(tmp_path: Path, backbone: Backbone, pictures: Fold
 
     with pytest.raises(CheckpointError, match="missing"):
         Latents(tmp_path, LatentKey(pictures.content_hash, backbone.vae_hash, 16, "crop", 1))
+
+
+def test_the_next_pictures_are_decoded_while_these_are_encoded(
+    tmp_path: Path, backbone: Backbone, pictures: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encoding begins with the first batch read, and goes on only once a picture of the next one is on its way."""
+    next_begun, encode, seen = Event(), Backbone.encode, pictures.record
+
+    def record(row: int) -> Row:
+        if row >= 32:
+            next_begun.set()
+        return seen(row)
+
+    def waits(self: Backbone, images: torch.Tensor) -> torch.Tensor:
+        assert next_begun.wait(10), "nothing is decoded meanwhile"
+        return encode(self, images)
+
+    monkeypatch.setattr(pictures, "record", record)
+    monkeypatch.setattr(Backbone, "encode", waits)
+    assert len(cached_latents(tmp_path, pictures, backbone, num_threads=2)) == 70
+
+
+def test_a_crash_costs_no_more_than_the_last_seconds(
+    tmp_path: Path, backbone: Backbone, pictures: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is on disk is written down by time, not batch by batch."""
+    now = [0.0]
+    monkeypatch.setattr("taxadiffusion.cache.latents.time.monotonic", lambda: now[0])
+    written: list[int] = []
+
+    def tick(done: int, _total: int) -> None:
+        (folder,) = tmp_path.iterdir()
+        path = folder / "progress.json"
+        written.append(json.loads(path.read_text())["done"] if path.exists() else 0)
+        now[0] += 6.0 if done == 32 else 20.0
+
+    cached_latents(tmp_path, pictures, backbone, progress=tick)
+    assert written == [0, 0, 70]  # after 0, 6 and 26 seconds
+
+
+def test_a_gpu_encodes_as_many_as_half_of_its_free_memory_holds(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert backbone.encode_batch(512) == 16
+    monkeypatch.setattr(Backbone, "device", torch.device("cuda"))
+    found = {}
+    for free in (10**6, 10**8, 10**9, 10**12):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 2 * free))
+        found[free] = backbone.encode_batch(512)
+    assert found[10**6] == 1
+    assert found[10**12] == 256
+    assert found[10**9] == pytest.approx(10 * found[10**8], abs=10)

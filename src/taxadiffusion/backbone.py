@@ -25,8 +25,11 @@ from taxadiffusion.errors import CheckpointError, NonFiniteError, SettingsError
 from taxadiffusion.lora import LoRASettings, add_lora, merge_lora, unmerge_lora
 from taxadiffusion.schedule import NoiseSchedule
 from taxadiffusion.text import TextEncoder, load_tokenizer, longest_text
+from taxadiffusion.transfer import moved
 
 _VAE_BATCH = 16
+_LARGEST_VAE_BATCH = 256
+_VAE_LIVE = 6  # activations of the VAE's first block that are alive at once, generously
 # Whatever settings of a stranger make diffusers stumble over.
 _LOADING_FAULTS = (
     SafetensorError, OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError,
@@ -196,11 +199,21 @@ class Backbone(nn.Module):
             self.__dict__["_text"] = TextEncoder.load(self.path, device=self.device, num_tokens=self._num_text_tokens)
         return self.__dict__["_text"].to(self.device)  # type: ignore[no-any-return]
 
+    def encode_batch(self, size_px: int) -> int:
+        """Images that the VAE takes at once: on a CUDA device as many as half of its free memory holds, else 16."""
+        if self.device.type != "cuda":
+            return _VAE_BATCH
+        held = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)  # free for us as well
+        free = torch.cuda.mem_get_info(self.device)[0] + held
+        one = _VAE_LIVE * 4 * int(self._vae_settings["block_out_channels"][0]) * size_px**2  # bytes, float32
+        return max(1, min(_LARGEST_VAE_BATCH, free // 2 // one))
+
     @torch.no_grad()
     def encode(self, images: npt.NDArray[np.uint8] | Tensor) -> Tensor:
         """uint8 (B, 3, h, w) → latents (B, C, H, W) float32: the mode, scaled with the VAE's own numbers."""
-        pixels = torch.as_tensor(images).to(self.device).float() / 127.5 - 1.0  # (B, 3, h, w) in [−1, 1]
-        latents = torch.cat([self.vae.encode(block).latent_dist.mode() for block in torch.split(pixels, _VAE_BATCH)])
+        pixels = moved(torch.as_tensor(images), self.device).float() / 127.5 - 1.0  # (B, 3, h, w) in [−1, 1]
+        blocks = torch.split(pixels, self.encode_batch(pixels.shape[-1]))
+        latents = torch.cat([self.vae.encode(block).latent_dist.mode() for block in blocks])
         return self.latent_scale.scaled(latents)  # (B, C, H, W)
 
     @torch.no_grad()

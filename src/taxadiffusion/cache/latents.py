@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +27,8 @@ from taxadiffusion.images import Fit, ImageError, Seen, load_image
 VERSION = 2
 """Part of the key: raised when the same inputs would give other latents."""
 
-_BATCH = 32
+_BATCH = 32  # at least
+_KEEP_S = 10.0
 _NAME, _DONE = "latents.f16", "cache.json"
 
 
@@ -118,23 +122,24 @@ def cached_latents(
     size_px: int | None = None,
     fit: Fit = "crop",
     mirror: bool = False,
-    num_threads: int = 4,
+    num_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Latents:
     """The latents of every image, from the cache or else computed into it.
 
     An interrupted computation goes on where it stopped; a second process waits for the first. `progress(done, total)`
     counts images. Raises `CheckpointError` when the disk is full, `NonFiniteError` when the VAE yields no
-    numbers, `DataError` for an empty set.
+    numbers, `DataError` for an empty set. num_threads: that decode; None: as many as this process may use processors.
     """
     if not len(pictures):
         raise DataError("the prepared data set holds no images: there is nothing to train on")
     key = _key(pictures, backbone, size_px, fit, mirror)
     folder = cache_dir / f"latents-{key.digest}"
+    threads = num_threads or len(os.sched_getaffinity(0))
     if not (folder / _DONE).is_file():
         with sole_writer(folder):
             if not (folder / _DONE).is_file():
-                _build(folder, key, pictures, backbone, num_threads, progress or (lambda _done, _total: None))
+                _build(folder, key, pictures, backbone, threads, progress or (lambda _done, _total: None))
     return Latents(folder, key)
 
 
@@ -175,17 +180,17 @@ def _build(
     reserve(folder / _NAME, 2 * int(np.prod(shape)))
     done, unreadable = _resumed(folder / "progress.json")
     target = np.memmap(folder / _NAME, np.float16, mode="r+", shape=shape)
-    with ThreadPoolExecutor(num_threads) as pool:
-        for start in range(done, total, _BATCH):
-            rows = range(start, min(start + _BATCH, total))
-            loaded = list(pool.map(lambda row: _load(pictures, row, key), rows))
-            unreadable += [fault for fault in loaded if isinstance(fault, Unreadable)]
-            target[rows.start : rows.stop] = _encode(backbone, loaded, shape[1:], rows.start)
-            target.flush()
-            write_document(
-                folder / "progress.json", {"done": rows.stop, "unreadable": [asdict(fault) for fault in unreadable]}
-            )
-            progress(rows.stop, total)
+    kept = _Kept(folder / "progress.json", target, done, unreadable)
+    size = max(_BATCH, backbone.encode_batch(key.size_px))
+    batches = [range(start, min(start + size, total)) for start in range(done, total, size)]
+    with closing(_decoded(pictures, key, batches, num_threads)) as decoded:
+        try:
+            for rows, loaded in zip(batches, decoded, strict=True):
+                target[rows.start : rows.stop] = _encode(backbone, loaded, shape[1:], rows.start)
+                kept.add(rows.stop, [fault for fault in loaded if isinstance(fault, Unreadable)])
+                progress(rows.stop, total)
+        finally:
+            kept.flush()
     write_document(
         folder / _DONE,
         {"key": asdict(key), "shape": list(shape), "unreadable": [asdict(fault) for fault in unreadable]},
@@ -193,8 +198,51 @@ def _build(
     (folder / "progress.json").unlink(missing_ok=True)
 
 
+class _Kept:
+    """How far a cache has come, on disk every `_KEEP_S` seconds and at the end: what a crash costs is no more."""
+
+    def __init__(self, path: Path, target: np.memmap[Any, Any], done: int, unreadable: list[Unreadable]) -> None:
+        self.path = path
+        self.target = target
+        self.done = self.on_disk = done
+        self.unreadable = unreadable
+        self.last = time.monotonic()
+
+    def add(self, done: int, faults: Sequence[Unreadable]) -> None:
+        self.done = done
+        self.unreadable += faults
+        if time.monotonic() - self.last >= _KEEP_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Latents first, then the line that makes them count."""
+        if self.done != self.on_disk:
+            self.target.flush()
+            faults = [asdict(fault) for fault in self.unreadable]
+            write_document(self.path, {"done": self.done, "unreadable": faults})
+            self.on_disk, self.last = self.done, time.monotonic()
+
+
+def _decoded(
+    pictures: Pictures, key: LatentKey, batches: Sequence[range], num_threads: int
+) -> Iterator[list[NDArray[np.uint8] | Unreadable]]:
+    """The pictures of each batch; threads decode the next one while the caller encodes this one."""
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
+
+        def asked_for(rows: range) -> list[Future[NDArray[np.uint8] | Unreadable]]:
+            return [pool.submit(_load, pictures, row, key) for row in rows]
+
+        try:
+            coming = [asked_for(rows) for rows in batches[:1]]
+            for number in range(len(batches)):
+                coming += [asked_for(rows) for rows in batches[number + 1 : number + 2]]
+                yield [future.result() for future in coming.pop(0)]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)  # left early: what was only asked for is not decoded
+
+
 def _resumed(path: Path) -> tuple[int, list[Unreadable]]:
-    """Images done so far, a multiple of the batch: the same batches give the same bits as without the interruption."""
+    """Images done so far, whole batches: on a CPU the same ones give the same bits as without the interruption."""
     if not path.is_file():
         return 0, []
     document = read_json(path)
