@@ -9,29 +9,31 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.budget import versions, within
 from benchmarks.compare import Compared, compare
-from benchmarks.measure import Calibration, calibrate
+from benchmarks.measure import Calibration, Clock, DeviceClock, calibrate
 from benchmarks.memory import peak_bytes
 from benchmarks.ours import build_caches
 from benchmarks.workload import Workload, faster_precision, full_size, nano
 
-PACKAGES = ("taxadiffusion", "torch", "diffusers", "transformers", "peft", "numpy")
-
 
 def main() -> int:
     args = _arguments()
+    if args.budget_s:
+        return within(args.budget_s, args.device, args.json, small=args.quick)
     if args.device != "cpu" and not torch.cuda.is_available():
         print(f"--device {args.device}: this torch sees no GPU", file=sys.stderr)
         return 2
     if args.loaded:
         torch.set_num_threads(1)  # processor time then is the time of the work
-    clock = time.process_time if args.loaded else time.perf_counter
+    clock: Clock = time.perf_counter
+    if args.loaded:
+        clock = time.process_time if args.device == "cpu" else DeviceClock()
     before = calibrate()
     if not (before.quiet or args.loaded):
         print(_busy("before", before), file=sys.stderr)
@@ -71,8 +73,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--loaded",
         action="store_true",
-        help="report although other processes load the machine: one thread, processor time instead of elapsed time, "
-        "and the report says so",
+        help="report although other processes load the machine: one thread, processor time (on a GPU its own clock) "
+        "instead of elapsed time, and the report says so",
+    )
+    parser.add_argument(
+        "--budget-s",
+        type=float,
+        help="Stable Diffusion 1.5's shapes drawn on the device and nano at a large batch, in so many seconds at most; "
+        "rows are written to the JSON file as they come (with --quick: tiny shapes, to try it)",
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda; both sides of every ratio run there")
     parser.add_argument("--full-size-base", type=Path, help="where Stable Diffusion 1.5's shapes are, or are written")
@@ -130,9 +138,9 @@ def _report(
             "system": platform.system(),
             "python": platform.python_version(),
         },
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": versions(),
         "loaded": args.loaded,
-        "clock": "processor time" if args.loaded else "elapsed time",
+        "clock": _clock_name(args),
         "calibration": [asdict(one) for one in calibrations],
         "ratios": [asdict(ratio) for one in found for ratio in one.ratios],
         "roofline": {name: asdict(line) for one in found for name, line in one.rooflines.items()},
@@ -142,8 +150,14 @@ def _report(
     }
 
 
+def _clock_name(args: argparse.Namespace) -> str:
+    if not args.loaded:
+        return "elapsed time"
+    return "processor time of one thread" if args.device == "cpu" else "the GPU's own clock"
+
+
 def _table(report: dict[str, Any]) -> str:
-    lines = ["MEASURED ON A LOADED MACHINE: processor time of one thread"] if report["loaded"] else []
+    lines = [f"MEASURED ON A LOADED MACHINE: {report['clock']}"] if report["loaded"] else []
     lines.append(f"{'ratio':52} {'median':>7} {'low':>7} {'high':>7} {'peer s':>9} {'ours s':>9}")
     for row in report["ratios"]:
         lines.append(

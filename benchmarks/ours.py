@@ -28,13 +28,13 @@ _LATENTS = "latents.f16"
 
 def longest_name(workload: Workload) -> int:
     """Tokens of the longest name of the data: what `base.num_tokens` may be set to."""
-    text = Backbone.load(workload.base).text
+    text = workload.plain().text
     return max(text.length(rank_text(rank, name)) for taxon in TAXA for rank, name in taxon.names)
 
 
 def build_caches(workload: Workload, folder: Path, num_tokens: int | None) -> None:
     """Latents of the batch's images and states of every name, as the first minutes of a run write them."""
-    backbone = Backbone.load(workload.base, device=workload.device, num_text_tokens=num_tokens)
+    backbone = workload.plain(num_tokens=num_tokens)
     backbone.encode(workload.images()).cpu().numpy().astype(np.float16).tofile(folder / _LATENTS)
     _states(folder, backbone)
 

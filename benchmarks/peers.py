@@ -79,7 +79,7 @@ class DiffusersLoRAStep:
         self.noise, self.timesteps = noise_and_timesteps(workload, backbone)
         rank = workload.stages()[0].rank  # a longer caption costs the same: it is padded
         self.captions = [prompt(lineage.truncated(rank)) for lineage in workload.lineages()]
-        fresh = Backbone.load(workload.base, device=workload.device, num_text_tokens=backbone.num_text_tokens)
+        fresh = workload.plain(num_tokens=backbone.num_text_tokens)
         self.encoder = fresh.text
         self.vae = fresh.vae.to(backbone.dtype)
         self.text = self.encoder.model.to(backbone.dtype)
@@ -139,7 +139,7 @@ def published_pictures(step: PublishedStep, requests: Sequence[Request], num_ste
         base = step.condition([request.lineage], RANKS[:1])  # all texts are encoded again for the base (PEERS (d) 24)
         both = torch.cat([base, target])
         scheduler = schedule.scheduler()
-        scheduler.set_timesteps(num_steps)
+        scheduler.set_timesteps(num_steps, device=backbone.device)
         shape = backbone.latent_shape_at(step.workload.size_px)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(request.seed))[None]
         latents = noise.to(backbone.device) * getattr(scheduler, "init_noise_sigma", 1.0)
@@ -153,13 +153,14 @@ def published_pictures(step: PublishedStep, requests: Sequence[Request], num_ste
 
 class DiffusersPictures:
     """diffusers' `StableDiffusionPipeline` as it is, in full batches, with the LoRA that `load_lora_weights` leaves
-    unmerged. Conditions are given to it as `prompt_embeds`, which spares it the text encoder.
+    unmerged. Conditions are given to it as `prompt_embeds`, which spares it the text encoder (whose precision it would
+    otherwise give them, and that need not be the U-Net's).
     """
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         self.pipeline = StableDiffusionPipeline(
-            vae=backbone.vae, text_encoder=backbone.text.model, tokenizer=backbone.text.tokenizer, unet=backbone.unet,
+            vae=backbone.vae, text_encoder=None, tokenizer=None, unet=backbone.unet,
             scheduler=backbone.schedule.scheduler(), safety_checker=None, feature_extractor=None,
             requires_safety_checker=False,
         )  # fmt: skip

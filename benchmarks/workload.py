@@ -53,9 +53,13 @@ class Workload:
     def stages(self) -> tuple[Stage, ...]:
         return plan("progressive", RANKS, 1)
 
+    def plain(self, dtype: torch.dtype = torch.float32, num_tokens: int | None = None) -> Backbone:
+        """The base as it is, the same weights for every call."""
+        return Backbone.load(self.base, dtype=dtype, device=self.device, num_text_tokens=num_tokens)
+
     def backbone(self, dtype: torch.dtype, num_tokens: int | None = None) -> Backbone:
         """The base with a LoRA whose effect is not zero, the same for every call."""
-        backbone = Backbone.load(self.base, dtype=dtype, device=self.device, num_text_tokens=num_tokens)
+        backbone = self.plain(dtype, num_tokens)
         backbone.add_lora(LoRASettings())
         generator = torch.Generator().manual_seed(SEED)
         for name, parameter in sorted(backbone.unet.named_parameters()):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from benchmarks import measure
+from benchmarks import budget, drawn, measure
+from benchmarks.budget import OutOfTimeError, within
 from benchmarks.compare import NotTheSameError, begin_alike, compare
 from benchmarks.measure import Calibration, calibrate, interleaved
 from benchmarks.ours import OurStep, build_caches
 from benchmarks.peers import PublishedStep
 from benchmarks.scale import SimulatedLatents, measure_images, measure_taxa
 from benchmarks.workload import Workload, without_dropout
+from diffusers import UNet2DConditionModel
 
 from taxadiffusion.condition import TaxonomySettings
 from tests.tiny_base import IMAGE_PX, write_tiny_base
@@ -111,3 +114,61 @@ def test_growth_is_measured_on_what_was_asked_for(tmp_path: Path) -> None:
     latents, readable = SimulatedLatents(tmp_path / "latents", 100).read(np.array([3, 99]), np.array([0, 0]))
     assert latents.shape == (2, *SimulatedLatents.latent_shape)
     assert readable.all()
+
+
+def test_a_budget_ends_by_itself_and_every_row_is_there_or_says_why_not(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    assert within(12.0, "cpu", path, small=True) == 0
+    report = json.loads(path.read_text())
+    assert report["ended_by_itself"].startswith("yes")
+    assert report["rows"]["drawn"]["size_px"] == 16
+    rows = [*report["rows"], *report["left_out"]]
+    assert len(set(rows)) == len(rows)
+    if report["ended_by_itself"] == "yes":
+        assert set(rows) == {
+            "drawn", "memory_vs_published", "train_stage0_vs_published", "train_last_stage_vs_published",
+            "train_stage0_vs_diffusers_lora", "utilisation", "sample_vs_diffusers", "sample_vs_published",
+            "latent_cache", "nano_large_batch", "utilisation_compiled",
+        }  # fmt: skip
+
+
+def test_a_row_without_time_sides_that_differ_and_full_memory_are_said(tmp_path: Path) -> None:
+    report = budget.Report(tmp_path / "rows.json", "cpu", budget_s=20.0)
+
+    def differs() -> None:
+        raise NotTheSameError("losses 1 and 2")
+
+    def is_full() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    budget._row(report, "late", 100.0, lambda: pytest.fail("began"))
+    budget._row(report, "other", 0.0, differs)
+    budget._row(report, "full", 0.0, is_full)
+    budget._row(report, "good", 0.0, lambda: report.add("good", {"ratio": 2.0}))
+    found = json.loads((tmp_path / "rows.json").read_text())
+    assert list(found["rows"]) == ["good"]
+    assert "100 s or more" in found["left_out"]["late"]
+    assert found["left_out"]["other"] == "not the same: losses 1 and 2"
+    assert "out of memory" in found["left_out"]["full"]
+
+
+def test_the_alarm_passes_through_whoever_catches_exceptions() -> None:
+    def swallows() -> None:
+        try:
+            time.sleep(5)
+        except Exception as error:
+            raise RuntimeError from error
+
+    with pytest.raises(OutOfTimeError), budget._alarm(0.05):
+        swallows()
+
+
+def test_a_drawn_base_is_the_same_each_time_and_has_the_full_sizes_shapes(tmp_path: Path) -> None:
+    workload = drawn.tiny(tmp_path / "base", "cpu", torch.float32)
+    one, other = (workload.backbone(torch.float32) for _ in range(2))
+    for first, second in ((one.unet, other.unet), (one.vae, other.vae), (one.text.model, other.text.model)):
+        pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    with torch.device("meta"):
+        full = UNet2DConditionModel(**drawn.SD15.unet)
+    assert sum(p.numel() for p in full.parameters()) == 859_520_964

@@ -21,6 +21,7 @@ from taxadiffusion.errors import NonFiniteError, SettingsError
 from taxadiffusion.guidance import Guidance, combined
 from taxadiffusion.names import Lineage
 from taxadiffusion.schedule import SamplerName
+from taxadiffusion.transfer import memory_faults
 
 NO_GUIDANCE = Guidance()
 
@@ -110,7 +111,8 @@ class Sampler:
             for start in range(0, len(requests), batch_size):
                 batch = requests[start : start + batch_size]
                 conditions = self._conditions(batch, conditions)
-                images = self._decoded(batch, self._denoised(batch, conditions, num_steps))
+                with memory_faults(f"{len(batch)} pictures of {self.size_px} px at once", "make the batch smaller"):
+                    images = self._decoded(batch, self._denoised(batch, conditions, num_steps))
                 yield from (Sample(request, image) for request, image in zip(batch, images, strict=True))
 
     @torch.no_grad()

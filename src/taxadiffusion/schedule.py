@@ -88,6 +88,11 @@ class NoiseSchedule:
         scheduler = _made(diffusers.DDPMScheduler, self.config)
         return scheduler.alphas_cumprod.float()  # type: ignore[no-any-return]
 
+    def prepare(self, device: torch.device) -> None:
+        """Have ready on `device` what training reads of the schedule."""
+        if self.prediction != "flow_prediction":
+            self._alphas_on(device)
+
     def _alphas_on(self, device: torch.device) -> Tensor:
         """ᾱ_t there, copied once: a copy in every step would wait for the device each time."""
         if device not in self._alphas:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
+
+from taxadiffusion.errors import SettingsError
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
@@ -37,6 +42,18 @@ class Reading:
         if self._arrived is not None:
             self._arrived.synchronize()
         return self._numbers.tolist()
+
+
+@contextmanager
+def memory_faults(what: str, remedy: str) -> Iterator[None]:
+    """Turn a failed allocation, on a GPU or a CPU, into one `SettingsError`: `what` did not fit, and what to set."""
+    try:
+        yield
+    except RuntimeError as error:
+        # A GPU's has its own class; a CPU's is told by its words alone.
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise SettingsError(f"out of memory with {what}: {remedy}") from error
 
 
 def use_fast_arithmetic(device: torch.device) -> None:

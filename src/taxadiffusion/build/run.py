@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from taxadiffusion.adapter import save_adapter
@@ -13,12 +13,15 @@ from taxadiffusion.build.objects import CachesProgress, build_latents, read_name
 from taxadiffusion.build.ready import NAME_OF_DEFAULTS, ready
 from taxadiffusion.config import Settings, flattened
 from taxadiffusion.dataset import PreparedDataset
+from taxadiffusion.denoiser import Denoiser
+from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.stages import Stage
 from taxadiffusion.trainer.estimate import StageCost, stage_cost
 from taxadiffusion.trainer.gradients import TrainingData
 from taxadiffusion.trainer.lock import RunLock
 from taxadiffusion.trainer.loop import Trainer
+from taxadiffusion.trainer.memory import Precision, StepMemory, step_memory
 from taxadiffusion.trainer.sharding import shard_frozen
 from taxadiffusion.trainer.signals import StopSignal
 from taxadiffusion.trainer.world import World
@@ -47,6 +50,7 @@ class Trial:
     num_taxa: int
     num_frozen: int
     notes: tuple[str, ...] = ()
+    memories: tuple[StepMemory, ...] = ()
 
     @property
     def peak_bytes(self) -> int:
@@ -133,10 +137,11 @@ def _build_run(
     return Run(settings, trainer, dataset, parts.plan, parts.taxa, parts.notes)
 
 
-def trial(settings: Settings, world: World, *, allow_change: Sequence[str] = ()) -> Trial:
+def trial(settings: Settings, world: World, *, allow_change: Sequence[str] = (), memories: bool = False) -> Trial:
     """Measure a few steps of every stage on random latents; nothing is written.
 
-    Raises what `open_run` would raise before it computes latents, but for the directory's lock.
+    memories: also simulate what the heaviest stage needs in other precisions and at half the size. Raises what
+    `open_run` would raise before it computes latents, but for the directory's lock.
     """
     parts = ready(settings, world, stop=StopSignal(), allow_change=allow_change)
     parts.backbone.release()
@@ -153,6 +158,34 @@ def trial(settings: Settings, world: World, *, allow_change: Sequence[str] = ())
         num_taxa=len(parts.taxa),
         num_frozen=sum(p.numel() for name, p in parts.backbone.unet.named_parameters() if "lora_" not in name),
         notes=parts.notes,
+        memories=_memories(settings, parts.denoiser, parts.plan, named) if memories else (),
+    )
+
+
+def _memories(
+    settings: Settings, denoiser: Denoiser, stages: Sequence[Stage], taxa: Sequence[Lineage]
+) -> tuple[StepMemory, ...]:
+    """Of the stage with the most parameters: at the run's size in both precisions, and at half of it in bfloat16."""
+    groups, backbone = denoiser.groups(), denoiser.backbone
+    heaviest = max(stages, key=lambda stage: sum(p.numel() for g in stage.trains for p in groups[g].values()))
+    size_px = settings.base.image_size_px or backbone.image_size_px
+    chosen: list[tuple[int, Precision]] = [(size_px, "float32"), (size_px, "bfloat16")]
+    with suppress(SettingsError):  # the base cannot make every size
+        backbone.latent_shape_at(size_px // 2)
+        chosen.append((size_px // 2, "bfloat16"))
+    return tuple(
+        step_memory(
+            denoiser,
+            heaviest,
+            taxa,
+            backbone.latent_shape_at(size),
+            precision=precision,
+            checkpointed=checkpointed,
+            averaged=settings.optimiser.ema_decay is not None,
+            merge_lora=settings.training.merge_lora,
+        )
+        for size, precision in chosen
+        for checkpointed in (False, True)
     )
 
 

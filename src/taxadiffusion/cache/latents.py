@@ -23,6 +23,7 @@ from taxadiffusion.base import read_json
 from taxadiffusion.cache.files import mapped, reserve, sole_writer, write_document
 from taxadiffusion.errors import CheckpointError, DataError, NonFiniteError
 from taxadiffusion.images import Fit, ImageError, Seen, load_image
+from taxadiffusion.transfer import memory_faults
 
 VERSION = 2
 """Part of the key: raised when the same inputs would give other latents."""
@@ -268,7 +269,8 @@ def _encode(
     images = torch.from_numpy(np.stack([image for image in loaded if not isinstance(image, Unreadable)]))
     for variant in range(shape[0]):
         pixels = images.flip(-1) if variant == 1 else images
-        latents[good, variant] = backbone.encode(pixels).half().cpu().numpy()
+        with memory_faults(f"{len(pixels)} pictures to encode", "free the device, or lower base.image_size_px"):
+            latents[good, variant] = backbone.encode(pixels).half().cpu().numpy()
     finite = np.isfinite(latents).all(axis=(1, 2, 3, 4))
     if not finite.all():
         rows = [start + int(index) for index in np.flatnonzero(~finite)]

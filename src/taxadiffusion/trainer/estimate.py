@@ -15,8 +15,14 @@ from taxadiffusion.stages import Stage
 from taxadiffusion.trainer.optimiser import StageOptimiser
 from taxadiffusion.trainer.settings import LoopSettings
 from taxadiffusion.trainer.world import World
+from taxadiffusion.transfer import memory_faults
 
 _NUM_TIMED = 2
+
+FEWER = (
+    "set training.micro_batch_size lower (the same step in more passes), training.gradient_checkpointing=true, or "
+    "base.dtype=bfloat16"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,8 @@ def stage_cost(
     seconds = 0.0
     for number in range(1 + _NUM_TIMED):
         started = time.perf_counter()
-        denoiser.loss(Batch(noise, lineages, noise, levels)).mean().backward()  # type: ignore[no-untyped-call]
+        with memory_faults(f"{size} samples at once in stage {stage.name}", FEWER):
+            denoiser.loss(Batch(noise, lineages, noise, levels)).mean().backward()  # type: ignore[no-untyped-call]
         passed = time.perf_counter()
         optimiser.reduced_norm(World())
         optimiser.update(0)

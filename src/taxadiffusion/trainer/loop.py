@@ -15,6 +15,7 @@ from taxadiffusion.errors import DataError, NonFiniteError
 from taxadiffusion.stages import Stage
 from taxadiffusion.trainer import events
 from taxadiffusion.trainer.ahead import ahead
+from taxadiffusion.trainer.estimate import FEWER
 from taxadiffusion.trainer.gradients import Gradients, Issued, Outcome, TrainingData
 from taxadiffusion.trainer.history import Identity, Progress, RunHistory
 from taxadiffusion.trainer.loader import MicroBatch, MicroBatches, Share, loader_faults, micro_batches
@@ -24,10 +25,13 @@ from taxadiffusion.trainer.settings import LoopSettings
 from taxadiffusion.trainer.signals import StopSignal, stop_error
 from taxadiffusion.trainer.validation import Validation
 from taxadiffusion.trainer.world import World
+from taxadiffusion.transfer import memory_faults
 
 _NUM_COMPARED = 1000
 
 Events = events.EventStream
+
+_FEWER = f"{FEWER} (a run that has commits asks for --allow-change of each key); train --dry-run says what fits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +152,9 @@ class Trainer:
     def _give(self, index: int, stage_step: int, optimiser: StageOptimiser, batches: Iterator[MicroBatch]) -> _Step:
         """Give the device a whole step. It changes nothing where loss or gradient turn out not to be finite."""
         started = time.perf_counter()
-        issued = self.gradients.step(self.plan[index], self._condition_dropout(index), optimiser, batches)
-        rate = optimiser.update(stage_step, issued.not_finite)
+        with memory_faults(f"{self.share.size} samples at once in stage {self.plan[index].name}", _FEWER):
+            issued = self.gradients.step(self.plan[index], self._condition_dropout(index), optimiser, batches)
+            rate = optimiser.update(stage_step, issued.not_finite)
         optimiser.clear_gradients()
         self.progress.step += 1
         return _Step(issued, self.plan[index], self.progress.step, stage_step + 1, rate, started)
