@@ -48,7 +48,7 @@ CASES = (
     Case((64, 128), 16, 16, checkpointed=False),
     Case((64, 128), 16, 32, checkpointed=True),
 )
-TOLERANCE = 0.1
+TOLERANCE = 0.15
 """Relative, of what a step was measured to take (docs/performance.md has the measured errors)."""
 
 
