@@ -31,6 +31,7 @@ class Photo:
     path: Path
     box: None = None
     content_box: None = None
+    seen: None = None
 
 
 class Photos:
