@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -226,7 +226,7 @@ class _Kept:
 
 def _decoded(
     pictures: Pictures, key: LatentKey, batches: Sequence[range], num_threads: int
-) -> Iterator[list[NDArray[np.uint8] | Unreadable]]:
+) -> Generator[list[NDArray[np.uint8] | Unreadable], None, None]:
     """The pictures of each batch; threads decode the next one while the caller encodes this one."""
     with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
 

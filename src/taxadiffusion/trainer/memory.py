@@ -50,11 +50,11 @@ class StepMemory:
         return max(0, int((1e9 * card_gb - _HELD_BYTES - self.of(0)) // self.per_sample))
 
 
-class _Live(TorchDispatchMode):
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of all storages that are alive, and the most there were: every output of every operation is seen."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._seen: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
