@@ -13,11 +13,11 @@ from PIL import Image
 
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.errors import DataError, SettingsError
-from taxadiffusion.evaluate.measure import Side
 from taxadiffusion.evaluate.naming import Namer, balanced_accuracy
 from taxadiffusion.evaluate.pictures import generated_folder
 from taxadiffusion.evaluate.run import Networks, Settings, evaluate
 from taxadiffusion.evaluate.scores import BUCKETS, Results, bucket_of
+from taxadiffusion.evaluate.side import Side
 from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.names import Lineage
 from taxadiffusion.report.command import write_results

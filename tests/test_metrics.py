@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from taxadiffusion.errors import DataError
+from taxadiffusion.metrics.discriminant import SHRINKAGE, fit_discriminant
 from taxadiffusion.metrics.distribution import (
+    FrechetReference,
+    KernelReference,
     Moments,
-    Reference,
     frechet_distance,
     kernel_distance,
 )
@@ -84,11 +86,60 @@ def test_kernel_distance_is_unbiased_for_sides_of_different_sizes() -> None:
 
 
 @pytest.mark.parametrize("num_images", [4, 60])
-def test_reference_gives_the_same_distances(num_images: int) -> None:
+def test_references_give_the_distances_of_redrawn_sets_as_if_each_were_given_alone(num_images: int) -> None:
     x, y = draws(21, 50, 8), draws(22, num_images, 8, shift=0.4)
-    reference = Reference(x)
-    assert reference.frechet(y) == pytest.approx(frechet_distance(Moments.of(x), Moments.of(y)), rel=1e-6)
-    assert reference.kernel(y) == pytest.approx(kernel_distance(x, y), rel=1e-9)
+    redrawn = [np.arange(num_images), *np.random.default_rng(0).integers(num_images, size=(3, num_images))]
+    counts = np.stack([np.bincount(rows, minlength=num_images) for rows in redrawn])
+    frechet, kernel = FrechetReference(x), KernelReference(x)
+    for rows, one, other in zip(redrawn, frechet.of_sets(y, counts), kernel.of_sets(y, counts), strict=True):
+        assert one == pytest.approx(frechet_distance(Moments.of(x), Moments.of(y[rows])), rel=1e-6)
+        assert other == pytest.approx(straightforward_kernel_distance(x, y[rows]), rel=1e-9)
+    assert frechet(y) == pytest.approx(frechet_distance(Moments.of(x), Moments.of(y)), rel=1e-6)
+
+
+def straightforward_kernel_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """The unbiased estimate, every pair written out at once."""
+    within_x, within_y, across = (
+        (a.astype(float) @ b.astype(float).T / x.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))
+    )
+    means = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (within_x, within_y)]
+    return float(sum(means) - 2 * across.mean())
+
+
+def test_figures_do_not_depend_on_the_size_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from taxadiffusion.metrics import blocks, neighbours
+
+    x, y = (draws(seed, number, 5, shift).astype(np.float32) for seed, number, shift in ((0, 83, 0), (1, 61, 0.5)))
+    counts = np.random.default_rng(2).integers(0, 3, size=(4, 61))
+
+    def figures() -> list[np.ndarray]:
+        met, copied = overlap(x, y), memorisation(y, x, x[:40] + 1)
+        return [
+            Moments.of(x).covariance, FrechetReference(x).of_sets(y, counts), KernelReference(x).of_sets(y, counts),
+            met.densities, met.recalled, met.covered, copied.positions, copied.distances, copied.nearer,
+            mean_over_taxa([[y[:7]], [y[7:14]], [y[14:16]]], np.random.default_rng(3), num_draws=50).high,
+        ]  # fmt: skip
+
+    whole = figures()
+    defaults = blocks.row_blocks.__defaults__
+    monkeypatch.setattr(blocks.row_blocks, "__defaults__", (defaults[0], 1000))
+    monkeypatch.setattr(neighbours, "_TILE", (8, 16))
+    assert len(list(blocks.row_blocks(61, 83))) == 61
+    for few, all_at_once in zip(figures(), whole, strict=True):
+        np.testing.assert_allclose(few, all_at_once, rtol=1e-9)
+
+
+def test_nearest_in_float32_answers_as_float64_does_also_between_all_but_equal_references() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(40, 512)).astype(np.float32)
+    references = np.concatenate([base, base * np.float32(1 + 1e-6), base + rng.normal(0, 1e-5, base.shape)])
+    references = references.astype(np.float32)
+    queries = np.concatenate([references[rng.permutation(120)], rng.normal(size=(30, 512)).astype(np.float32)])
+    positions, distances = nearest(queries, references)
+    exact = np.linalg.norm(queries[:, None].astype(float) - references[None].astype(float), axis=2)
+    np.testing.assert_allclose(distances, exact.min(1), rtol=1e-6, atol=1e-6)
+    assert (exact[np.arange(150), positions] <= exact.min(1) + 1e-6).all()
+    assert (distances[:120] < 1e-6).all()
 
 
 @pytest.mark.parametrize("num_neighbours", [3, 5])
@@ -147,6 +198,42 @@ def test_probe_refuses_one_class_and_empty_classes() -> None:
         fit_probe(draws(0, 4), np.array([0, 0, 2, 2]), ("a", "b", "c"))
     with pytest.raises(DataError, match="got 1 classes"):
         fit_probe(draws(0, 4), np.zeros(4, dtype=int), ("a",))
+
+
+def test_the_discriminant_is_scikit_learns() -> None:
+    from sklearn.covariance import shrunk_covariance
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.preprocessing import StandardScaler
+
+    labels = np.random.default_rng(0).integers(3, size=200)
+    features = draws(13, 200) + labels[:, None] * np.arange(6) * 0.3
+    ours = fit_discriminant(features, labels, ("a", "b", "c"))
+    standard = StandardScaler().fit_transform(features)
+    within = standard - np.stack([standard[labels == k].mean(0) for k in range(3)])[labels]
+
+    class Shrunk:
+        def fit(self, _: np.ndarray) -> Shrunk:
+            self.covariance_ = shrunk_covariance(within.T @ within / 197, SHRINKAGE)
+            return self
+
+    model = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=Shrunk(), priors=[1 / 3] * 3)
+    theirs = model.fit(standard, labels)
+    fresh = draws(14, 500) + np.random.default_rng(1).integers(3, size=500)[:, None] * np.arange(6) * 0.3
+    expected = theirs.predict((fresh - features.mean(0)) / features.std(0))
+    assert (ours.predict(fresh) == expected).mean() > 0.99
+    scores = standard @ ours.weight + ours.bias
+    np.testing.assert_allclose(
+        scores - scores[:, :1],
+        theirs.decision_function(standard) - theirs.decision_function(standard)[:, :1],
+        atol=1e-3,
+    )
+
+
+def test_a_discriminant_refuses_what_it_cannot_be_fitted_on() -> None:
+    with pytest.raises(DataError, match="got 1 classes"):
+        fit_discriminant(draws(0, 4), np.zeros(4, dtype=int), ("a",))
+    with pytest.raises(DataError, match="a class with two different images"):
+        fit_discriminant(draws(0, 2), np.array([0, 1]), ("a", "b"))
 
 
 def test_a_homonym_in_another_genus_is_a_wrong_name() -> None:
@@ -237,7 +324,9 @@ def test_interval_counts_the_disagreement_of_training_runs() -> None:
     )  # three runs: all draws of one run are among 2.5 %
 
     positions = [[np.arange(3)] for _ in range(3)]
-    distance = statistic_within_taxa(lambda run, _: [0.4, 0.5, 0.6][run], positions, rng, num_draws=500)
+    distance = statistic_within_taxa(
+        lambda run, sets: [[0.4, 0.5, 0.6][run]] * len(sets), positions, rng, num_draws=500
+    )
     assert distance.mean == pytest.approx(0.5)
     assert distance.high - distance.mean == pytest.approx(1.96 * np.std([0.4, 0.5, 0.6]) / np.sqrt(3), rel=0.15)
 
@@ -245,7 +334,9 @@ def test_interval_counts_the_disagreement_of_training_runs() -> None:
 def test_interval_of_a_distance_is_centred_on_the_distance_of_all_images() -> None:
     x, y = draws(18, 60), draws(19, 60, shift=1)
     groups = [np.arange(0, 30), np.arange(30, 60)]
-    interval = statistic_within_taxa(lambda _, rows: kernel_distance(x, y[rows]), [groups], np.random.default_rng(0))
+    interval = statistic_within_taxa(
+        lambda _, sets: [kernel_distance(x, y[rows]) for rows in sets], [groups], np.random.default_rng(0)
+    )
     assert interval.mean == pytest.approx(kernel_distance(x, y))
     assert interval.low < interval.mean < interval.high
     assert Interval(0, 0, 1).overlaps(Interval(1, 1, 2))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,55 +11,24 @@ from numpy.typing import NDArray
 from taxadiffusion.errors import DataError
 from taxadiffusion.evaluate.naming import Namer
 from taxadiffusion.evaluate.scores import BUCKETS, ConfusionPair, CopyPair, RankScores, TaxonScores, bucket_of
-from taxadiffusion.metrics.distribution import Reference
+from taxadiffusion.evaluate.side import Floats, Rows, Side, at_most, by_taxon, spread, truncated
+from taxadiffusion.metrics.distribution import FrechetReference, KernelReference
 from taxadiffusion.metrics.intervals import Interval, mean_over_taxa, statistic_within_taxa
 from taxadiffusion.metrics.naming import confusions, correct_at, error_height
-from taxadiffusion.metrics.neighbours import Memorisation, memorisation, overlap
+from taxadiffusion.metrics.neighbours import CopySearch, Memorisation, overlap, radius
 from taxadiffusion.names import Lineage, Rank
 
-# N images, D feature width
-Floats = NDArray[np.float32]
+# N images, D feature width, B sets of images
 
 NUM_NEIGHBOURS = 5  # Naeem et al. 2020
 NUM_WORST_PAIRS = 24
 NUM_DISTANCE_DRAWS = 20  # bootstrap draws of a distance; its standard error needs no more
+MAX_PAIRED = 20_000
+"""Images of each side of which all pairs are formed (kernel distance, precision, recall, density, coverage); of more,
+so many are drawn, evenly over the taxa."""
 
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """N images: their features (N, D), what each shows or was asked to show, where it lies, and which run made it."""
-
-    features: Floats
-    lineages: tuple[Lineage, ...]
-    files: tuple[str, ...]
-    runs: tuple[int, ...]
-    """0 … R-1: models trained with their own seeds; all 0 for photographs."""
-    load: Callable[[int, int], NDArray[np.uint8]]
-    """(position, size_px) → uint8 (3, size_px, size_px)."""
-
-    def select(self, positions: Sequence[int] | NDArray[np.integer]) -> Side:
-        """Only the images at `positions`."""
-        kept = [int(i) for i in positions]
-        return Side(
-            self.features[kept],
-            tuple(self.lineages[i] for i in kept),
-            tuple(self.files[i] for i in kept),
-            tuple(self.runs[i] for i in kept),
-            lambda i, size_px: self.load(kept[i], size_px),
-        )
-
-    def at(self, rank: Rank) -> Side:
-        """The images that name a taxon at `rank`, as images of that taxon."""
-        kept = [i for i, lineage in enumerate(self.lineages) if lineage.get(rank)]
-        side = self.select(kept)
-        return replace(side, lineages=tuple(lineage.truncated(rank) for lineage in side.lineages))
-
-    def groups(self) -> dict[Lineage, NDArray[np.intp]]:
-        """The positions of each taxon's images, in order of first appearance."""
-        found: dict[Lineage, list[int]] = {}
-        for i, taxon in enumerate(self.lineages):
-            found.setdefault(taxon, []).append(i)
-        return {taxon: np.array(rows) for taxon, rows in found.items()}
+Cells = Mapping[Lineage, Sequence[Rows]]
+"""By taxon, the positions of its images in each run."""
 
 
 class RankJudge:
@@ -72,64 +40,75 @@ class RankJudge:
         ranks: Sequence[Rank],
         namer: Namer,
         train: Side,
-        unseen: Side,
+        copies: CopySearch,
         *,
         max_reference_per_taxon: int,
-        copy_quantile: float,
         seed: int,
     ) -> None:
+        """copies: the search among all training photographs."""
         self._rank = rank
         self._ranks = tuple(ranks)
         self._namer = namer
         self._photographs = train
+        self._copies = copies
         self._train = train.at(rank)
-        self._unseen = unseen
-        self._copy_quantile = copy_quantile
         self._seed = seed
         groups = self._train.groups()
         if not groups:
             raise DataError(f"no training photograph names a taxon at rank {rank}; leave it out of --ranks")
         self._counts = {taxon: len(rows) for taxon, rows in groups.items()}
-        self._reference = self._train.select(at_most(max_reference_per_taxon, groups, np.random.default_rng(seed)))
-        self._distances = Reference(self._reference.features)
+        reference = self._train.select(at_most(max_reference_per_taxon, groups, np.random.default_rng(seed)))
+        self._frechet = FrechetReference(reference.features)
+        (paired,) = spread(MAX_PAIRED, reference.cells(), np.random.default_rng(seed))
+        paired_side = reference.select(paired)
+        self._paired = paired_side.features
+        self._paired_taxa = paired_side.groups()
+        self._kernel = KernelReference(self._paired)
+        self._radius: NDArray[np.floating] | None = None
 
     def __call__(
-        self, side: Side, name: str, further: Mapping[str, NDArray[np.floating]], seen: Side | None = None
+        self,
+        side: Side,
+        name: str,
+        further: Mapping[str, NDArray[np.floating]],
+        seen: tuple[Side, CopySearch] | None = None,
     ) -> RankScores:
         """Scores of images of taxa of this rank; `further` holds more scores of each (N,), by metric (LPIPS …).
 
-        seen: the training photographs that the method learnt from, where those are not all: images are compared with
-        these to find copies, and a taxon counts as common or rare by these. Raises `DataError` where there are too few
-        images for a metric, or a taxon that training lacks.
+        seen: the training photographs that the method learnt from, and the search among them, where those are not all:
+        images are compared with these to find copies, and a taxon counts as common or rare by these. Raises
+        `DataError` where there are too few images for a metric, or a taxon that training lacks.
         """
-        counts = self._counts
-        if seen is None:
-            seen = self._photographs
-        else:
-            counts = Counter(lineage.truncated(self._rank) for lineage in seen.lineages if lineage.get(self._rank))
+        counts: Mapping[Lineage, int] = self._counts
+        photographs, search = seen or (self._photographs, self._copies)
+        if seen:
+            counts = Counter(truncated((one for one in photographs.lineages if one.get(self._rank)), self._rank))
         strange = sorted({str(taxon) for taxon in side.lineages if taxon not in counts})
         if strange:
             raise DataError(f"{name}: no training photograph shows {strange[0]} at rank {self._rank}; leave it out")
-        predicted = [lineage.truncated(self._rank) for lineage in self._namer(side.features)]
-        copied = memorisation(side.features, seen.features, self._unseen.features, self._copy_quantile)
-        per_image = self._per_image(side, predicted, copied) | dict(further)
+        predicted = truncated(self._namer(side.features), self._rank)
+        copied = search(side.features)
+        cells = side.cells()
+        per_image = self._per_image(side, cells, predicted, copied) | dict(further)
         rng = np.random.default_rng(self._seed)
-        metrics = {metric: _interval(values, side, rng) for metric, values in per_image.items()}
-        metrics |= self._of_sets(side, name, rng)
+        metrics = {metric: _interval(values, cells, rng) for metric, values in per_image.items()}
+        metrics |= self._of_sets(side, cells, name, rng)
         return RankScores(
             rank=self._rank,
             num_images=len(side.lineages),
             metrics=metrics,
-            buckets=self._by_bucket(side, per_image, counts, rng),
-            taxa=self._by_taxon(side, per_image, counts),
+            buckets=_by_bucket(cells, per_image, counts, rng),
+            taxa=_by_taxon(cells, per_image, counts),
             confusions=tuple(
                 ConfusionPair(c.true, c.predicted, c.count, c.of) for c in confusions(predicted, side.lineages)
             ),
-            nearest=_nearest(side, copied, seen),
-            right=_by_taxon_and_run(per_image["rank_accuracy"], side),
+            nearest=_nearest(side, copied, photographs),
+            right=_by_taxon_and_run(per_image["rank_accuracy"], cells),
         )
 
-    def _per_image(self, side: Side, predicted: Sequence[Lineage], copied: Memorisation) -> dict[str, Floats]:
+    def _per_image(
+        self, side: Side, cells: Cells, predicted: Sequence[Lineage], copied: Memorisation
+    ) -> dict[str, Floats]:
         """Metrics that are means over images: their values (N,)."""
         heights = [error_height(p, t, self._ranks) for p, t in zip(predicted, side.lineages, strict=True)]
         values: dict[str, NDArray[np.floating]] = {
@@ -139,60 +118,81 @@ class RankJudge:
             "copies": copied.copies.astype(np.float64),
             "nearer_than_real": copied.nearer,
         }
-        diversity = _distance_within_taxon(side)
+        diversity = _distance_within_taxon(side, cells)
         if diversity is not None:
             values["diversity"] = diversity
         return {name: np.asarray(v, dtype=np.float32) for name, v in values.items()}
 
-    def _of_sets(self, side: Side, name: str, rng: np.random.Generator) -> dict[str, Interval]:
+    def _of_sets(self, side: Side, cells: Cells, name: str, rng: np.random.Generator) -> dict[str, Interval]:
         """Metrics of all images together: distances of each run's images to the reference, and overlap."""
-        runs = [np.flatnonzero(np.array(side.runs) == run) for run in sorted(set(side.runs))]
-        groups = [[rows[taxon] for taxon in side.select(rows).groups().values()] for rows in runs]
-        found: dict[str, Interval] = {}
-        distances: dict[str, Callable[[Floats], float]] = {
-            "frechet_distance": self._distances.frechet,
-            "kernel_distance": self._distances.kernel,
-        }
-        for metric, distance in distances.items():
-            found[metric] = statistic_within_taxa(
-                lambda _, rows, distance=distance: distance(side.features[rows]),  # type: ignore[misc]
-                groups,
-                rng,
-                num_draws=NUM_DISTANCE_DRAWS,
-            )
+        runs = side.rows_of_runs()
         if min(map(len, runs)) <= NUM_NEIGHBOURS:
             raise DataError(
                 f"{name}: {min(map(len, runs))} images at rank {self._rank} are too few for coverage with "
                 f"{NUM_NEIGHBOURS} neighbours; generate {NUM_NEIGHBOURS + 1} or more, or leave the rank out of --ranks"
             )
-        overlaps = [overlap(self._reference.features, side.features[rows], NUM_NEIGHBOURS) for rows in runs]
-        density = np.empty(len(side.lineages))
-        for rows, found_overlap in zip(runs, overlaps, strict=True):
-            density[rows] = found_overlap.densities
-        found["precision"] = _interval(density > 0, side, rng)
-        found["density"] = _interval(density, side, rng)
-        taxa = self._reference.groups()
-        found["recall"] = mean_over_taxa([[o.recalled[rows] for o in overlaps] for rows in taxa.values()], rng)
-        found["coverage"] = mean_over_taxa([[o.covered[rows] for o in overlaps] for rows in taxa.values()], rng)
-        return found
+        paired = spread(MAX_PAIRED, cells, np.random.default_rng(self._seed))
+        return {
+            "frechet_distance": _interval_of_sets(self._frechet.of_sets, side, runs, rng),
+            "kernel_distance": _interval_of_sets(self._kernel.of_sets, side, paired, rng),
+            **self._overlap(side, cells, paired, rng),
+        }
 
-    def _by_bucket(
-        self, side: Side, per_image: dict[str, Floats], counts: Mapping[Lineage, int], rng: np.random.Generator
-    ) -> dict[str, dict[str, Interval]]:
-        buckets = np.array([bucket_of(counts[taxon]) for taxon in side.lineages])
-        found = {}
-        for bucket, _, _ in BUCKETS:
-            rows = np.flatnonzero(buckets == bucket)
-            if len(rows):
-                part = side.select(rows)
-                found[bucket] = {name: _interval(values[rows], part, rng) for name, values in per_image.items()}
-        return found
+    def _overlap(
+        self, side: Side, cells: Cells, paired: Sequence[Rows], rng: np.random.Generator
+    ) -> dict[str, Interval]:
+        """Precision, density, recall, coverage of the `paired` images of each run and of the reference."""
+        if self._radius is None:
+            self._radius = radius(self._paired, NUM_NEIGHBOURS)
+        overlaps = [overlap(self._paired, side.features[rows], NUM_NEIGHBOURS, self._radius) for rows in paired]
+        density = np.full(len(side.lineages), np.nan)
+        for rows, found in zip(paired, overlaps, strict=True):
+            density[rows] = found.densities
+        kept = np.isfinite(density)
+        cells = {taxon: tuple(rows[kept[rows]] for rows in mine) for taxon, mine in cells.items()}
+        cells = {taxon: rows for taxon, rows in cells.items() if any(map(len, rows))}
+        taxa = self._paired_taxa.values()
+        return {
+            "precision": _interval(density > 0, cells, rng),
+            "density": _interval(density, cells, rng),
+            "recall": mean_over_taxa([[o.recalled[rows] for o in overlaps] for rows in taxa], rng),
+            "coverage": mean_over_taxa([[o.covered[rows] for o in overlaps] for rows in taxa], rng),
+        }
 
-    def _by_taxon(
-        self, side: Side, per_image: dict[str, Floats], counts: Mapping[Lineage, int]
-    ) -> tuple[TaxonScores, ...]:
-        groups = side.groups()
-        scores = [
+
+def _interval_of_sets(
+    distance: Callable[[Floats, NDArray[np.integer]], NDArray[np.float64]],
+    side: Side,
+    runs: Sequence[Rows],
+    rng: np.random.Generator,
+) -> Interval:
+    """The mean over runs of a distance of the images at `runs` (sorted); distance: features (N, D), counts (B, N)."""
+
+    def of_sets(run: int, sets: Sequence[Rows]) -> NDArray[np.float64]:
+        rows = runs[run]
+        counts = [np.bincount(np.searchsorted(rows, chosen), minlength=len(rows)) for chosen in sets]
+        return distance(side.select(rows).features, np.stack(counts))
+
+    groups = [list(by_taxon(side.lineages, rows.tolist()).values()) for rows in runs]
+    return statistic_within_taxa(of_sets, groups, rng, num_draws=NUM_DISTANCE_DRAWS)
+
+
+def _by_bucket(
+    cells: Cells, per_image: Mapping[str, Floats], counts: Mapping[Lineage, int], rng: np.random.Generator
+) -> dict[str, dict[str, Interval]]:
+    found = {}
+    for bucket, _, _ in BUCKETS:
+        mine = {taxon: rows for taxon, rows in cells.items() if bucket_of(counts[taxon]) == bucket}
+        if mine:
+            found[bucket] = {name: _interval(values, mine, rng) for name, values in per_image.items()}
+    return found
+
+
+def _by_taxon(cells: Cells, per_image: Mapping[str, Floats], counts: Mapping[Lineage, int]) -> tuple[TaxonScores, ...]:
+    scores = []
+    for taxon, runs in cells.items():
+        rows = np.sort(np.concatenate(runs))
+        scores.append(
             TaxonScores(
                 taxon=taxon,
                 num_photographs=counts[taxon],
@@ -201,17 +201,8 @@ class RankJudge:
                 error_height=float(per_image["error_height"][rows].mean()),
                 copies=float(per_image["copies"][rows].mean()),
             )
-            for taxon, rows in groups.items()
-        ]
-        return tuple(sorted(scores, key=lambda s: (s.num_photographs, s.taxon.names)))
-
-
-def at_most(number: int, groups: Mapping[Lineage, NDArray[np.intp]], rng: np.random.Generator) -> NDArray[np.intp]:
-    """Positions of `number` images of each taxon, drawn without replacement, or all of a taxon that has fewer."""
-    drawn = [
-        rows if len(rows) <= number else np.sort(rng.choice(rows, number, replace=False)) for rows in groups.values()
-    ]
-    return np.concatenate(drawn)
+        )
+    return tuple(sorted(scores, key=lambda s: (s.num_photographs, s.taxon.names)))
 
 
 def _nearest(side: Side, copied: Memorisation, seen: Side) -> tuple[CopyPair, ...]:
@@ -228,19 +219,15 @@ def _nearest(side: Side, copied: Memorisation, seen: Side) -> tuple[CopyPair, ..
     )
 
 
-def _interval(values: NDArray[np.generic], side: Side, rng: np.random.Generator) -> Interval:
+def _interval(values: NDArray[np.generic], cells: Cells, rng: np.random.Generator) -> Interval:
     """The mean over taxa and runs of (N,) values. A taxon that a run lacks makes it a `DataError`."""
-    return mean_over_taxa(list(_by_taxon_and_run(values, side).values()), rng)
+    return mean_over_taxa(list(_by_taxon_and_run(values, cells).values()), rng)
 
 
-def _by_taxon_and_run(values: NDArray[np.generic], side: Side) -> dict[Lineage, tuple[NDArray[np.floating], ...]]:
+def _by_taxon_and_run(values: NDArray[np.generic], cells: Cells) -> dict[Lineage, tuple[NDArray[np.floating], ...]]:
     """(N,) values by taxon, then by run."""
-    runs = np.array(side.runs)
     numbers = np.asarray(values, dtype=np.float64)
-    return {
-        taxon: tuple(numbers[rows[runs[rows] == run]] for run in sorted(set(side.runs)))
-        for taxon, rows in side.groups().items()
-    }
+    return {taxon: tuple(numbers[rows] for rows in runs) for taxon, runs in cells.items()}
 
 
 def _unit(features: Floats) -> NDArray[np.floating]:
@@ -249,23 +236,24 @@ def _unit(features: Floats) -> NDArray[np.floating]:
 
 def _distance_to_taxon(side: Side, train: Side) -> NDArray[np.floating]:
     """(N,) mean cosine distance of each image to all training photographs of its taxon."""
-    centres = {taxon: _unit(train.features[rows]).mean(0) for taxon, rows in train.groups().items()}
-    means = np.stack([centres[taxon] for taxon in side.lineages])
-    return np.asarray(1 - (_unit(side.features) * means).sum(1))
+    photographs, found = train.groups(), np.empty(len(side.lineages))
+    for taxon, rows in side.groups().items():
+        centre = _unit(train.features[photographs[taxon]]).mean(0)
+        found[rows] = 1 - _unit(side.features[rows]) @ centre
+    return found
 
 
-def _distance_within_taxon(side: Side) -> NDArray[np.floating] | None:
+def _distance_within_taxon(side: Side, cells: Cells) -> NDArray[np.floating] | None:
     """(N,) mean cosine distance of each image to the other images of its taxon and run.
 
     None where a taxon has a single image: there is nothing to compare it with.
     """
-    unit, found = _unit(side.features), np.zeros(len(side.lineages))
-    runs = np.array(side.runs)
-    for taxon in side.groups().values():
-        for run in set(side.runs):
-            rows = taxon[runs[taxon] == run]
+    found = np.zeros(len(side.lineages))
+    for runs in cells.values():
+        for rows in runs:
             if len(rows) == 1:
                 return None
-            similarity = unit[rows] @ unit[rows].sum(0) - (unit[rows] ** 2).sum(1)
+            unit = _unit(side.features[rows])
+            similarity = unit @ unit.sum(0) - (unit**2).sum(1)
             found[rows] = 1 - similarity / (len(rows) - 1)
     return found

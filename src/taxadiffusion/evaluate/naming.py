@@ -9,30 +9,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taxadiffusion.errors import DataError
+from taxadiffusion.metrics.discriminant import Discriminant, fit_discriminant
 from taxadiffusion.metrics.naming import correct_at, mean_by_taxon
 from taxadiffusion.metrics.probe import Probe, fit_probe
 from taxadiffusion.names import Lineage, Rank
 
-# N images, D feature width
+# N images, D feature width, K taxa
+
+LARGEST_REGRESSION = 5 * 10**9
+"""N · K · D up to which the probe is a logistic regression (about a minute of one core); beyond, a discriminant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Namer:
-    """A probe whose classes are the deepest known taxa of the training photographs."""
+    """A linear probe whose classes are the deepest known taxa of the training photographs."""
 
     taxa: tuple[Lineage, ...]
     counts: tuple[int, ...]
     """Training photographs of each taxon."""
-    probe: Probe
+    probe: Probe | Discriminant
 
     @classmethod
     def fit(cls, features: NDArray[np.float32], lineages: Sequence[Lineage]) -> Namer:
-        """Fit on (N, D) features of training photographs and what they show."""
+        """Fit on (N, D) features of training photographs and what they show.
+
+        A logistic regression up to `LARGEST_REGRESSION`. Its cost grows with photographs times taxa: with ten thousand
+        taxa it would take days, so there a linear discriminant names the images; `kind` says which.
+        """
         taxa = tuple(sorted(set(lineages), key=lambda lineage: lineage.names))
         position = {taxon: i for i, taxon in enumerate(taxa)}
         labels = np.array([position[lineage] for lineage in lineages])
         counts = tuple(int(n) for n in np.bincount(labels))
-        return cls(taxa, counts, fit_probe(features, labels, tuple(map(str, taxa))))
+        fit = fit_probe if features.size * len(taxa) <= LARGEST_REGRESSION else fit_discriminant
+        return cls(taxa, counts, fit(features, labels, tuple(map(str, taxa))))
+
+    @property
+    def kind(self) -> str:
+        """What the probe is, in words."""
+        return "logistic regression" if isinstance(self.probe, Probe) else "linear discriminant"
 
     def __call__(self, features: NDArray[np.float32]) -> list[Lineage]:
         """(N, D) features → the N deepest taxa they are named as."""

@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import DataError, SettingsError
-from taxadiffusion.evaluate.measure import RankJudge, Side, at_most
+from taxadiffusion.evaluate.measure import RankJudge
 from taxadiffusion.evaluate.naming import Namer
 from taxadiffusion.evaluate.pictures import Pictures, photographs, unseen_split
 from taxadiffusion.evaluate.scores import Protocol, RankScores, Results, differences_from_best
+from taxadiffusion.evaluate.side import Side, at_most
 from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.features import Extractor
 from taxadiffusion.features.bioclip import BioclipExtractor
 from taxadiffusion.features.perceptual import PerceptualDistance
+from taxadiffusion.metrics.blocks import row_blocks
+from taxadiffusion.metrics.neighbours import CopySearch
 from taxadiffusion.names import Rank
 
 # N images, D feature width
@@ -75,15 +78,15 @@ def evaluate(
     train = _side([real_pictures["train"]], networks, settings)
     unseen = _side([real_pictures[held_back]], networks, settings)
     namer = Namer.fit(train.features, train.lineages)
+    copies = CopySearch(train.features, unseen.features, settings.copy_quantile)
     judges = {
         rank: RankJudge(
             rank,
             settings.ranks,
             namer,
             train,
-            unseen,
+            copies,
             max_reference_per_taxon=settings.max_reference_per_taxon,
-            copy_quantile=settings.copy_quantile,
             seed=settings.seed,
         )
         for rank in settings.ranks
@@ -93,7 +96,11 @@ def evaluate(
     for name, runs in methods.items():
         progress(f"measuring {name}")
         side = _side(runs, networks, settings)
-        seen = _only(train, trained_on[name]) if trained_on and name in trained_on else None
+        seen = None
+        if trained_on and name in trained_on:
+            photographs_seen = _only(train, trained_on[name])
+            search = CopySearch(photographs_seen.features, unseen.features, settings.copy_quantile)
+            seen = photographs_seen, search
         scored[name] = tuple(
             _with_traits(judge(part, name, pairs(part), seen), part, networks, settings)
             for rank, judge in judges.items()
@@ -113,7 +120,7 @@ def evaluate(
     left_out = {f"photographs, {split}": pictures.left_out for split, pictures in real_pictures.items()}
     left_out |= {name: sum(pictures.left_out for pictures in runs) for name, runs in methods.items()}
     return Results(
-        _protocol(dataset, networks, settings),
+        _protocol(dataset, networks, settings, namer),
         scored,
         tuple(real),
         differences,
@@ -183,11 +190,12 @@ class _Pairs:
             taxa = list(self._train.at(rank).groups())
             names = self._networks.alignment.texts(taxa)  # (taxa, D)
             images = self._networks.alignment
-            batches = [images(batch) for batch in _batches(side, range(len(side.files)), self._settings.size_px)]
-            similarity = np.concatenate(batches) @ names.T  # (N, taxa)
-            own = np.array([taxa.index(lineage) for lineage in side.lineages])
-            found["alignment"] = 100 * similarity[np.arange(len(own)), own]
-            found["zero_shot_accuracy"] = (similarity.argmax(1) == own).astype(np.float64)
+            batches = _batches(side, range(len(side.files)), self._settings.size_px)
+            seen = np.concatenate([images(batch) for batch in batches])  # (N, D)
+            position = {taxon: i for i, taxon in enumerate(taxa)}
+            own = np.array([position[lineage] for lineage in side.lineages])
+            found["alignment"] = 100 * np.einsum("nd,nd->n", seen, names[own])
+            found["zero_shot_accuracy"] = (_best_named(seen, names) == own).astype(np.float64)
         return found
 
     def _lpips(self, side: Side, rows: Sequence[int], other: Side, others: Sequence[int]) -> NDArray[np.floating]:
@@ -202,18 +210,24 @@ def _batches(side: Side, rows: Sequence[int], size_px: int, batch_size: int = 64
         yield np.stack([side.load(i, size_px) for i in rows[start : start + batch_size]])
 
 
+def _best_named(seen: NDArray[np.float32], names: NDArray[np.float32]) -> NDArray[np.intp]:
+    """(N,) position of the nearest of the names (taxa, D) to each of the images (N, D)."""
+    blocks = [(seen[block] @ names.T).argmax(1) for block in row_blocks(len(seen), len(names), 4)]
+    return np.concatenate(blocks)
+
+
 def _next_of_taxon(side: Side) -> list[int]:
     """For each image the next one of its taxon and run, in a ring; a single image's next is itself."""
     following = list(range(len(side.files)))
-    for rows in side.groups().values():
-        for run in sorted(set(side.runs)):
-            ring = [int(i) for i in rows if side.runs[i] == run]
+    for runs in side.cells().values():
+        for rows in runs:
+            ring = rows.tolist()
             for i, after in zip(ring, ring[1:] + ring[:1], strict=True):
                 following[i] = after
     return following
 
 
-def _protocol(dataset: PreparedDataset, networks: Networks, settings: Settings) -> Protocol:
+def _protocol(dataset: PreparedDataset, networks: Networks, settings: Settings, namer: Namer) -> Protocol:
     return Protocol(
         dataset=dataset.path.name,
         dataset_hash=dataset.content_hash,
@@ -229,4 +243,5 @@ def _protocol(dataset: PreparedDataset, networks: Networks, settings: Settings) 
         software={name: version(name) for name in _LIBRARIES},
         perceptual=networks.perceptual.name if networks.perceptual else None,
         perceptual_sha256=networks.perceptual.content_hash if networks.perceptual else None,
+        namer=namer.kind,
     )

@@ -112,6 +112,8 @@ class Protocol:
     """Of the photographs that are measured as `real`."""
     perceptual: str | None = None
     perceptual_sha256: str | None = None
+    namer: str = "logistic regression"
+    """What names the images: `Namer.kind`."""
 
 
 @dataclass(frozen=True, slots=True)

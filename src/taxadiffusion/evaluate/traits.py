@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taxadiffusion.errors import DataError
-from taxadiffusion.evaluate.measure import Side
+from taxadiffusion.evaluate.side import Side
 from taxadiffusion.metrics.intervals import Interval, statistic_within_taxa
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.simulate import MEASURANDS, Clade, TraitMeter, legible, read_clade, species_spread, taxon_truth
@@ -72,7 +72,12 @@ class TraitJudge:
 
         runs = np.array(side.runs)
         by_run = [[rows[runs[rows] == run] for rows in groups.values()] for run in sorted(set(side.runs))]
-        interval = statistic_within_taxa(error, by_run, np.random.default_rng(seed), num_draws=_NUM_DRAWS)
+        interval = statistic_within_taxa(
+            lambda run, sets: [error(run, rows) for rows in sets],
+            by_run,
+            np.random.default_rng(seed),
+            num_draws=_NUM_DRAWS,
+        )
         return TraitScores(interval, self._of_species(readings, groups, rank, ranks, columns, spread))
 
     def _of_species(

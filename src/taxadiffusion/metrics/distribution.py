@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taxadiffusion.errors import DataError
+from taxadiffusion.metrics.blocks import row_blocks
 
-# M, N images of the two sides, D feature width
+# M, N images of the two sides, D feature width, B weightings of one side's images (redrawn sets)
 Floats = NDArray[np.floating]
+Counts = NDArray[np.integer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +25,17 @@ class Moments:
 
     @classmethod
     def of(cls, features: Floats) -> Moments:
-        """Of (N, D) features, N ≥ 2; the covariance divides by N - 1. Raises `DataError` for fewer images."""
+        """Of (N, D) features, N ≥ 2; the covariance divides by N - 1. Raises `DataError` for fewer images.
+
+        D × D numbers are held beside a block of images, whatever N.
+        """
         _needs(features, 2, "a Fréchet distance")
-        features = features.astype(np.float64)
-        return cls(features.mean(0), np.atleast_2d(np.cov(features, rowvar=False)), len(features))
+        mean = features.mean(0, dtype=np.float64)
+        scatter = np.zeros((len(mean), len(mean)))
+        for block in row_blocks(len(features), len(mean), block_bytes=1 << 27):
+            centred = features[block] - mean
+            scatter += centred.T @ centred
+        return cls(mean, scatter / (len(features) - 1), len(features))
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -48,43 +57,118 @@ def kernel_distance(x: Floats, y: Floats) -> float:
     Its expectation does not depend on M and N, and is 0 for two draws from one distribution; so it can be negative.
     Raises `DataError` where a side has fewer than two images.
     """
-    _needs(x, 2, "a kernel distance")
-    _needs(y, 2, "a kernel distance")
-    x, y = x.astype(np.float64), y.astype(np.float64)
-    within_x, within_y = _kernel(x, x), _kernel(y, y)
-    m, n = len(x), len(y)
-    mean_x = (within_x.sum() - np.trace(within_x)) / (m * (m - 1))
-    mean_y = (within_y.sum() - np.trace(within_y)) / (n * (n - 1))
-    return float(mean_x + mean_y - 2 * _kernel(x, y).mean())
+    return KernelReference(x)(y)
 
 
-class Reference:
-    """Real features (M, D) to which many sets are compared: both distances, the real side's part computed once."""
+class FrechetReference:
+    """Real features (M, D) to which many sets are compared by `frechet_distance`, the real side's part computed once.
+
+    A set of more than D images is reduced to its D × D covariance; one of fewer to its N × N Gram matrix, which has the
+    same eigenvalues. So a set costs time linear in its images, and no memory that grows with their square.
+    """
 
     def __init__(self, real: Floats) -> None:
         self._moments = Moments.of(real)
         self._root = _root(self._moments.covariance)
-        self._real = real.astype(np.float64)
-        within = _kernel(self._real, self._real)
-        self._within = (within.sum() - np.trace(within)) / (len(real) * (len(real) - 1))
 
-    def frechet(self, features: Floats) -> float:
-        """`frechet_distance` of (N, D) features to the real ones, by N × N matrices only."""
-        _needs(features, 2, "a Fréchet distance")
-        mean = features.astype(np.float64).mean(0)
-        centred = (features - mean) / np.sqrt(len(features) - 1)  # Σ = centredᵀ centred
+    def __call__(self, features: Floats) -> float:
+        """`frechet_distance` of (N, D) features to the real ones."""
+        return float(self.of_sets(features, np.ones((1, len(features)), dtype=np.int64))[0])
+
+    def of_sets(self, features: Floats, counts: Counts) -> NDArray[np.float64]:
+        """(B,) distances of B sets: set b holds image n of (N, D) features `counts[b, n]` times.
+
+        Raises `DataError` for a set of fewer than two images.
+        """
+        for number in counts.sum(1):
+            _needs_images(int(number), 2, "a Fréchet distance")
+        if len(features) <= len(self._moments.mean):
+            return np.array([self._of_few(features, weights) for weights in counts])
+        sets = _moments_of_sets(features, counts)
+        return np.array([self._distance(s.mean, float(np.trace(s.covariance)), self._turned(s)) for s in sets])
+
+    def _of_few(self, features: Floats, weights: Counts) -> float:
+        rows = np.flatnonzero(weights)
+        weight = weights[rows, None].astype(np.float64)
+        number = weight.sum()
+        mean = (features[rows] * weight).sum(0) / number
+        centred = (features[rows] - mean) * np.sqrt(weight / (number - 1))  # Σ = centredᵀ centred
         turned = centred @ self._root  # its Gram matrix has the eigenvalues of Σ_r^½ Σ Σ_r^½
-        cross = np.sqrt(np.linalg.eigvalsh(turned @ turned.T).clip(0)).sum()
-        squared = ((mean - self._moments.mean) ** 2).sum()
-        return float(max(0.0, squared + np.trace(self._moments.covariance) + (centred**2).sum() - 2 * cross))
+        return self._distance(mean, float((centred**2).sum()), turned @ turned.T)
 
-    def kernel(self, features: Floats) -> float:
+    def _turned(self, moments: Moments) -> Floats:
+        return np.asarray(self._root @ moments.covariance @ self._root)
+
+    def _distance(self, mean: Floats, trace: float, product: Floats) -> float:
+        cross = np.sqrt(np.linalg.eigvalsh(product).clip(0)).sum()
+        squared = ((mean - self._moments.mean) ** 2).sum()
+        return float(max(0.0, squared + np.trace(self._moments.covariance) + trace - 2 * cross))
+
+
+class KernelReference:
+    """Real features (M, D) to which many sets are compared by `kernel_distance`, the real side's part computed once.
+
+    Pairs are formed block by block: time grows with M · N and N², memory does not.
+    """
+
+    def __init__(self, real: Floats) -> None:
+        _needs(real, 2, "a kernel distance")
+        self._real = real.astype(np.float64)
+        within = _within(self._real, np.ones((1, len(real)), dtype=np.int64))[0]
+        self._within = within / (len(real) * (len(real) - 1))
+
+    def __call__(self, features: Floats) -> float:
         """`kernel_distance` of (N, D) features to the real ones."""
-        _needs(features, 2, "a kernel distance")
+        return float(self.of_sets(features, np.ones((1, len(features)), dtype=np.int64))[0])
+
+    def of_sets(self, features: Floats, counts: Counts) -> NDArray[np.float64]:
+        """(B,) distances of B sets: set b holds image n of (N, D) features `counts[b, n]` times.
+
+        The pairs are formed once for all sets. Raises `DataError` for a set of fewer than two images.
+        """
+        numbers = counts.sum(1)
+        for number in numbers:
+            _needs_images(int(number), 2, "a kernel distance")
         features = features.astype(np.float64)
-        within, n = _kernel(features, features), len(features)
-        mean = (within.sum() - np.trace(within)) / (n * (n - 1))
-        return float(self._within + mean - 2 * _kernel(self._real, features).mean())
+        across = np.zeros(len(counts))
+        for block in row_blocks(len(self._real), len(features)):
+            across += (_kernel(self._real[block], features) @ counts.T).sum(0)
+        within = _within(features, counts) / (numbers * (numbers - 1))
+        return np.asarray(self._within + within - 2 * across / (len(self._real) * numbers))
+
+
+def _moments_of_sets(features: Floats, counts: Counts) -> list[Moments]:
+    """The moments of B sets, by two passes over the images for all of them."""
+    centre = features.mean(0, dtype=np.float64)
+    numbers = counts.sum(1)
+    width = len(centre)
+    sums, scatters = np.zeros((len(counts), width)), np.zeros((len(counts), width, width))
+    for block in row_blocks(len(features), width, block_bytes=1 << 27):
+        centred = features[block] - centre
+        sums += counts[:, block] @ centred
+        for weights, scatter in zip(counts[:, block], scatters, strict=True):
+            rows = np.flatnonzero(weights)
+            scaled = centred[rows] * np.sqrt(weights[rows])[:, None]
+            scatter += scaled.T @ scaled
+    found = []
+    for number, total, scatter in zip(numbers, sums, scatters, strict=True):
+        shift = total / number  # of the set's mean from the common centre
+        scatter -= number * np.outer(shift, shift)
+        found.append(Moments(centre + shift, scatter / (number - 1), int(number)))
+    return found
+
+
+def _within(features: Floats, counts: Counts) -> NDArray[np.float64]:
+    """(B,) sums of the kernel over all ordered pairs of two places of a set; each pair of blocks is formed once."""
+    found = np.zeros(len(counts))
+    weights = counts.T.astype(np.float64)  # (N, B)
+    for block in row_blocks(len(features), len(features)):
+        pairs = _kernel(features[block], features[block.start :])  # the blocks before have met this one
+        size = block.stop - block.start
+        own, later = pairs[:, :size], pairs[:, size:]
+        found += (weights[block] * (own @ weights[block] + 2 * later @ weights[block.stop :])).sum(0)
+        found -= np.diagonal(own) @ weights[block]
+    return found
 
 
 def _root(covariance: Floats) -> Floats:
@@ -94,9 +178,18 @@ def _root(covariance: Floats) -> Floats:
 
 
 def _kernel(x: Floats, y: Floats) -> Floats:
-    return np.asarray((x @ y.T / x.shape[1] + 1) ** 3)
+    product = x @ y.T
+    product /= x.shape[1]
+    product += 1
+    cubed = product * product
+    cubed *= product
+    return np.asarray(cubed)
 
 
 def _needs(features: Floats, number: int, what: str) -> None:
-    if len(features) < number:
-        raise DataError(f"{what} needs {number} or more images on each side, got {len(features)}")
+    _needs_images(len(features), number, what)
+
+
+def _needs_images(given: int, number: int, what: str) -> None:
+    if given < number:
+        raise DataError(f"{what} needs {number} or more images on each side, got {given}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taxadiffusion.errors import DataError
+from taxadiffusion.metrics.blocks import row_blocks
 
 # K taxa, R runs
 Floats = NDArray[np.floating]
@@ -85,14 +87,32 @@ def _redrawn(
 ) -> NDArray[np.floating]:
     """(draws,) means of redrawn images of redrawn runs of the drawn `taxa` (draws, K, 1)."""
     num_draws, num_runs = len(taxa), len(values[0])
-    resampled = np.empty((num_draws, len(values), num_runs))  # mean of a redraw of each taxon's images
-    for k, runs in enumerate(values):
-        for r, run in enumerate(runs):
-            draws = rng.integers(len(run), size=(num_draws, len(run)))
-            resampled[:, k, r] = np.asarray(run, dtype=np.float64)[draws].mean(1)
+    resampled = _redrawn_within(values, num_draws, rng)
     drawn = rng.integers(num_runs, size=(num_draws, 1, num_runs))
-    means: NDArray[np.floating] = resampled[np.arange(num_draws)[:, None, None], taxa, drawn].mean((1, 2))
+    means = np.empty(num_draws)
+    for block in row_blocks(num_draws, len(values) * num_runs):
+        rows = np.arange(block.start, block.stop)[:, None, None]
+        means[block] = resampled[rows, taxa[block], drawn[block]].mean((1, 2))
     return means
+
+
+def _redrawn_within(
+    values: Sequence[Sequence[NDArray[Any]]], num_draws: int, rng: np.random.Generator
+) -> NDArray[np.floating]:
+    """(draws, K, R) means of redrawn images of each taxon in each run; neighbours of equal number are drawn at once."""
+    num_runs = len(values[0])
+    cells = [np.asarray(run, dtype=np.float64) for runs in values for run in runs]  # k · R + r
+    resampled = np.empty((num_draws, len(cells)))
+    start = 0
+    for number, same in groupby(cells, key=len):
+        together = np.stack(list(same))  # (cells, images)
+        for block in row_blocks(len(together), num_draws * number, block_bytes=1 << 23):
+            size = block.stop - block.start
+            draws = rng.integers(number, size=(size, num_draws, number))
+            draws += number * np.arange(size)[:, None, None]  # positions in the flat block
+            resampled[:, start + block.start : start + block.stop] = together[block].ravel()[draws].mean(2).T
+        start += len(together)
+    return resampled.reshape(num_draws, len(values), num_runs)
 
 
 def _percentiles(estimate: float, means: NDArray[np.floating], confidence: float) -> Interval:
@@ -102,7 +122,7 @@ def _percentiles(estimate: float, means: NDArray[np.floating], confidence: float
 
 
 def statistic_within_taxa(
-    statistic: Callable[[int, NDArray[np.intp]], float],
+    statistic: Callable[[int, Sequence[NDArray[np.intp]]], Sequence[float] | NDArray[np.floating]],
     groups: Sequence[Sequence[NDArray[np.intp]]],
     rng: np.random.Generator,
     *,
@@ -111,17 +131,24 @@ def statistic_within_taxa(
 ) -> Interval:
     """The mean over runs of a statistic of a run's images (a Fréchet or kernel distance) ± 1.96 bootstrap errors.
 
-    `groups[r][k]` holds the positions of taxon k's images in run r, `statistic(r, positions)` the statistic of some of
-    them. Runs are redrawn, and within each drawn run each taxon's images, so every draw keeps the mixture of taxa. The
-    interval is centred on the statistic of all images because redrawn sets repeat images, which biases such distances
-    upwards: their percentiles would miss the estimate itself.
+    `groups[r][k]` holds the positions of taxon k's images in run r; `statistic(r, sets)` the statistic of each of some
+    sets of them, asked for once a run, since what many sets share need be computed once only. A set may hold a position
+    several times. Runs are redrawn, and within each drawn run each taxon's images, so every draw keeps the mixture of
+    taxa. The interval is centred on the statistic of all images because redrawn sets repeat images, which biases such
+    distances upwards: their percentiles would miss the estimate itself.
     """
-    estimate = float(np.mean([statistic(r, np.concatenate(taxa)) for r, taxa in enumerate(groups)]))
-    redrawn = []
+    sets = [[np.concatenate(taxa)] for taxa in groups]  # of each run, all its images first
+    draws = []  # of each draw, (run, position in `sets[run]`) of each drawn run
     for _ in range(num_draws):
         runs = rng.integers(len(groups), size=len(groups))
-        redrawn.append(np.mean([statistic(int(r), _redraw(groups[r], rng)) for r in runs]))
-    margin = normal_quantile * float(np.std(redrawn, ddof=1))
+        drawn = []
+        for r in map(int, runs):
+            drawn.append((r, len(sets[r])))
+            sets[r].append(_redraw(groups[r], rng))
+        draws.append(drawn)
+    found = [statistic(r, mine) for r, mine in enumerate(sets)]
+    estimate = float(np.mean([values[0] for values in found]))
+    margin = normal_quantile * float(np.std([np.mean([found[r][i] for r, i in drawn]) for drawn in draws], ddof=1))
     return Interval(estimate, estimate - margin, estimate + margin)
 
 

@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taxadiffusion.errors import DataError
+from taxadiffusion.metrics.blocks import row_blocks
 
 # M, N images of the two sides, D feature width
 Floats = NDArray[np.floating]
 
-_BLOCK = 1024  # rows of a distance matrix held at once
+_ROUNDING = 4e-6  # of a float32 product of two features, relative to their squared lengths; measured errors stay below
+_TILE = (1024, 4096)  # queries and references whose distances are held at once: they stay in a processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,12 @@ class Overlap:
         return float(self.covered.mean())
 
 
-def overlap(real: Floats, generated: Floats, num_neighbours: int = 5) -> Overlap:
+def overlap(real: Floats, generated: Floats, num_neighbours: int = 5, real_radius: Floats | None = None) -> Overlap:
     """Precision, recall, density and coverage of (M, D) real and (N, D) generated features.
 
-    A neighbourhood is the ball to an image's `num_neighbours`-th neighbour of its own side. Raises `DataError` where a
-    side has not more images than `num_neighbours`.
+    A neighbourhood is the ball to an image's `num_neighbours`-th neighbour of its own side. real_radius: (M,) from
+    `radius`, where it is known already. Time grows with (M + N)², memory does not. Raises `DataError` where a side has
+    not more images than `num_neighbours`.
     """
     for side, features in (("real", real), ("generated", generated)):
         if len(features) <= num_neighbours:
@@ -60,12 +63,13 @@ def overlap(real: Floats, generated: Floats, num_neighbours: int = 5) -> Overlap
                 f"precision, recall, density and coverage with {num_neighbours} neighbours need "
                 f"{num_neighbours + 1} or more {side} images, got {len(features)}"
             )
-    real_radius = _radius(real, num_neighbours)  # (M,)
-    generated_radius = _radius(generated, num_neighbours)  # (N,)
+    if real_radius is None:
+        real_radius = radius(real, num_neighbours)
+    real, generated = real.astype(np.float64), generated.astype(np.float64)
+    generated_radius = radius(generated, num_neighbours)  # (N,)
     inside_real = np.zeros(len(generated))  # (N,) number of real balls around each generated image
     recalled, covered = np.zeros(len(real), dtype=bool), np.zeros(len(real), dtype=bool)
-    for start in range(0, len(real), _BLOCK):
-        block = slice(start, start + _BLOCK)
+    for block in row_blocks(len(real), len(generated)):
         distances = _distances(real[block], generated)  # (block, N)
         inside_real += (distances < real_radius[block, None]).sum(0)
         recalled[block] = (distances < generated_radius).any(1)
@@ -73,17 +77,70 @@ def overlap(real: Floats, generated: Floats, num_neighbours: int = 5) -> Overlap
     return Overlap(inside_real / num_neighbours, recalled, covered)
 
 
+def radius(features: Floats, num_neighbours: int) -> Floats:
+    """(N,) distance of each of (N, D) images to its `num_neighbours`-th neighbour, itself not counted."""
+    found = np.empty(len(features))
+    features = features.astype(np.float64)
+    for block in row_blocks(len(features), len(features)):
+        distances = _distances(features[block], features)
+        rows = np.arange(len(distances))
+        distances[rows, rows + block.start] = -1  # itself comes first, exactly
+        found[block] = np.partition(distances, num_neighbours, axis=1)[:, num_neighbours]
+    return found
+
+
 def nearest(queries: Floats, references: Floats) -> tuple[NDArray[np.intp], Floats]:
-    """For each of (M, D) queries its nearest of (N, D) references: position and Euclidean distance, both (M,)."""
+    """For each of (M, D) queries its nearest of (N, D) references: position and Euclidean distance, both (M,).
+
+    Features of float32 are searched in float32. Where its rounding leaves more than one reference in question, and for
+    the distance itself, float64 decides: the answer is float64's, in half the time.
+    """
     if not len(references):
         raise DataError("no reference image to find a nearest neighbour in")
+    if queries.dtype == references.dtype == np.float32:
+        positions, unsure = _nearest_in_float32(queries, references)
+    else:
+        positions, unsure = np.empty(len(queries), dtype=np.intp), np.arange(len(queries))
+    if len(unsure):
+        exact = references.astype(np.float64)
+        for block in row_blocks(len(unsure), len(references)):
+            positions[unsure[block]] = _distances(queries[unsure[block]].astype(np.float64), exact).argmin(1)
+    return positions, _row_distances(queries, references, positions)
+
+
+def _nearest_in_float32(queries: Floats, references: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """(M,) nearest references, and the queries for which rounding leaves more than one in question."""
+    squares = np.einsum("nd,nd->n", references, references)
     positions = np.empty(len(queries), dtype=np.intp)
-    distances = np.empty(len(queries))
-    for start in range(0, len(queries), _BLOCK):
-        block = _distances(queries[start : start + _BLOCK], references)
-        positions[start : start + _BLOCK] = block.argmin(1)
-        distances[start : start + _BLOCK] = block.min(1)
-    return positions, distances
+    unsure = []
+    for start in range(0, len(queries), _TILE[0]):
+        mine = queries[start : start + _TILE[0]]
+        rows = np.arange(len(mine))
+        slack = _ROUNDING * (np.einsum("nd,nd->n", mine, mine) + squares.max())
+        least, second = np.full(len(mine), np.inf), np.full(len(mine), np.inf)
+        crowded = np.zeros(len(mine), dtype=bool)  # whether the tile of the least holds another within `slack`
+        doubled = mine * np.float32(-2)
+        for first in range(0, len(references), _TILE[1]):
+            gaps = doubled @ references[first : first + _TILE[1]].T
+            gaps += squares[first : first + _TILE[1]]  # squared distances, less the query's own squared length
+            at = gaps.argmin(1)
+            low = gaps[rows, at]
+            better = low < least
+            second = np.where(better, least, np.minimum(second, low))
+            crowded = np.where(better, np.count_nonzero(gaps <= (low + slack)[:, None], axis=1) > 1, crowded)
+            positions[start : start + len(mine)][better] = first + at[better]
+            least = np.where(better, low, least)
+        unsure.append(start + np.flatnonzero(crowded | (second <= least + slack)))
+    return positions, np.concatenate(unsure) if unsure else np.empty(0, dtype=np.intp)
+
+
+def _row_distances(queries: Floats, references: Floats, positions: NDArray[np.intp]) -> Floats:
+    """(M,) distance of each query to one reference; exactly 0 for an equal one."""
+    found = np.empty(len(queries))
+    for block in row_blocks(len(queries), queries.shape[1]):
+        apart = queries[block].astype(np.float64) - references[positions[block]]
+        found[block] = np.sqrt(np.einsum("nd,nd->n", apart, apart))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,41 +174,55 @@ class Memorisation:
         return float(self.copies.mean())
 
 
-def memorisation(generated: Floats, train: Floats, unseen: Floats, expected: float = 0.01) -> Memorisation:
-    """Nearest training neighbours of (N, D) generated features, calibrated by (M, D) features of unseen photographs.
+class CopySearch:
+    """Training photographs in which copies are sought, calibrated by unseen photographs, once for many sets.
 
     Distances are Euclidean between features scaled to length 1, so brightness of a network's response does not matter.
     An image is flagged where it is nearer to its nearest training photograph than the `expected` quantile of unseen
-    photographs is to theirs. Raises `DataError` where a side is empty.
+    photographs is to theirs.
     """
-    if not len(generated) or not len(unseen):
-        raise DataError(f"memorisation needs generated and unseen images, got {len(generated)} and {len(unseen)}")
-    positions, distances = nearest(_unit(generated), _unit(train))
-    _, real_distances = nearest(_unit(unseen), _unit(train))
-    below = np.searchsorted(np.sort(real_distances), distances, side="left")
-    ties = np.searchsorted(np.sort(real_distances), distances, side="right") - below
-    nearer = 1 - (below + ties / 2) / len(real_distances)  # (N,) share of unseen photographs farther than this image
-    threshold = float(np.quantile(real_distances, expected))
-    return Memorisation(positions, distances, threshold, expected, nearer)
+
+    def __init__(self, train: Floats, unseen: Floats, expected: float = 0.01) -> None:
+        """Of (N, D) and (M, D) features. Raises `DataError` where a side is empty."""
+        if not len(unseen):
+            raise DataError("memorisation needs unseen images to calibrate by, got 0")
+        self._train = _unit(train)
+        self._real_distances = np.sort(self._nearest(unseen)[1])
+        self._expected = expected
+
+    def __call__(self, generated: Floats) -> Memorisation:
+        """Of (N, D) features. Raises `DataError` without images."""
+        if not len(generated):
+            raise DataError("memorisation needs generated images, got 0")
+        positions, distances = self._nearest(generated)
+        real = self._real_distances
+        below = np.searchsorted(real, distances, side="left")
+        ties = np.searchsorted(real, distances, side="right") - below
+        nearer = 1 - (below + ties / 2) / len(real)  # (N,) share of unseen photographs farther than this image
+        threshold = float(np.quantile(real, self._expected))
+        return Memorisation(positions, distances, threshold, self._expected, nearer)
+
+    def _nearest(self, features: Floats) -> tuple[NDArray[np.intp], Floats]:
+        parts = [nearest(_unit(features[block]), self._train) for block in row_blocks(len(features), features.shape[1])]
+        return np.concatenate([p for p, _ in parts]), np.concatenate([d for _, d in parts])
+
+
+def memorisation(generated: Floats, train: Floats, unseen: Floats, expected: float = 0.01) -> Memorisation:
+    """`CopySearch` for a single set: (N, D) generated features, calibrated by (M, D) features of unseen photographs."""
+    return CopySearch(train, unseen, expected)(generated)
 
 
 def _unit(features: Floats) -> Floats:
-    features = features.astype(np.float64)
-    return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12))
+    """Features scaled to length 1, in their own precision."""
+    lengths = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64)).clip(1e-12)
+    return np.asarray(features / lengths[:, None].astype(features.dtype))
 
 
 def _distances(x: Floats, y: Floats) -> Floats:
     """Euclidean distances of (M, D) and (N, D) features: (M, N)."""
-    x, y = x.astype(np.float64), y.astype(np.float64)
-    squared = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T
-    return np.asarray(np.sqrt(squared.clip(0)))
-
-
-def _radius(features: Floats, num_neighbours: int) -> Floats:
-    """(N,) distance of each image to its `num_neighbours`-th neighbour, itself not counted."""
-    radius = np.empty(len(features))
-    for start in range(0, len(features), _BLOCK):
-        block = _distances(features[start : start + _BLOCK], features)
-        block[np.arange(len(block)), np.arange(start, start + len(block))] = -1  # itself comes first, exactly
-        radius[start : start + _BLOCK] = np.partition(block, num_neighbours, axis=1)[:, num_neighbours]
-    return radius
+    squared = x @ y.T
+    squared *= -2
+    squared += np.einsum("nd,nd->n", x, x)[:, None]
+    squared += np.einsum("nd,nd->n", y, y)
+    np.maximum(squared, 0, out=squared)
+    return np.asarray(np.sqrt(squared, out=squared))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taxadiffusion.errors import DataError
+from taxadiffusion.metrics.blocks import row_blocks
 
 # N images, D feature width, K classes
 Floats = NDArray[np.floating]
@@ -32,7 +33,10 @@ class Probe:
 
     def predict(self, features: Floats) -> Ints:
         """(N, D) features → (N,) most likely class, as a position in `classes`."""
-        return np.asarray(self.log_probabilities(features).argmax(1))
+        found = np.empty(len(features), dtype=np.intp)
+        for block in row_blocks(len(features), len(self.classes)):
+            found[block] = self.log_probabilities(features[block]).argmax(1)
+        return found
 
 
 def fit_probe(
