@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
@@ -10,40 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taxadiffusion.dataset import PreparedDataset
-from taxadiffusion.errors import DataError, SettingsError
-from taxadiffusion.evaluate.measure import RankJudge
+from taxadiffusion.errors import SettingsError
+from taxadiffusion.evaluate.judges import Judges, Progress, Settings
 from taxadiffusion.evaluate.naming import Namer
 from taxadiffusion.evaluate.pictures import Pictures, photographs, unseen_split
 from taxadiffusion.evaluate.scores import Protocol, RankScores, Results, differences_from_best
-from taxadiffusion.evaluate.side import Side, at_most
+from taxadiffusion.evaluate.side import Side
 from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.features import Extractor
 from taxadiffusion.features.bioclip import BioclipExtractor
 from taxadiffusion.features.perceptual import PerceptualDistance
 from taxadiffusion.metrics.blocks import row_blocks
-from taxadiffusion.metrics.neighbours import CopySearch
 from taxadiffusion.names import Rank
 
 # N images, D feature width
 
-Progress = Callable[[str], None]
-"""Told what is being done, in words."""
-
 _LIBRARIES = ("taxadiffusion", "numpy", "torch", "diffusers")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How to evaluate. `ranks` run coarse to fine."""
-
-    ranks: tuple[Rank, ...]
-    size_px: int = 64
-    max_reference_per_taxon: int = 20
-    """Training photographs of each taxon in the reference of distances. Generated images show every taxon equally
-    often; so should the reference, as far as rare taxa allow, or distances would measure the mixture of taxa."""
-    copy_quantile: float = 0.01
-    """A generated image is flagged where it is nearer to training than all but this share of unseen photographs."""
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,52 +59,26 @@ def evaluate(
     real_pictures = {split: photographs(dataset, split, settings.ranks) for split in ("train", held_back)}
     train = _side([real_pictures["train"]], networks, settings)
     unseen = _side([real_pictures[held_back]], networks, settings)
-    namer = Namer.fit(train.features, train.lineages)
-    copies = CopySearch(train.features, unseen.features, settings.copy_quantile)
-    judges = {
-        rank: RankJudge(
-            rank,
-            settings.ranks,
-            namer,
-            train,
-            copies,
-            max_reference_per_taxon=settings.max_reference_per_taxon,
-            seed=settings.seed,
-        )
-        for rank in settings.ranks
-    }
+    judges = Judges(train, unseen, settings, progress)
     pairs = _Pairs(networks, settings, train)
+
+    def finished(scores: RankScores, part: Side) -> RankScores:
+        return _with_traits(scores, part, networks, settings)
+
     scored = {}
     for name, runs in methods.items():
-        progress(f"measuring {name}")
+        progress(f"looking at {name}")
         side = _side(runs, networks, settings)
-        seen = None
-        if trained_on and name in trained_on:
-            photographs_seen = _only(train, trained_on[name])
-            search = CopySearch(photographs_seen.features, unseen.features, settings.copy_quantile)
-            seen = photographs_seen, search
-        scored[name] = tuple(
-            _with_traits(judge(part, name, pairs(part), seen), part, networks, settings)
-            for rank, judge in judges.items()
-            if (part := _made_for(side, rank)).files
-        )
-        if not scored[name]:
-            raise DataError(f"{name}: no image shows a taxon of a rank in {', '.join(settings.ranks)}")
-    progress("measuring unseen photographs")
-    real = []
-    for rank, judge in judges.items():
-        rng = np.random.default_rng(settings.seed)
-        part = unseen.at(rank)
-        part = part.select(at_most(settings.max_reference_per_taxon, part.groups(), rng))
-        scores = judge(part, f"photographs of the {held_back} split", pairs(part))
-        real.append(_with_traits(scores, part, networks, settings))
+        seen = trained_on[name] if trained_on and name in trained_on else None
+        scored[name] = judges.of_method(name, side, pairs, seen, finished)
+    real = judges.of_unseen(pairs, finished)
     differences = differences_from_best(scored, settings.seed)
     left_out = {f"photographs, {split}": pictures.left_out for split, pictures in real_pictures.items()}
     left_out |= {name: sum(pictures.left_out for pictures in runs) for name, runs in methods.items()}
     return Results(
-        _protocol(dataset, networks, settings, namer),
+        _protocol(dataset, networks, settings, judges.namer),
         scored,
-        tuple(real),
+        real,
         differences,
         {name: number for name, number in left_out.items() if number},
     )
@@ -154,16 +110,6 @@ def _side(runs: Sequence[Pictures], networks: Networks, settings: Settings) -> S
         runs=tuple(run for run, _ in whole),
         load=lambda i, size_px: runs[whole[i][0]].load(whole[i][1], size_px),
     )
-
-
-def _only(side: Side, files: Collection[str]) -> Side:
-    """Only the images that lie in `files`."""
-    return side.select([i for i, file in enumerate(side.files) if file in files])
-
-
-def _made_for(side: Side, rank: Rank) -> Side:
-    """The images whose finest name is of `rank`."""
-    return side.select([i for i, lineage in enumerate(side.lineages) if lineage.rank == rank])
 
 
 class _Pairs:
