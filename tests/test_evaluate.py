@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,10 @@ from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.evaluate.naming import Namer, balanced_accuracy
 from taxadiffusion.evaluate.pictures import generated_folder
 from taxadiffusion.evaluate.run import Networks, Settings, evaluate
-from taxadiffusion.evaluate.scores import BUCKETS, Results, bucket_of
+from taxadiffusion.evaluate.scores import BUCKETS, RankScores, Results, bucket_of
 from taxadiffusion.evaluate.side import Side
 from taxadiffusion.evaluate.traits import TraitJudge
+from taxadiffusion.metrics.naming import error_height
 from taxadiffusion.names import Lineage
 from taxadiffusion.report.command import write_results
 from taxadiffusion.simulate import Clade, TraitMeter, photograph, read_clade, simulate
@@ -308,6 +309,49 @@ def test_the_best_method_is_sought_where_the_finest_names_were_asked_for(
     assert "| 1–5 | 6–20 | 21–100 |" in by_number
     assert "| swapped |" in by_number
     assert "families" not in by_number
+
+
+def test_equal_epithets_of_different_genera_stay_different_species_whatever_ranks_are_asked_for(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    folder = fresh(tmp_path / "species", 1, ("species",), swap=True)
+    networks = Networks(Colours())
+
+    def at_species(ranks: tuple[str, ...]) -> RankScores:
+        settings = Settings(ranks, size_px=32, max_reference_per_taxon=8)
+        return evaluate(dataset, {"method": [generated_folder(folder, ranks)]}, networks, settings).methods["method"][
+            -1
+        ]
+
+    whole = at_species(RANKS)
+    for ranks in (("species",), ("family", "species")):
+        alone = at_species(ranks)
+        assert {taxon.taxon for taxon in alone.taxa} == set(SPECIES)
+        assert alone.metrics["rank_accuracy"] == whole.metrics["rank_accuracy"]
+        assert alone.metrics["frechet_distance"].mean == pytest.approx(whole.metrics["frechet_distance"].mean)
+    assert error_height(*wrong_homonym(), ("species",)) == 1
+
+
+def wrong_homonym() -> tuple[Lineage, Lineage]:
+    species = [lineage for lineage in SPECIES if lineage.get("species") == "clarus"]
+    return species[0], species[1]
+
+
+def test_a_table_with_fewer_ranks_names_the_data_sets_taxa_or_is_told_that_it_cannot(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+
+    def scores(names: Callable[[Lineage], Lineage]) -> RankScores:
+        pictures = [(names(s), paint(colour, rng), {}) for s, (colour, _) in SPECIES.items() for _ in range(4)]
+        folder = write_folder(tmp_path / f"{len(list(tmp_path.iterdir()))}", pictures)
+        settings = Settings(("species",), size_px=32, max_reference_per_taxon=8)
+        methods = {"method": [generated_folder(folder, ("species",))]}
+        return evaluate(dataset, methods, Networks(Colours()), settings).methods["method"][0]
+
+    assert {taxon.taxon for taxon in scores(lambda s: s.without("family")).taxa} == set(SPECIES)
+    with pytest.raises(DataError, match=r"method: species: clarus is .*Ruber.*, or .*; name the coarser ranks"):
+        scores(lambda s: s.without("family").without("genus"))
 
 
 def test_images_that_are_not_measured_are_counted(dataset: PreparedDataset, perfect: Results, tmp_path: Path) -> None:

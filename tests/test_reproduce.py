@@ -15,14 +15,12 @@ from taxadiffusion.config import Settings, parse
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.errors import DataError, PreemptedError, SettingsError
 from taxadiffusion.evaluate.run import Networks
-from taxadiffusion.evaluate.scores import Protocol
 from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.guidance import Guidance
 from taxadiffusion.reproduce import run
 from taxadiffusion.reproduce.leave_out import species_to_leave_out, thinned
 from taxadiffusion.reproduce.methods import EXPERIMENTS, experiments_named, methods_of, settings_by_strategy
 from taxadiffusion.reproduce.page import write_story
-from taxadiffusion.reproduce.published import published
 from taxadiffusion.reproduce.run import Options, Reproduction
 from taxadiffusion.reproduce.sweeps import rare_blocks
 from taxadiffusion.simulate import TraitMeter, read_clade, simulate
@@ -242,17 +240,3 @@ def test_a_strategy_may_have_settings_of_its_own(clade: Path, tmp_path: Path) ->
     asked = Reproduction(settings(clade), tmp_path, unknown)
     with pytest.raises(SettingsError, match=r"--set-for full: optimiser.learning_rat: unknown key"):
         asked.plan(("table1",))
-
-
-def test_the_papers_figures_stand_only_beside_the_same_protocol() -> None:
-    same = Protocol(
-        dataset="fishnet", dataset_hash="", ranks=("order", "family", "genus", "species"),
-        extractor="inception-v3-compat", extractor_sha256="", size_px=512, reference_split="train",
-        max_reference_per_taxon=20, copy_quantile=0.01, seed=0, software={},
-    )  # fmt: skip
-    base = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    assert published("frechet_distance", same, base)["taxadiffusion"] == (41.92, 40.16, 27.35, 31.87)
-    assert not published("alignment", same, base)  # another network looked
-    assert not published("lpips_to_real", same, base)  # not measured
-    assert not published("frechet_distance", same, "nano")
-    assert not published("rank_accuracy", same, base)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from taxadiffusion.backbone import Backbone
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.evaluate.naming import Namer, balanced_accuracy
-from taxadiffusion.evaluate.pictures import generated_folder, photographs
+from taxadiffusion.evaluate.pictures import Places, generated_folder, photographs
 from taxadiffusion.features.cache import CachedExtractor
 from taxadiffusion.features.onnx import OnnxExtractor
 from taxadiffusion.metrics.naming import confusions
@@ -69,10 +70,13 @@ def main() -> None:
         passed = [backbone.decode(backbone.encode(batch)) for batch in test.images(options.size_px)]
         predicted = namer(np.concatenate([extractor(batch) for batch in passed]))
         print_scores(f"{test.name} through {options.base}", predicted, test.lineages, rarest)
+    places = Places(train.lineages, dataset.ranks)
     sets = [test, *(generated_folder(folder, RANKS) for folder in options.generated)]
     for everything in sets:
         # images asked for at a coarser rank are no attempt at a species
-        pictures = everything.select([i for i, lineage in enumerate(everything.lineages) if lineage in set(namer.taxa)])
+        lineages = tuple(places(lineage, everything.name) for lineage in everything.lineages)
+        pictures = replace(everything, lineages=lineages)
+        pictures = pictures.select([i for i, lineage in enumerate(lineages) if lineage in set(namer.taxa)])
         predicted = namer(pictures.features(extractor, options.size_px))
         print_scores(pictures.name, predicted, pictures.lineages, rarest)
         print_taxa(predicted, pictures.lineages, namer)

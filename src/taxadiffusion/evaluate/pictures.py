@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,9 +72,12 @@ def unseen_split(dataset: PreparedDataset) -> str:
 
 
 def photographs(dataset: PreparedDataset, split: str, ranks: Sequence[Rank]) -> Pictures:
-    """The images of one split that name a taxon at any of `ranks`, with lineages reduced to `ranks`."""
+    """The images of one split that name a taxon at any of `ranks`, with lineages cut at the finest of these.
+
+    The coarser names stay, whether their ranks are asked for or not: an epithet alone is no species.
+    """
     rows = [int(row) for row in dataset.rows(split)]
-    lineages = [dataset.lineage(row).only(ranks) for row in rows]
+    lineages = [_cut(dataset.lineage(row), ranks) for row in rows]
     kept = [i for i, lineage in enumerate(lineages) if lineage]
     if not kept:
         raise DataError(f"{dataset.path}: split {split!r} has no image that names a taxon at {', '.join(ranks)}")
@@ -91,7 +94,7 @@ def generated_folder(folder: Path, ranks: Sequence[Rank]) -> Pictures:
     """A folder that `taxadiffusion generate` wrote: images beside a `metadata.csv` with a column for each rank.
 
     A `species` or `specific_epithet` column holds the epithet. An image's finest name is what it was asked to show;
-    images asked for at another rank than `ranks` are left out and counted, and lineages are reduced to `ranks`.
+    images asked for at another rank than `ranks` are left out and counted. Lineages are as the table gives them.
     Raises `DataError` for a missing table, column, file or name, and where no image is left.
     """
     table = folder / "metadata.csv"
@@ -110,10 +113,55 @@ def generated_folder(folder: Path, ranks: Sequence[Rank]) -> Pictures:
     return Pictures(
         str(folder),
         tuple(str(files[i]) for i in kept),
-        tuple(lineages[i].only(ranks) for i in kept),
+        tuple(lineages[i] for i in kept),
         lambda i, size_px: load_image(files[kept[i]], size_px),
         len(files) - len(kept),
     )
+
+
+def _cut(lineage: Lineage, ranks: Sequence[Rank]) -> Lineage:
+    """At the finest of `ranks` that it names; empty where it names none."""
+    named = lineage.only(ranks).rank
+    return lineage.truncated(named) if named else Lineage()
+
+
+class Places:
+    """Where a lineage with its own choice of ranks lies among the taxa of a data set.
+
+    A table, or a model trained on fewer ranks, may leave out names that the data set has.
+    """
+
+    def __init__(self, lineages: Iterable[Lineage], ranks: Sequence[Rank]) -> None:
+        """lineages: of the data set's images; ranks: the data set's."""
+        self._lineages = set(lineages)
+        self._ranks = tuple(ranks)
+        self._by_names: dict[tuple[Rank, ...], dict[Lineage, set[Lineage]]] = {}
+        self._found: dict[Lineage, Lineage] = {}
+
+    def __call__(self, lineage: Lineage, name: str) -> Lineage:
+        """The one taxon of the same finest rank with all of the given names; the lineage itself where there is none.
+
+        name: whose image it is, for the message. Raises `DataError` where several taxa have these names.
+        """
+        if lineage not in self._found:
+            self._found[lineage] = self._place(lineage.only(self._ranks), name)
+        return self._found[lineage]
+
+    def _place(self, wanted: Lineage, name: str) -> Lineage:
+        if wanted.ranks not in self._by_names:
+            index: dict[Lineage, set[Lineage]] = {}
+            for lineage in self._lineages:
+                if wanted.rank and lineage.get(wanted.rank):
+                    index.setdefault(lineage.truncated(wanted.rank).only(wanted.ranks), set()).add(
+                        lineage.truncated(wanted.rank)
+                    )
+            self._by_names[wanted.ranks] = index
+        taxa = sorted(self._by_names[wanted.ranks].get(wanted, ()), key=lambda taxon: taxon.names)
+        if len(taxa) > 1:
+            raise DataError(
+                f"{name}: {wanted} is {taxa[0]}, or {taxa[1]}, in the data set; name the coarser ranks in its table"
+            )
+        return taxa[0] if taxa else wanted
 
 
 def _file(table: Path, number: int, name: str) -> Path:

@@ -13,7 +13,7 @@ from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.evaluate.judges import Judges, Progress, Settings
 from taxadiffusion.evaluate.naming import Namer
-from taxadiffusion.evaluate.pictures import Pictures, photographs, unseen_split
+from taxadiffusion.evaluate.pictures import Pictures, Places, photographs, unseen_split
 from taxadiffusion.evaluate.scores import Protocol, RankScores, Results, differences_from_best
 from taxadiffusion.evaluate.side import Side
 from taxadiffusion.evaluate.traits import TraitJudge
@@ -60,15 +60,17 @@ def evaluate(
     train = _side([real_pictures["train"]], networks, settings)
     unseen = _side([real_pictures[held_back]], networks, settings)
     judges = Judges(train, unseen, settings, progress)
+    places = Places(train.lineages, dataset.ranks)
     pairs = _Pairs(networks, settings, train)
 
     def finished(scores: RankScores, part: Side) -> RankScores:
-        return _with_traits(scores, part, networks, settings)
+        return _with_traits(scores, part, networks, dataset.ranks, settings.seed)
 
     scored = {}
     for name, runs in methods.items():
         progress(f"looking at {name}")
         side = _side(runs, networks, settings)
+        side = replace(side, lineages=tuple(places(lineage, name) for lineage in side.lineages))
         seen = trained_on[name] if trained_on and name in trained_on else None
         scored[name] = judges.of_method(name, side, pairs, seen, finished)
     real = judges.of_unseen(pairs, finished)
@@ -84,10 +86,10 @@ def evaluate(
     )
 
 
-def _with_traits(scores: RankScores, side: Side, networks: Networks, settings: Settings) -> RankScores:
+def _with_traits(scores: RankScores, side: Side, networks: Networks, ranks: tuple[Rank, ...], seed: int) -> RankScores:
     if networks.traits is None:
         return scores
-    found = networks.traits(side, scores.rank, settings.ranks, settings.seed)
+    found = networks.traits(side, scores.rank, ranks, seed)
     return replace(scores, metrics={**scores.metrics, "trait_error": found.error}, traits=found.of_species)
 
 
@@ -105,7 +107,7 @@ def _side(runs: Sequence[Pictures], networks: Networks, settings: Settings) -> S
     whole = [(run, i) for run, pictures in enumerate(runs) for i in range(len(pictures))]
     return Side(
         features=np.concatenate([pictures.features(networks.features, settings.size_px) for pictures in runs]),
-        lineages=tuple(lineage.only(settings.ranks) for pictures in runs for lineage in pictures.lineages),
+        lineages=tuple(lineage for pictures in runs for lineage in pictures.lineages),
         files=tuple(file for pictures in runs for file in pictures.files),
         runs=tuple(run for run, _ in whole),
         load=lambda i, size_px: runs[whole[i][0]].load(whole[i][1], size_px),

@@ -28,9 +28,11 @@ def error_height(predicted: Lineage, true: Lineage, ranks: Sequence[Rank]) -> in
     0: the right taxon; 1: its parent is right; the number of ranks: not even the coarsest name is right.
     """
     named = [rank for rank in ranks if true.get(rank) is not None]
+    if predicted == true:
+        return 0
     right = 0
     for rank in named:
-        if predicted.get(rank) != true.get(rank):
+        if predicted.truncated(rank) != true.truncated(rank):  # a homonym elsewhere is another taxon
             break
         right += 1
     return len(named) - right

@@ -24,9 +24,7 @@ from taxadiffusion.report.evaluation import (
     trait_sections,
     write_tables,
 )
-from taxadiffusion.report.figures import METRICS
 from taxadiffusion.report.page import Html, Section, page
-from taxadiffusion.reproduce.published import published
 from taxadiffusion.reproduce.run import Story, table1_of
 from taxadiffusion.reproduce.sweeps import guidance_blocks, made, picked, rare_blocks
 from taxadiffusion.trainer.watchers import METRICS_FILE, read_metrics
@@ -97,7 +95,6 @@ def _sections(story: Story, command: str, config: Settings, size_px: int) -> lis
             blocks += rare_blocks(results, story, size_px)
         else:
             blocks += metric_blocks(results)
-            blocks += _published(results, config.base.path)
         sections.append(Section(_TITLES[name], tuple(blocks)))
     if "table1" in story.results:
         results = story.results["table1"]
@@ -121,18 +118,6 @@ def _sections(story: Story, command: str, config: Settings, size_px: int) -> lis
 
 
 _TITLES = {"table1": "Methods", "strategies": "Strategies", "guidance": "Guidance", "rare": "Fewer and fewer images"}
-
-
-def _published(results: Results, base: str) -> list[Html]:
-    blocks = []
-    for metric in METRICS:
-        rows = published(metric.key, results.protocol, base)
-        if rows:
-            body = [[name, *(f"{value:.{metric.decimals}f}" for value in values)] for name, values in rows.items()]
-            blocks.append(
-                table(["the paper", *results.protocol.ranks[-4:]], body, caption=f"{metric.label}, published.")
-            )
-    return blocks
 
 
 def _generated_sheet(story: Story, size_px: int) -> Image.Image:

@@ -45,7 +45,7 @@ def guidance_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
 
 def rare_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
     """Accuracy and copies of each thinned species against the images it was left with."""
-    found = {name: {x.taxon: x for x in scores[-1].taxa} for name, scores in results.methods.items()}
+    found = {name: {x.taxon.only(story.ranks): x for x in scores[-1].taxa} for name, scores in results.methods.items()}
     of_species = {t: [taxa[t] for taxa in found.values()] for t in story.thinned}
     numbers = {t: [float(x.num_photographs) for x in rows] for t, rows in of_species.items()}
     accuracy = [Series(t.label, numbers[t], [x.named_right for x in rows]) for t, rows in of_species.items()]
