@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -14,9 +17,11 @@ import torch
 from PIL import Image
 
 from taxadiffusion.backbone import Backbone
-from taxadiffusion.cache import Latents, NameStates, cached_latents, cached_states
+from taxadiffusion.cache import Latents, NameStates, cached_latents, cached_states, parts
+from taxadiffusion.cache import latents as latents_module
 from taxadiffusion.errors import CheckpointError, DataError, NonFiniteError
 from taxadiffusion.images import Seen, load_image
+from tests.faults.harness import fork
 from tests.tiny_base import write_tiny_base
 
 TEXTS = ["", "order: Perciformes", "species: clarkii", "line\u2028separator"]
@@ -146,6 +151,60 @@ def test_an_interrupted_build_goes_on_and_gives_the_same_bits(
     assert resumed.unreadable == whole.unreadable
 
 
+def bytes_of(folder: Path) -> bytes:
+    """Of the one cache below `folder`, with what it says of itself."""
+    (cache,) = folder.iterdir()
+    assert sorted(path.name for path in cache.iterdir()) == ["cache.json", "latents.f16", "lock"]
+    return (cache / "latents.f16").read_bytes() + (cache / "cache.json").read_bytes()
+
+
+def test_processes_share_the_latents_and_give_the_bytes_of_one(
+    tmp_path: Path, backbone: Backbone, pictures: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached_latents(tmp_path / "one", pictures, backbone, mirror=True)
+    monkeypatch.setattr(parts, "ROWS_PER_PART", 32)
+    met = threading.Barrier(2, timeout=60)  # each has begun a part before either may go on
+    shares: dict[str, int] = {}
+
+    def work(name: str) -> None:
+        def seen(_done: int, _total: int) -> None:
+            if name not in shares:
+                shares[name] = 1
+                met.wait()
+
+        cached_latents(tmp_path / "two", pictures, backbone, mirror=True, progress=seen)
+
+    both = [threading.Thread(target=work, args=(name,)) for name in ("a", "b")]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join(60)
+    assert set(shares) == {"a", "b"}
+    assert bytes_of(tmp_path / "two") == bytes_of(tmp_path / "one")
+
+
+def test_a_killed_process_frees_its_part_and_loses_no_batch(
+    tmp_path: Path, backbone: Backbone, pictures: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latents_module, "_BATCH", 16)
+    monkeypatch.setattr(latents_module, "_KEEP_S", 0.0)
+    monkeypatch.setattr(parts, "ROWS_PER_PART", 32)
+    cached_latents(tmp_path / "one", pictures, backbone)
+
+    def killed_in_the_second_part(done: int, _total: int) -> None:
+        if done == 48:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = fork(
+        lambda: cached_latents(tmp_path / "parts", pictures, backbone, progress=killed_in_the_second_part), tmp_path
+    )
+    assert child.wait(60) == -signal.SIGKILL
+    counted: list[int] = []
+    cached_latents(tmp_path / "parts", pictures, backbone, progress=lambda done, _: counted.append(done))
+    assert counted == [64, 70]
+    assert bytes_of(tmp_path / "parts") == bytes_of(tmp_path / "one")
+
+
 def test_latents_that_are_no_numbers_are_refused(
     tmp_path: Path, backbone: Backbone, pictures: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,7 +301,7 @@ def test_a_crash_costs_no_more_than_the_last_seconds(
 
     def tick(done: int, _total: int) -> None:
         (folder,) = tmp_path.iterdir()
-        path = folder / "progress.json"
+        path = folder / "parts" / "0-70.json"
         written.append(json.loads(path.read_text())["done"] if path.exists() else 0)
         now[0] += 6.0 if done == 32 else 20.0
 

@@ -6,13 +6,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -20,7 +21,9 @@ from numpy.typing import NDArray
 
 from taxadiffusion.backbone import Backbone
 from taxadiffusion.base import read_json
-from taxadiffusion.cache.files import mapped, reserve, sole_writer, write_document
+from taxadiffusion.cache.files import disk_faults, mapped, reserve, sole_writer, write_document
+from taxadiffusion.cache.parts import Part, build_shared, parts_of
+from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import CheckpointError, DataError, NonFiniteError
 from taxadiffusion.images import Fit, ImageError, Seen, load_image
 from taxadiffusion.transfer import memory_faults
@@ -30,7 +33,7 @@ VERSION = 2
 
 _BATCH = 32  # at least
 _KEEP_S = 10.0
-_NAME, _DONE = "latents.f16", "cache.json"
+_NAME, _DONE, _PARTS = "latents.f16", "cache.json", "parts"
 
 
 class Picture(Protocol):
@@ -128,9 +131,10 @@ def cached_latents(
 ) -> Latents:
     """The latents of every image, from the cache or else computed into it.
 
-    An interrupted computation goes on where it stopped; a second process waits for the first. `progress(done, total)`
-    counts images. Raises `CheckpointError` when the disk is full, `NonFiniteError` when the VAE yields no
-    numbers, `DataError` for an empty set. num_threads: that decode; None: as many as this process may use processors.
+    Processes that ask for the same latents share them (`cache.parts`), and an interrupted computation goes on where it
+    stopped. `progress(done, total)` counts the images of all of them. Raises `CheckpointError` when the disk is full,
+    `NonFiniteError` when the VAE yields no numbers, `DataError` for an empty set. num_threads: that decode; None: as
+    many as this process may use processors.
     """
     if not len(pictures):
         raise DataError("the prepared data set holds no images: there is nothing to train on")
@@ -138,9 +142,7 @@ def cached_latents(
     folder = cache_dir / f"latents-{key.digest}"
     threads = num_threads or len(os.sched_getaffinity(0))
     if not (folder / _DONE).is_file():
-        with sole_writer(folder):
-            if not (folder / _DONE).is_file():
-                _build(folder, key, pictures, backbone, threads, progress or (lambda _done, _total: None))
+        _build(folder, key, pictures, backbone, threads, progress or (lambda _done, _total: None))
     return Latents(folder, key)
 
 
@@ -176,51 +178,94 @@ def _build(
     num_threads: int,
     progress: Callable[[int, int], None],
 ) -> None:
+    """Compute what no other process does, wait for the rest, and be the one that puts it together, or not."""
     total = len(pictures)
     shape = (total, key.num_variants, *backbone.latent_shape_at(key.size_px))
-    reserve(folder / _NAME, 2 * int(np.prod(shape)))
-    done, unreadable = _resumed(folder / "progress.json")
-    target = np.memmap(folder / _NAME, np.float16, mode="r+", shape=shape)
-    kept = _Kept(folder / "progress.json", target, done, unreadable)
-    size = max(_BATCH, backbone.encode_batch(key.size_px))
-    batches = [range(start, min(start + size, total)) for start in range(done, total, size)]
-    with closing(_decoded(pictures, key, batches, num_threads)) as decoded:
-        try:
-            for rows, loaded in zip(batches, decoded, strict=True):
-                target[rows.start : rows.stop] = _encode(backbone, loaded, shape[1:], rows.start)
-                kept.add(rows.stop, [fault for fault in loaded if isinstance(fault, Unreadable)])
-                progress(rows.stop, total)
-        finally:
-            kept.flush()
-    write_document(
-        folder / _DONE,
-        {"key": asdict(key), "shape": list(shape), "unreadable": [asdict(fault) for fault in unreadable]},
+    parts = parts_of(folder / _PARTS, total)
+    with sole_writer(folder):
+        if not (folder / _DONE).is_file():
+            _make_room(folder, 2 * int(np.prod(shape)))
+    process = Shard.of_environment()
+    build_shared(
+        parts,
+        lambda part, report: _build_part(folder / _NAME, part, shape[1:], key, pictures, backbone, num_threads, report),
+        (folder / _DONE).is_file,
+        lambda done: progress(done, total),
+        first=process.number * len(parts) // process.count,
     )
-    (folder / "progress.json").unlink(missing_ok=True)
+    with sole_writer(folder):
+        if not (folder / _DONE).is_file():
+            unreadable = [fault for part in parts for fault in part.written().get("unreadable", [])]
+            write_document(folder / _DONE, {"key": asdict(key), "shape": list(shape), "unreadable": unreadable})
+            shutil.rmtree(folder / _PARTS, ignore_errors=True)
+
+
+def _make_room(folder: Path, num_bytes: int) -> None:
+    path = folder / _NAME
+    if not path.is_file() or path.stat().st_size != num_bytes:
+        reserve(path, num_bytes)
+    with disk_faults(folder, 0):
+        (folder / _PARTS).mkdir(exist_ok=True)
+
+
+def _build_part(
+    path: Path,
+    part: Part,
+    shape: tuple[int, ...],
+    key: LatentKey,
+    pictures: Pictures,
+    backbone: Backbone,
+    num_threads: int,
+    report: Callable[[int], None],
+) -> None:
+    """The part's latents (rows, *shape) in their place of the file, from where an interrupted process left them.
+
+    Batches begin at the same rows in any case: on a CPU they give the same bits as without an interruption, and as by
+    any number of processes.
+    """
+    size = max(_BATCH, backbone.encode_batch(key.size_px))
+    with path.open("r+b") as stream:
+        kept = _Kept(part, stream)
+        batches = [
+            range(start, min(start + size, part.stop)) for start in range(part.start + kept.done, part.stop, size)
+        ]
+        with closing(_decoded(pictures, key, batches, num_threads)) as decoded:
+            try:
+                for rows, loaded in zip(batches, decoded, strict=True):
+                    latents = _encode(backbone, loaded, shape, rows.start)
+                    with disk_faults(path, latents.nbytes):
+                        stream.seek(rows.start * latents[0].nbytes)
+                        stream.write(latents.tobytes())
+                    kept.add(rows.stop - part.start, [fault for fault in loaded if isinstance(fault, Unreadable)])
+                    report(rows.stop - part.start)
+            finally:
+                kept.flush()
 
 
 class _Kept:
-    """How far a cache has come, on disk every `_KEEP_S` seconds and at the end: what a crash costs is no more."""
+    """How far a part has come, on disk every `_KEEP_S` seconds and at the end: what a crash costs is no more."""
 
-    def __init__(self, path: Path, target: np.memmap[Any, Any], done: int, unreadable: list[Unreadable]) -> None:
-        self.path = path
-        self.target = target
-        self.done = self.on_disk = done
-        self.unreadable = unreadable
+    def __init__(self, part: Part, stream: BinaryIO) -> None:
+        written = part.written()
+        self.part = part
+        self.stream = stream
+        self.done = self.on_disk = int(written["done"])
+        self.unreadable: list[dict[str, Any]] = list(written.get("unreadable", []))
         self.last = time.monotonic()
 
     def add(self, done: int, faults: Sequence[Unreadable]) -> None:
         self.done = done
-        self.unreadable += faults
+        self.unreadable += map(asdict, faults)
         if time.monotonic() - self.last >= _KEEP_S:
             self.flush()
 
     def flush(self) -> None:
         """Latents first, then the line that makes them count."""
         if self.done != self.on_disk:
-            self.target.flush()
-            faults = [asdict(fault) for fault in self.unreadable]
-            write_document(self.path, {"done": self.done, "unreadable": faults})
+            with disk_faults(self.part.path, 0):
+                self.stream.flush()
+                os.fsync(self.stream.fileno())
+            self.part.write(self.done, unreadable=self.unreadable)
             self.on_disk, self.last = self.done, time.monotonic()
 
 
@@ -240,14 +285,6 @@ def _decoded(
                 yield [future.result() for future in coming.pop(0)]
         finally:
             pool.shutdown(wait=True, cancel_futures=True)  # left early: what was only asked for is not decoded
-
-
-def _resumed(path: Path) -> tuple[int, list[Unreadable]]:
-    """Images done so far, whole batches: on a CPU the same ones give the same bits as without the interruption."""
-    if not path.is_file():
-        return 0, []
-    document = read_json(path)
-    return int(document["done"]), [Unreadable(**entry) for entry in document["unreadable"]]
 
 
 def _load(pictures: Pictures, row: int, key: LatentKey) -> NDArray[np.uint8] | Unreadable:
