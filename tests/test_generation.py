@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
+from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -16,6 +17,7 @@ from taxadiffusion.adapter import Adapter, load_adapter, save_adapter
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import CheckpointError, DataError
+from taxadiffusion.evaluate.pictures import generated_folder
 from taxadiffusion.generation import (
     DIGITAL_SOURCE_TYPE,
     Sampling,
@@ -25,6 +27,7 @@ from taxadiffusion.generation import (
     species_of,
 )
 from taxadiffusion.guidance import Guidance
+from taxadiffusion.images import shelves
 from taxadiffusion.names import Lineage
 from taxadiffusion.sampler import Request
 from taxadiffusion.taxonomy import Taxonomy
@@ -107,16 +110,65 @@ def test_stopping_midway_loses_nothing_that_was_made(adapter: Adapter, tmp_path:
 def test_processes_share_the_pictures_and_the_first_lists_them_all(adapter: Adapter, tmp_path: Path) -> None:
     alone = list(generate(adapter, requests(1, 2, 3), tmp_path / "alone", FEW))
     second = list(generate(adapter, requests(1, 2, 3), tmp_path / "shared", FEW, Shard(1, 2)))
-    assert [picture.request for picture in second] == requests(1, 2, 3)[1::2]
+    assert [picture.request for picture in second] == requests(1, 2, 3)[4:8]  # the second batch of three
     assert not (tmp_path / "shared" / "metadata.csv").exists()
     first = list(generate(adapter, requests(1, 2, 3), tmp_path / "shared", FEW, Shard(0, 2)))
     assert {picture.request for picture in first} == set(requests(1, 2, 3))
     assert sorted(row["file_name"] for row in rows_of(tmp_path / "shared")) == sorted(
         picture.path.relative_to(tmp_path / "alone").as_posix() for picture in alone
     )
-    for picture in alone:
-        there = tmp_path / "shared" / picture.path.relative_to(tmp_path / "alone")
-        assert np.abs(read_picture(there).astype(int) - read_picture(picture.path).astype(int)).max() <= 1
+    assert files_of(tmp_path / "shared") == files_of(tmp_path / "alone")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")}
+
+
+def test_a_large_job_lies_in_shards_and_is_the_same_bytes_by_two_processes_and_after_interruptions(
+    adapter: Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = list(generate(adapter, requests(1), tmp_path / "shared", FEW))  # as people look at them: a folder a taxon
+    monkeypatch.setattr(shelves, "MOST_IN_TAXON_FOLDERS", 8)
+    list(generate(adapter, requests(1, 2, 3), tmp_path / "alone", FEW))
+    for number in (1, 0, 1, 0):  # each stopped after its first new picture, twice
+        pictures = generate(adapter, requests(1, 2, 3), tmp_path / "shared", FEW, Shard(number, 2))
+        next((picture for picture in pictures if picture.made), None)
+        pictures.close()
+    monkeypatch.setattr(generation, "PATIENCE_S", 0.0)
+    made = list(generate(adapter, requests(1, 2, 3), tmp_path / "shared", FEW, Shard(0, 2)))
+    assert len(made) == len(rows_of(tmp_path / "shared")) == len(rows_of(tmp_path / "alone")) == 9
+    stayed = {picture.path for picture in few}
+    assert stayed < {picture.path for picture in made}  # what lay there is not moved, nor made twice
+    fresh = {picture.path for picture in made} - stayed
+    assert all(re.fullmatch(r"shard-[0-9a-f]{2}", path.parent.name) for path in fresh)
+    ours, theirs = (
+        {name.rpartition("/")[2]: content for name, content in files_of(tmp_path / name).items()}
+        for name in ("shared", "alone")
+    )
+    assert ours.keys() == theirs.keys()
+    assert [ours[path.name] for path in fresh] == [theirs[path.name] for path in fresh]
+    pictures = generated_folder(tmp_path / "shared", RANKS)
+    assert sorted(pictures.lineages, key=str) == sorted(TAXA * 3, key=str)
+
+
+def test_no_folder_of_a_large_job_holds_more_than_a_few_thousand_files() -> None:
+    for number, most in ((173_570, 1_000), (500_000, 3_000), (5_000_000, 4_000)):
+        digests = [hashlib.sha256(str(i).encode()).hexdigest()[:10] for i in range(min(number, 50_000))]
+        folders = Counter(shelves.shelf(number, "taxon", digest) for digest in digests)
+        assert max(folders.values()) * number / len(digests) < most
+
+
+def test_a_table_is_never_half_of_itself(adapter: Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    list(generate(adapter, requests(1), tmp_path, FEW))
+    before = (tmp_path / "metadata.csv").read_text()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(csv.DictWriter, "writerows", full)
+    with pytest.raises(DataError, match="No space left"):
+        list(generate(adapter, requests(1, 2), tmp_path, FEW))
+    assert (tmp_path / "metadata.csv").read_text() == before
 
 
 def test_the_first_process_makes_what_another_leaves_undone(

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from taxadiffusion.adapter import Adapter
 from taxadiffusion.dataset.shards import PATIENCE_S, Shard
 from taxadiffusion.engine import EngineName
 from taxadiffusion.errors import DataError
+from taxadiffusion.images.shelves import shelf
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.sampler import Request, Sampler
 from taxadiffusion.schedule import SamplerName
@@ -100,22 +102,22 @@ def generate(
 ) -> Iterator[Generated]:
     """Make the pictures and write them below `out`, batch by batch, in the order of the requests.
 
-    Of several processes (`shard`, one file system) each makes its share; the first yields every picture and writes the
-    table, and makes what another leaves undone; the others yield their own.
+    Of several processes (`shard`, one file system) each makes every so many batches; the first yields every picture and
+    writes the table, and makes what another leaves undone; the others yield their own. The batches are those of the
+    requests, whoever makes them and whatever lies there already, so the files do not depend on processes or
+    interruptions.
 
     A file is `<taxon>/<taxon>-<seed>-<recipe>.png`; `<recipe>` is a hash of all that decides its pixels, so a second
-    call makes only what is missing and never passes off an old picture for a new one. `out/metadata.csv` has a row for
-    each picture and makes `out` an image folder that `prepare` and Hugging Face's `datasets` read. `notes` says of a
-    lineage how it came to be drawn where it is not simply what was asked for; its pictures keep that in their recipe.
-    Raises `DataError` when `out` cannot be written, `NonFiniteError` for a blank picture.
+    call makes only what is missing and never passes off an old picture for a new one. Of more than a thousand requests
+    they are `shard-<xx>/…`, so that no folder holds more than some thousands; what a table lists stays where it lies.
+    `out/metadata.csv` has a row for each picture and makes `out` an image folder that `prepare` and Hugging Face's
+    `datasets` read. `notes` says of a lineage how it came to be drawn where it is not simply what was asked for; its
+    pictures keep that in their recipe. Raises `DataError` when `out` cannot be written, `NonFiniteError` for a blank
+    picture.
     """
-    model_hash = hashlib.sha256(adapter.card.model_dump_json().encode()).hexdigest()
-    ids = _taxon_ids(adapter)
-    recipes = [
-        _recipe(adapter, model_hash, request, sampling, notes.get(request.lineage, ""), ids.get(request.lineage, ""))
-        for request in requests
-    ]
-    paths = [out / _file_name(request, recipe) for request, recipe in zip(requests, recipes, strict=True)]
+    recipes = _recipes(adapter, requests, sampling, notes)
+    names = _file_names(requests, recipes, out / "metadata.csv")
+    paths = [out / name for name in names]
     try:
         out.mkdir(parents=True, exist_ok=True)
         sampler = Sampler(
@@ -125,28 +127,32 @@ def generate(
             engine=sampling.engine,
         )
 
-        def make(chosen: Sequence[int]) -> Iterator[int]:
-            if not chosen:
+        def make(chosen: Iterable[int]) -> Iterator[int]:
+            """Whole batches of the requests, for the same pixels; only what was chosen of them is kept."""
+            wanted = set(chosen)
+            batches = sorted({i // sampling.batch_size for i in wanted})
+            rows = [i for batch in batches for i in _batch(batch, sampling.batch_size, len(requests))]
+            if not rows:
                 return
-            todo = [requests[i] for i in chosen]
+            todo = [requests[i] for i in rows]
             samples = sampler(todo, num_steps=sampling.num_steps, batch_size=sampling.batch_size)
-            for i, sample in zip(chosen, samples, strict=True):
-                _save(sample.image, paths[i], recipes[i])
-                yield i
+            for i, sample in zip(rows, samples, strict=True):
+                if i in wanted:
+                    _save(sample.image, paths[i], recipes[i])
+                    yield i
 
+        mine = [i for i in range(len(paths)) if i // sampling.batch_size % shard.count == shard.number]
+        if shard.number:
+            missing = [i for i in mine if not _is_whole(paths[i])]
+            yield from (Generated(requests[i], paths[i], made=True) for i in make(missing))
+            return
         known = _known_rows(out / "metadata.csv")
-        names = [path.relative_to(out).as_posix() for path in paths]
         # The recipe is part of a file's name: a whole file is the picture asked for, whichever process made it.
         there = [i for i, path in enumerate(paths) if names[i] in known or _is_whole(path)]
         missing = sorted({*range(len(paths))} - {*there})
-        mine = [i for i in missing if i % shard.count == shard.number]
-        if shard.number:
-            yield from (Generated(requests[i], paths[i], made=True) for i in make(mine))
-            return
-        with (out / "metadata.csv").open("w", encoding="utf-8", newline="") as stream:
+        _write_table(out / "metadata.csv", _columns(adapter), known.values())
+        with (out / "metadata.csv").open("a", encoding="utf-8", newline="") as stream:
             table = csv.DictWriter(stream, _columns(adapter))
-            table.writeheader()
-            table.writerows(known.values())
 
             def listed(i: int, made: bool) -> Generated:
                 if names[i] not in known:
@@ -156,27 +162,41 @@ def generate(
                 return Generated(requests[i], paths[i], made)
 
             yield from (listed(i, made=False) for i in there)
-            yield from (listed(i, made=True) for i in make(mine))
-            undone = set(missing) - set(mine)
-            for i in _appearing(paths, undone):
+            yield from (listed(i, made=True) for i in make({*missing} & {*mine}))
+            undone = {*missing} - {*mine}
+            others: list[list[int]] = [[] for _ in range(shard.count)]
+            for i in sorted(undone):
+                others[i // sampling.batch_size % shard.count].append(i)
+            for i in _appearing(paths, others):
                 undone.discard(i)
                 yield listed(i, made=True)
-            yield from (listed(i, made=True) for i in make(sorted(undone)))
+            late = [i for i in sorted(undone) if _is_whole(paths[i])]
+            yield from (listed(i, made=True) for i in late)
+            yield from (listed(i, made=True) for i in make(undone - {*late}))
     except OSError as error:
         raise DataError(f"{out}: the pictures cannot be written: {error.strerror}") from error
 
 
-def _appearing(paths: Sequence[Path], awaited: Iterable[int]) -> Iterator[int]:
-    """Those of the awaited files that other processes write, until none has appeared for `PATIENCE_S`."""
-    waiting = set(awaited)
+def _batch(number: int, size: int, total: int) -> range:
+    return range(number * size, min((number + 1) * size, total))
+
+
+def _appearing(paths: Sequence[Path], awaited: Sequence[Sequence[int]]) -> Iterator[int]:
+    """Those of the awaited files that other processes write, until none has appeared for `PATIENCE_S`.
+
+    awaited: of each process, in the order in which it makes them; so only the next of each need be looked for.
+    """
+    waiting = [deque(mine) for mine in awaited]
     last = time.monotonic()
-    while waiting and time.monotonic() - last < PATIENCE_S:
-        done = [i for i in sorted(waiting) if _is_whole(paths[i])]
-        waiting -= set(done)
-        yield from done
-        if done:
+    while any(waiting) and time.monotonic() - last < PATIENCE_S:
+        found = False
+        for mine in waiting:
+            while mine and _is_whole(paths[mine[0]]):
+                found = True
+                yield mine.popleft()
+        if found:
             last = time.monotonic()
-        elif waiting:
+        elif any(waiting):
             time.sleep(_POLL_S)
 
 
@@ -184,6 +204,17 @@ def read_picture(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """A generated file as uint8 (3, h, w)."""
     with Image.open(path, formats=("PNG",)) as image:
         return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
+
+
+def _recipes(
+    adapter: Adapter, requests: Sequence[Request], sampling: Sampling, notes: Mapping[Lineage, str]
+) -> list[dict[str, str]]:
+    model_hash = hashlib.sha256(adapter.card.model_dump_json().encode()).hexdigest()
+    ids = _taxon_ids(adapter)
+    return [
+        _recipe(adapter, model_hash, request, sampling, notes.get(request.lineage, ""), ids.get(request.lineage, ""))
+        for request in requests
+    ]
 
 
 def _recipe(
@@ -230,12 +261,19 @@ def _columns(adapter: Adapter) -> list[str]:
     return ["file_name", *blank]
 
 
-def _file_name(request: Request, recipe: dict[str, str]) -> str:
+def _file_names(requests: Sequence[Request], recipes: Sequence[dict[str, str]], table: Path) -> list[str]:
+    """Below the folder; a picture that the table lists stays where it is, whatever the number of requests now."""
+    listed = {name.rpartition("/")[2]: name for name in (row["file_name"] for row in _rows(table))}
+    names = (_file_name(request, recipe, len(requests)) for request, recipe in zip(requests, recipes, strict=True))
+    return [listed.get(name.rpartition("/")[2], name) for name in names]
+
+
+def _file_name(request: Request, recipe: dict[str, str], num_requests: int = 1) -> str:
     decides = {key: value for key, value in recipe.items() if value or key not in _MAY_BE_ABSENT}
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:10]
     # Names hold "/" (Ovalentaria/misc) and worse; a folder's name keeps letters, digits, hyphens.
     name = re.sub(r"[^\w-]+", "_", request.lineage.label or "unconditional").strip("_")[:80] or "taxon"
-    return f"{name}/{name}-{request.seed}-{digest}.png"
+    return f"{shelf(num_requests, name, digest)}/{name}-{request.seed}-{digest}.png"
 
 
 def _save(image: np.ndarray[Any, np.dtype[np.uint8]], path: Path, recipe: dict[str, str]) -> None:
@@ -256,18 +294,34 @@ def _save(image: np.ndarray[Any, np.dtype[np.uint8]], path: Path, recipe: dict[s
     aside.replace(path)
 
 
+def _rows(table: Path) -> list[dict[str, str]]:
+    """The whole rows of an earlier call's table; none where there is none."""
+    if not table.is_file():
+        return []
+    with table.open(encoding="utf-8", newline="") as stream:
+        return [row for row in csv.DictReader(stream) if row.get("file_name") and None not in row.values()]
+
+
 def _known_rows(table: Path) -> dict[str, dict[str, str]]:
     """Rows of an earlier call whose files still lie there and are whole."""
-    if not table.is_file():
-        return {}
-    with table.open(encoding="utf-8", newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row.get("file_name") and None not in row.values()]
-    return {row["file_name"]: row for row in rows if _is_whole(table.parent / row["file_name"])}
+    return {row["file_name"]: row for row in _rows(table) if _is_whole(table.parent / row["file_name"])}
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Iterable[dict[str, str]]) -> None:
+    """Aside and renamed: another process, or one that is killed here, finds the old table or the new."""
+    aside = path.with_suffix(".part")
+    with aside.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.DictWriter(stream, columns)
+        table.writeheader()
+        table.writerows(rows)
+    aside.replace(path)
 
 
 def _is_whole(path: Path) -> bool:
+    """Whether every chunk of the PNG has its checksum; the pixels are not decoded, which takes twenty times as long."""
     try:
-        read_picture(path)
+        with Image.open(path, formats=("PNG",)) as image:
+            image.verify()
     except (OSError, SyntaxError):
         return False
     return True

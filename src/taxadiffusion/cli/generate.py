@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from taxadiffusion.sampler import Request
 
 
+_MOST_SHOWN = 1000  # pictures of a contact sheet
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
     app.command()(generate)
@@ -96,7 +99,8 @@ def generate(
         return  # the first process tells of all of them
     num_new = sum(picture.made for picture in made)
     typer.echo(f"{num_new} pictures made, {len(made) - num_new} were there: {out}/metadata.csv")
-    typer.echo(f"contact sheet: {_contact_sheet(made, requests, num_images, out)}")
+    shown = "" if len(requests) <= _MOST_SHOWN else " of the first taxa"
+    typer.echo(f"contact sheet{shown}: {_contact_sheet(made, requests, num_images, out)}")
 
 
 def _device() -> str:
@@ -142,11 +146,13 @@ def _caption(lineage: Lineage) -> str:
 
 
 def _contact_sheet(made: list[Generated], requests: list[Request], columns: int, out: Path) -> Path:
-    """One row a taxon, beside the folder and not in it: the folder holds what its table lists."""
+    """One row a taxon, beside the folder and not in it: the folder holds what its table lists. Of the first taxa only,
+    where they are many."""
     from taxadiffusion.generation import read_picture
     from taxadiffusion.images import image_grid
 
     paths = {picture.request: picture.path for picture in made}
+    requests = requests[: columns * max(1, _MOST_SHOWN // columns)]
     captions = [_caption(request.lineage) for request in requests]
     sheet = image_grid([read_picture(paths[request]) for request in requests], columns, captions, cell_px=128)
     path = out.with_name(f"{out.name}-sheet.png")

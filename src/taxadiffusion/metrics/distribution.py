@@ -154,7 +154,8 @@ def _moments_of_sets(features: Floats, counts: Counts) -> list[Moments]:
     for number, total, scatter in zip(numbers, sums, scatters, strict=True):
         shift = total / number  # of the set's mean from the common centre
         scatter -= number * np.outer(shift, shift)
-        found.append(Moments(centre + shift, scatter / (number - 1), int(number)))
+        scatter /= number - 1
+        found.append(Moments(centre + shift, scatter, int(number)))
     return found
 
 
