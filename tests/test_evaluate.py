@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +16,14 @@ import pytest
 from PIL import Image
 
 from taxadiffusion.dataset import PreparedDataset, prepare
+from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import DataError, SettingsError
+from taxadiffusion.evaluate import extraction
+from taxadiffusion.evaluate.extraction import FeatureStore
+from taxadiffusion.evaluate.judges import Settings
 from taxadiffusion.evaluate.naming import Namer, balanced_accuracy
-from taxadiffusion.evaluate.pictures import generated_folder
-from taxadiffusion.evaluate.run import Networks, Settings, evaluate
+from taxadiffusion.evaluate.pictures import generated_folder, photographs
+from taxadiffusion.evaluate.run import Networks, evaluate, extract
 from taxadiffusion.evaluate.scores import BUCKETS, RankScores, Results, bucket_of
 from taxadiffusion.evaluate.side import Side
 from taxadiffusion.evaluate.traits import TraitJudge
@@ -23,6 +31,7 @@ from taxadiffusion.metrics.naming import error_height
 from taxadiffusion.names import Lineage
 from taxadiffusion.report.command import write_results
 from taxadiffusion.simulate import Clade, TraitMeter, photograph, read_clade, simulate
+from tests.faults.harness import fork
 
 RANKS = ("family", "genus", "species")
 SPECIES: dict[Lineage, tuple[tuple[int, int, int], int]] = {  # true colour, training photographs
@@ -166,6 +175,8 @@ def test_diversity_and_coverage_see_a_generator_that_repeats_one_picture(
 
 class ColourNames:
     """An image and a name in one space, as BioCLIP has it: mean colour, and true colour of the named."""
+
+    content_hash = "n" * 64
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return self._unit(images.mean((2, 3)) - 110.0)
@@ -378,6 +389,91 @@ def test_namer_knows_the_rarest_species() -> None:
     lineages = [s for s, (_, number) in SPECIES.items() for _ in range(number)]
     namer = Namer.fit(np.random.default_rng(0).normal(size=(len(lineages), 3)).astype(np.float32), lineages)
     assert [taxon.label for taxon in namer.rarest("species", 2)] == ["Caeruleus clarus", "Ruber obscurus"]
+
+
+# Features of many pictures, shared and kept
+
+
+class CountedColours(Colours):
+    def __init__(self, before: Callable[[int], None] = lambda _: None) -> None:
+        self.images, self.before = 0, before
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.before(self.images)
+        self.images += len(images)
+        return super().__call__(images)
+
+
+def test_the_store_gives_the_features_of_the_pictures_and_computes_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extraction, "_BLOCK", 64)
+    pictures = generated_folder(fresh(tmp_path / "made", 1), RANKS)
+    plain, network = pictures.features(Colours(), 32), CountedColours()
+    store = FeatureStore(tmp_path / "store")
+    counted: list[int] = []
+    found = store.features(pictures, network, 32, lambda done, _: counted.append(done))
+    assert len(pictures) == 90
+    assert np.array_equal(found, plain)
+    assert counted == [64, 90]
+    FeatureStore(tmp_path / "store").features(pictures, network, 32)
+    assert network.images == 90
+    changed = Image.open(pictures.files[3]).transpose(Image.Transpose.FLIP_LEFT_RIGHT).point(lambda v: 255 - v)
+    changed.save(pictures.files[3])
+    again = store.features(pictures, network, 32)
+    assert network.images == 90 + 64  # the other block stays
+    assert np.array_equal(again, pictures.features(Colours(), 32))
+    Path(pictures.files[3]).unlink()
+    with pytest.raises(DataError, match=r"0003\.png: the picture cannot be read"):
+        store.features(pictures, network, 32)
+
+
+def test_photographs_of_other_boxes_have_other_features(dataset: PreparedDataset, tmp_path: Path) -> None:
+    pictures, network = photographs(dataset, "test", RANKS), CountedColours()
+    store = FeatureStore(tmp_path)
+    store.features(pictures, network, 32)
+    store.features(replace(pictures, cut=lambda i: f"{pictures.cut(i)} another box"), network, 32)
+    assert network.images == 2 * len(pictures)
+
+
+def test_processes_share_the_features_and_one_that_is_killed_loses_only_its_block(
+    dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extraction, "_BLOCK", 16)
+    methods = {"method": [generated_folder(fresh(tmp_path / "made", 1), RANKS)]}
+    settings = Settings(RANKS, size_px=32, max_reference_per_taxon=8)
+    alone = evaluate(dataset, methods, Networks(Colours()), settings)
+
+    def die(done: int) -> None:
+        if done == 54:  # all training photographs are done
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    store = tmp_path / "store"
+    network = CountedColours(die)
+    child = fork(lambda: extract(dataset, methods, Networks(network, store=FeatureStore(store)), settings), tmp_path)
+    assert child.wait(60) == -signal.SIGKILL
+    assert len(list(store.glob("*.npy"))) == 4
+    met = threading.Barrier(2, timeout=60)
+    shares = [CountedColours(lambda done: None if done else waited()) for _ in range(2)]  # both begin, then go on
+
+    def waited() -> None:
+        met.wait()
+
+    def share(number: int) -> None:
+        networks = Networks(shares[number], store=FeatureStore(store, Shard(number, 2)))
+        extract(dataset, methods, networks, settings)
+
+    both = [threading.Thread(target=share, args=(number,)) for number in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join(60)
+    assert all(one.images for one in shares)
+    assert sum(one.images for one in shares) == 32 + 90
+    first = CountedColours()
+    together = evaluate(dataset, methods, Networks(first, store=FeatureStore(store, Shard(0, 2))), settings)
+    assert first.images == 0
+    assert json.dumps(together.to_json()) == json.dumps(alone.to_json())
 
 
 # Traits of a simulated clade

@@ -36,6 +36,8 @@ SOURCE = "synthetic image"
 
 ALONE = Shard()
 
+TABLE = "metadata.csv"
+
 _MAY_BE_ABSENT = ("note", "source_taxon_id")
 """Entries of a recipe that earlier versions did not write: empty, they change no file's name."""
 
@@ -116,7 +118,7 @@ def generate(
     picture.
     """
     recipes = _recipes(adapter, requests, sampling, notes)
-    names = _file_names(requests, recipes, out / "metadata.csv")
+    names = _file_names(requests, recipes, out / TABLE)
     paths = [out / name for name in names]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -146,35 +148,45 @@ def generate(
             missing = [i for i in mine if not _is_whole(paths[i])]
             yield from (Generated(requests[i], paths[i], made=True) for i in make(missing))
             return
-        known = _known_rows(out / "metadata.csv")
+        known = _known_rows(out / TABLE)
         # The recipe is part of a file's name: a whole file is the picture asked for, whichever process made it.
         there = [i for i, path in enumerate(paths) if names[i] in known or _is_whole(path)]
         missing = sorted({*range(len(paths))} - {*there})
-        _write_table(out / "metadata.csv", _columns(adapter), known.values())
-        with (out / "metadata.csv").open("a", encoding="utf-8", newline="") as stream:
+        _write_table(out / TABLE, _columns(adapter), known.values())
+        with (out / TABLE).open("a", encoding="utf-8", newline="") as stream:
             table = csv.DictWriter(stream, _columns(adapter))
 
-            def listed(i: int, made: bool) -> Generated:
+            def noted(i: int, made: bool) -> Generated:
                 if names[i] not in known:
                     known[names[i]] = {"file_name": names[i], **recipes[i]}
                     table.writerow(known[names[i]])
                     stream.flush()
                 return Generated(requests[i], paths[i], made)
 
-            yield from (listed(i, made=False) for i in there)
-            yield from (listed(i, made=True) for i in make({*missing} & {*mine}))
+            yield from (noted(i, made=False) for i in there)
+            yield from (noted(i, made=True) for i in make({*missing} & {*mine}))
             undone = {*missing} - {*mine}
             others: list[list[int]] = [[] for _ in range(shard.count)]
             for i in sorted(undone):
                 others[i // sampling.batch_size % shard.count].append(i)
             for i in _appearing(paths, others):
                 undone.discard(i)
-                yield listed(i, made=True)
+                yield noted(i, made=True)
             late = [i for i in sorted(undone) if _is_whole(paths[i])]
-            yield from (listed(i, made=True) for i in late)
-            yield from (listed(i, made=True) for i in make(undone - {*late}))
+            yield from (noted(i, made=True) for i in late)
+            yield from (noted(i, made=True) for i in make(undone - {*late}))
     except OSError as error:
         raise DataError(f"{out}: the pictures cannot be written: {error.strerror}") from error
+
+
+def paths_of(adapter: Adapter, requests: Sequence[Request], out: Path, sampling: Sampling) -> list[Path]:
+    """Where `generate` leaves the picture of each request."""
+    return [out / name for name in _file_names(requests, _recipes(adapter, requests, sampling, {}), out / TABLE)]
+
+
+def listed(out: Path) -> set[Path]:
+    """The pictures that the folder's table names."""
+    return {out / row["file_name"] for row in _rows(out / TABLE)}
 
 
 def _batch(number: int, size: int, total: int) -> range:

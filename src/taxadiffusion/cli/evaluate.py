@@ -52,7 +52,11 @@ def evaluate(
         int, typer.Option(min=0, max=MAX_SEED, help="First seed of generated images; also of the bootstrap.")
     ] = 0,
 ) -> None:
-    """Measure generated images, or a model's, against real photographs, rank by rank."""
+    """Measure generated images, or a model's, against real photographs, rank by rank.
+
+    Under accelerate launch the processes share the drawing and the features; the first measures.
+    """
+    from taxadiffusion.dataset.shards import Shard
     from taxadiffusion.evaluate.generation import ImagePlan
     from taxadiffusion.generation import Sampling
     from taxadiffusion.guidance import Guidance
@@ -77,7 +81,10 @@ def evaluate(
             size_px=size_px,
             command=command_line(sys.argv[1:]),
             progress=status.update,
+            shard=Shard.of_environment(),
         )
+    if results is None:
+        return  # the first process measures and tells
     header, rows = method_tables(results)["rank_accuracy"]
     shown = Table(*header, title="share of images named right", title_justify="left")
     for row in rows:

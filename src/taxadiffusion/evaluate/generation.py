@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,17 @@ import numpy as np
 
 from taxadiffusion.adapter import Adapter
 from taxadiffusion.dataset import PreparedDataset
+from taxadiffusion.dataset.shards import Shard
+from taxadiffusion.errors import DataError
 from taxadiffusion.evaluate.pictures import Pictures
-from taxadiffusion.generation import Sampling, generate
+from taxadiffusion.generation import ALONE, Sampling, generate, listed, paths_of
 from taxadiffusion.guidance import Guidance
 from taxadiffusion.images import load_image
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.sampler import NO_GUIDANCE, Request
+
+_POLL_S = 2.0
+_PATIENCE_S = 600.0
 
 Progress = Callable[[int, int], None]
 """Images done, images asked for."""
@@ -40,22 +46,47 @@ def taxa_to_show(dataset: PreparedDataset, ranks: Sequence[Rank]) -> tuple[Linea
 
 
 def generated_pictures(
-    model: Adapter, taxa: Sequence[Lineage], plan: ImagePlan, out: Path, progress: Progress = lambda *_: None
+    model: Adapter,
+    taxa: Sequence[Lineage],
+    plan: ImagePlan,
+    out: Path,
+    progress: Progress = lambda *_: None,
+    shard: Shard = ALONE,
 ) -> Pictures:
-    """`plan.per_taxon` images of each taxon, kept in `out`; an interrupted call goes on where it was."""
+    """`plan.per_taxon` images of each taxon, kept in `out`; an interrupted call goes on where it was.
+
+    Of several processes (`shard`) each makes its share, and all return when all images are there.
+    """
     requests = [
         Request(taxon.only(model.card.ranks), plan.seed + i, plan.guidance)
         for taxon in taxa
         for i in range(plan.per_taxon)
     ]
     paths = {}
-    for done, picture in enumerate(generate(model, requests, out, plan.sampling), 1):
+    for done, picture in enumerate(generate(model, requests, out, plan.sampling, shard), 1):
         paths[picture.request] = picture.path
         progress(done, len(requests))
-    files = [paths[request] for request in requests]
+    if shard.number:
+        files = paths_of(model, requests, out, plan.sampling)
+        _await(files, out, progress)
+    else:
+        files = [paths[request] for request in requests]
     return Pictures(
         str(out),
         tuple(map(str, files)),
         tuple(request.lineage for request in requests),
         lambda i, size_px: load_image(files[i], size_px),
     )
+
+
+def _await(files: Sequence[Path], out: Path, progress: Progress) -> None:
+    """Until the first process has listed all of them. Raises `DataError` where none has been added for ten minutes."""
+    wanted, last = set(files), time.monotonic()
+    missing = len(wanted)
+    while left := len(wanted - listed(out)):
+        if left < missing:
+            missing, last = left, time.monotonic()
+        if time.monotonic() - last > _PATIENCE_S:
+            raise DataError(f"{out}: process 0 of this run is not at work; start all processes again")
+        progress(len(wanted) - left, len(wanted))
+        time.sleep(_POLL_S)

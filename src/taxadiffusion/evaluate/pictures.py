@@ -31,6 +31,8 @@ class Pictures:
     """(position, size_px) → uint8 (3, size_px, size_px), a square crop with the aspect kept."""
     left_out: int = 0
     """Images of the same source that are not among these, since none of the ranks asked for is named or shown."""
+    cut: Callable[[int], str] = lambda _: ""
+    """position → which part of its file an image is, in words; with the file's content it decides the pixels."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -44,6 +46,7 @@ class Pictures:
             tuple(self.lineages[i] for i in kept),
             lambda i, size_px: self.load(kept[i], size_px),
             self.left_out,
+            lambda i: self.cut(kept[i]),
         )
 
     def images(self, size_px: int, batch_size: int = 64) -> Iterator[NDArray[np.uint8]]:
@@ -87,6 +90,7 @@ def photographs(dataset: PreparedDataset, split: str, ranks: Sequence[Rank]) -> 
         tuple(lineages[i] for i in kept),
         lambda i, size_px: dataset.image(rows[kept[i]], size_px),
         len(rows) - len(kept),
+        lambda i: _boxes(dataset, rows[kept[i]]),
     )
 
 
@@ -117,6 +121,11 @@ def generated_folder(folder: Path, ranks: Sequence[Rank]) -> Pictures:
         lambda i, size_px: load_image(files[kept[i]], size_px),
         len(files) - len(kept),
     )
+
+
+def _boxes(dataset: PreparedDataset, row: int) -> str:
+    record = dataset.record(row)
+    return f"{record.box} {record.content_box}"
 
 
 def _cut(lineage: Lineage, ranks: Sequence[Rank]) -> Lineage:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import SettingsError
+from taxadiffusion.evaluate.extraction import FeatureStore
 from taxadiffusion.evaluate.judges import Judges, Progress, Settings
 from taxadiffusion.evaluate.naming import Namer
 from taxadiffusion.evaluate.pictures import Pictures, Places, photographs, unseen_split
@@ -36,6 +37,18 @@ class Networks:
     perceptual: PerceptualDistance | None = None
     alignment: BioclipExtractor | None = None
     traits: TraitJudge | None = None
+    store: FeatureStore | None = None
+    """Where features are kept and shared among processes; none: they are computed here, each time."""
+
+    def features_of(self, pictures: Pictures, size_px: int, progress: Progress) -> NDArray[np.float32]:
+        """(N, D) features of the images at `size_px`."""
+        if self.store is None:
+            return pictures.features(self.features, size_px)
+
+        def told(done: int, total: int) -> None:
+            progress(f"features of {pictures.name}: {done} of {total} images")
+
+        return self.store.features(pictures, self.features, size_px, told)
 
 
 def evaluate(
@@ -57,8 +70,8 @@ def evaluate(
     progress("reading photographs")
     held_back = unseen_split(dataset)
     real_pictures = {split: photographs(dataset, split, settings.ranks) for split in ("train", held_back)}
-    train = _side([real_pictures["train"]], networks, settings)
-    unseen = _side([real_pictures[held_back]], networks, settings)
+    train = _side([real_pictures["train"]], networks, settings, progress)
+    unseen = _side([real_pictures[held_back]], networks, settings, progress)
     judges = Judges(train, unseen, settings, progress)
     places = Places(train.lineages, dataset.ranks)
     pairs = _Pairs(networks, settings, train)
@@ -69,7 +82,7 @@ def evaluate(
     scored = {}
     for name, runs in methods.items():
         progress(f"looking at {name}")
-        side = _side(runs, networks, settings)
+        side = _side(runs, networks, settings, progress)
         side = replace(side, lineages=tuple(places(lineage, name) for lineage in side.lineages))
         seen = trained_on[name] if trained_on and name in trained_on else None
         scored[name] = judges.of_method(name, side, pairs, seen, finished)
@@ -102,16 +115,35 @@ def check_ranks(dataset: PreparedDataset, ranks: Sequence[Rank]) -> None:
         )
 
 
-def _side(runs: Sequence[Pictures], networks: Networks, settings: Settings) -> Side:
+def extract(
+    dataset: PreparedDataset,
+    methods: Mapping[str, Sequence[Pictures]],
+    networks: Networks,
+    settings: Settings,
+    progress: Progress = lambda _: None,
+) -> None:
+    """Compute this process's share of all features that `evaluate` asks for; return when all are in the store."""
+    check_ranks(dataset, settings.ranks)
+    real = (photographs(dataset, split, settings.ranks) for split in ("train", unseen_split(dataset)))
+    for pictures in (*real, *(run for runs in methods.values() for run in runs)):
+        networks.features_of(pictures, settings.size_px, progress)
+
+
+def _side(runs: Sequence[Pictures], networks: Networks, settings: Settings, progress: Progress) -> Side:
     """The images of all runs together."""
     whole = [(run, i) for run, pictures in enumerate(runs) for i in range(len(pictures))]
     return Side(
-        features=np.concatenate([pictures.features(networks.features, settings.size_px) for pictures in runs]),
+        features=_joined([networks.features_of(pictures, settings.size_px, progress) for pictures in runs]),
         lineages=tuple(lineage for pictures in runs for lineage in pictures.lineages),
         files=tuple(file for pictures in runs for file in pictures.files),
         runs=tuple(run for run, _ in whole),
         load=lambda i, size_px: runs[whole[i][0]].load(whole[i][1], size_px),
     )
+
+
+def _joined(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """A single part is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class _Pairs:
@@ -138,8 +170,11 @@ class _Pairs:
             taxa = list(self._train.at(rank).groups())
             names = self._networks.alignment.texts(taxa)  # (taxa, D)
             images = self._networks.alignment
-            batches = _batches(side, range(len(side.files)), self._settings.size_px)
-            seen = np.concatenate([images(batch) for batch in batches])  # (N, D)
+            if images.content_hash == self._networks.features.content_hash:
+                seen = side.features  # (N, D): the same network has looked already
+            else:
+                batches = _batches(side, range(len(side.files)), self._settings.size_px)
+                seen = np.concatenate([images(batch) for batch in batches])
             position = {taxon: i for i, taxon in enumerate(taxa)}
             own = np.array([position[lineage] for lineage in side.lineages])
             found["alignment"] = 100 * np.einsum("nd,nd->n", seen, names[own])

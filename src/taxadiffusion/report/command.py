@@ -10,15 +10,19 @@ from pathlib import Path
 
 from taxadiffusion.adapter import open_model
 from taxadiffusion.dataset import PreparedDataset
+from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import SettingsError
+from taxadiffusion.evaluate.extraction import FeatureStore
 from taxadiffusion.evaluate.generation import ImagePlan, generated_pictures, taxa_to_show
+from taxadiffusion.evaluate.judges import Settings
 from taxadiffusion.evaluate.pictures import Pictures, generated_folder
-from taxadiffusion.evaluate.run import Networks, Settings, check_ranks, evaluate
+from taxadiffusion.evaluate.run import Networks, check_ranks, evaluate, extract
 from taxadiffusion.evaluate.scores import Results
 from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.features import CachedExtractor, open_extractor
 from taxadiffusion.features.bioclip import BioclipExtractor
 from taxadiffusion.features.perceptual import PerceptualDistance
+from taxadiffusion.generation import ALONE
 from taxadiffusion.names import Rank, ordered_ranks
 from taxadiffusion.paths import user_path
 from taxadiffusion.report.evaluation import evaluation_sections, write_tables
@@ -48,6 +52,7 @@ class Extractors:
             perceptual=PerceptualDistance(self.lpips, self.device) if self.lpips else None,
             alignment=features if isinstance(features, BioclipExtractor) else None,
             traits=TraitJudge.of(self.clade) if self.clade else None,
+            store=FeatureStore(cache_dir / "blocks"),
         )
 
 
@@ -64,12 +69,14 @@ def evaluate_command(
     size_px: int = 64,
     command: str = "",
     progress: Progress = lambda _: None,
-) -> Results:
+    shard: Shard = ALONE,
+) -> Results | None:
     """Measure and write `results.json`, `tables.md`, `tables.tex` and `report.html` in `out`.
 
     Each of `generated` is PATH or NAME=PATH: a folder that holds `metadata.csv`, or a model, whose images are made
     first and kept in `out/generated`. One name given several times is one method trained several times. `root`: where
-    the photographs are now, if they were moved.
+    the photographs are now, if they were moved. Of several processes (`shard`) each draws its share of the images and
+    computes its share of the features; then the first measures, and the others return None.
     """
     dataset = PreparedDataset.open(data, root)
     wanted = ordered_ranks(ranks) if ranks else dataset.ranks
@@ -84,9 +91,12 @@ def evaluate_command(
             progress(f"generating images of {name}")
             model = open_model(str(path), base=base, device=extractors.device)
             run = out / "generated" / f"{name}-{len(methods.get(name, []))}"
-            pictures = generated_pictures(model, taxa_to_show(dataset, wanted), images, run)
+            pictures = generated_pictures(model, taxa_to_show(dataset, wanted), images, run, shard=shard)
         methods.setdefault(name, []).append(pictures)
     settings = Settings(ranks=tuple(wanted), size_px=size_px, seed=images.seed)
+    if shard.number:
+        extract(dataset, methods, networks, settings, progress)
+        return None
     results = evaluate(dataset, methods, networks, settings, progress)
     progress("writing the report")
     write_results(results, out, command=command, size_px=size_px)

@@ -13,9 +13,9 @@ from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.engine import EngineName
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.evaluate.generation import ImagePlan, generated_pictures, taxa_to_show
+from taxadiffusion.evaluate.judges import Settings as Measuring
 from taxadiffusion.evaluate.pictures import Pictures, unseen_split
 from taxadiffusion.evaluate.run import Networks, evaluate
-from taxadiffusion.evaluate.run import Settings as Measuring
 from taxadiffusion.evaluate.scores import Results
 from taxadiffusion.generation import Sampling
 from taxadiffusion.guidance import DEFAULT_SCALE, Guidance

@@ -1,0 +1,97 @@
+"""Features of many pictures: computed block by block by any number of processes, kept, and read by the first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taxadiffusion.cache.parts import Part, build_shared
+from taxadiffusion.dataset.shards import Shard
+from taxadiffusion.errors import DataError
+from taxadiffusion.evaluate.pictures import Pictures
+from taxadiffusion.features import Extractor
+
+# N images, D feature width
+
+_BLOCK = 1024  # images of a file of features: a multiple of a batch, so blocks and the whole give the same bits
+_VERSION = 1  # raised when the same files would give other pixels
+
+
+class FeatureStore:
+    """Features in `folder`, a file for every block of images, under a hash of all that they are made of.
+
+    That is the extractor, the size, the content of every file and which part of it counts: a changed picture is another
+    block, so nothing stale is read. Processes that ask for the same features share the blocks, and a killed one's are
+    done by the others.
+    """
+
+    def __init__(self, folder: Path, shard: Shard | None = None) -> None:
+        self._folder = folder
+        self._shard = shard or Shard.of_environment()
+        self._digests: dict[tuple[str, int, int], bytes] = {}
+
+    def features(
+        self,
+        pictures: Pictures,
+        extractor: Extractor,
+        size_px: int,
+        progress: Callable[[int, int], None] = lambda *_: None,
+    ) -> NDArray[np.float32]:
+        """(N, D) features of the images at `size_px`; equal to `Pictures.features`, bit for bit.
+
+        `progress(done, total)` counts the images of all processes. Raises `DataError` for a picture that is gone, and
+        where there is none.
+        """
+        total = len(pictures)
+        if not total:
+            raise DataError(f"{pictures.name}: holds no image to compute features from")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        blocks = [range(start, min(start + _BLOCK, total)) for start in range(0, total, _BLOCK)]
+        paths = [self._folder / f"{self._key(pictures, rows, extractor, size_px)}.npy" for rows in blocks]
+        by_start = {rows.start: path for rows, path in zip(blocks, paths, strict=True)}
+
+        def build(part: Part, report: Callable[[int], None]) -> None:
+            rows = range(part.start, part.stop)
+            _write(by_start[part.start], pictures.select(rows).features(extractor, size_px))
+            part.write(len(rows))
+            report(len(rows))
+
+        build_shared(
+            [Part(rows.start, rows.stop, path.with_suffix(".json")) for rows, path in zip(blocks, paths, strict=True)],
+            build,
+            lambda: False,
+            lambda done: progress(done, total),
+            first=self._shard.number * len(blocks) // self._shard.count,
+        )
+        return np.concatenate([np.load(path, allow_pickle=False) for path in paths])
+
+    def _key(self, pictures: Pictures, rows: range, extractor: Extractor, size_px: int) -> str:
+        digest = hashlib.sha256(json.dumps([_VERSION, extractor.content_hash, size_px]).encode())
+        for i in rows:
+            digest.update(self._digest(pictures.files[i]))
+            digest.update(pictures.cut(i).encode())
+        return digest.hexdigest()[:32]
+
+    def _digest(self, file: str) -> bytes:
+        """Of the file's content, read once as long as it does not change."""
+        try:
+            status = Path(file).stat()
+            known = (file, status.st_size, status.st_mtime_ns)
+            if known not in self._digests:
+                self._digests[known] = hashlib.sha256(Path(file).read_bytes()).digest()
+        except OSError as error:
+            raise DataError(f"{file}: the picture cannot be read ({error.strerror}); make it again") from error
+        return self._digests[known]
+
+
+def _write(path: Path, features: NDArray[np.float32]) -> None:
+    """Whole or absent."""
+    aside = path.with_suffix(".part")
+    with aside.open("wb") as stream:
+        np.save(stream, features, allow_pickle=False)
+    aside.replace(path)
