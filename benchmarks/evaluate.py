@@ -1,6 +1,6 @@
 """Time and memory of an evaluation against the number of pictures, up to the paper's: ten of each of 17,357 species.
 
-`python -m benchmarks.evaluate [--sizes N ...] [--json FILE]`. Features are drawn, not extracted: what is measured is
+`python -m benchmarks.evaluate [--sizes N ...] [--width D] [--json FILE]`. Features are drawn, not extracted: what is measured is
 all that follows them. Each size is a process of its own, so that its peak memory is its own. Of N pictures of species
 there are N / 10 species, in genera, families and orders as many as FishNet has for its species; ten pictures of each of
 those beside; 75,000 training photographs to 173,570 pictures, a long tail over the species, and a quarter as many
@@ -29,7 +29,7 @@ from taxadiffusion.names import Lineage
 
 SIZES = (1_000, 10_000, 100_000, 173_570)
 RANKS = ("order", "family", "genus", "species")
-WIDTH = 2048
+WIDTH = 2048  # of Inception's features
 PER_TAXON = 10
 FISHNET = {"species": 17_357, "genus": 3_826, "family": 463, "order": 83}
 PHOTOGRAPHS_PER_SPECIES = 75_000 / 17_357
@@ -51,7 +51,8 @@ class Measured:
     processor_seconds: float
     peak_bytes: int
     features_bytes: int
-    phases: dict[str, float]
+    phases: dict[str, tuple[float, float]]
+    """Seconds and processor seconds."""
 
 
 def lineages(num_species: int) -> list[Lineage]:
@@ -68,24 +69,24 @@ def lineages(num_species: int) -> list[Lineage]:
 class World:
     """Where features lie: every taxon about its parent, every image about its taxon."""
 
-    def __init__(self, species: list[Lineage], rng: np.random.Generator) -> None:
-        self._rng = rng
-        self.centres: dict[Lineage, np.ndarray] = {Lineage(): np.zeros(WIDTH, np.float32)}
+    def __init__(self, species: list[Lineage], width: int, rng: np.random.Generator) -> None:
+        self._rng, self._width = rng, width
+        self.centres: dict[Lineage, np.ndarray] = {Lineage(): np.zeros(width, np.float32)}
         for lineage in species:
             above = Lineage()
             for rank in lineage.ranks:
                 taxon = lineage.truncated(rank)
                 if taxon not in self.centres:
-                    self.centres[taxon] = self.centres[above] + 0.5 * rng.standard_normal(WIDTH, np.float32)
+                    self.centres[taxon] = self.centres[above] + 0.5 * rng.standard_normal(width, np.float32)
                 above = taxon
 
     def side(self, taxa: list[Lineage], numbers: np.ndarray, name: str) -> Side:
         """`numbers[k]` images of `taxa[k]`."""
-        features = np.empty((int(numbers.sum()), WIDTH), np.float32)
+        features = np.empty((int(numbers.sum()), self._width), np.float32)
         shown: list[Lineage] = []
         for taxon, number in zip(taxa, numbers.tolist(), strict=True):
             rows = slice(len(shown), len(shown) + number)
-            features[rows] = self._rng.standard_normal((number, WIDTH), np.float32) + self.centres[taxon]
+            features[rows] = self._rng.standard_normal((number, self._width), np.float32) + self.centres[taxon]
             shown += [taxon] * number
         files = tuple(f"{name}/{i}.png" for i in range(len(shown)))
         return Side(features, tuple(shown), files, (0,) * len(shown), _no_picture)
@@ -95,11 +96,11 @@ def _no_picture(_position: int, _size_px: int) -> np.ndarray:
     raise AssertionError("features are given: no picture is looked at")
 
 
-def drawn(num_pictures: int) -> tuple[Side, Side, Side]:
+def drawn(num_pictures: int, width: int) -> tuple[Side, Side, Side]:
     """Training photographs, unseen ones, generated pictures."""
     rng = np.random.default_rng(0)
     species = lineages(max(20, num_pictures // PER_TAXON))
-    world = World(species, rng)
+    world = World(species, width, rng)
     tail = 1 / np.arange(1, len(species) + 1) ** 0.7
     photographs = rng.permutation(1 + np.floor(tail / tail.sum() * (PHOTOGRAPHS_PER_SPECIES - 1) * len(species)))
     unseen = rng.permutation(np.ceil(tail / tail.sum() * (UNSEEN_PER_SPECIES - 0.5) * len(species)))
@@ -112,19 +113,22 @@ def drawn(num_pictures: int) -> tuple[Side, Side, Side]:
     )
 
 
-def measure(num_pictures: int) -> Measured:
+def measure(num_pictures: int, width: int) -> Measured:
     """Everything that `taxadiffusion evaluate` computes of these features."""
-    train, unseen, made = drawn(num_pictures)
-    phases: dict[str, float] = {}
+    train, unseen, made = drawn(num_pictures, width)
+    phases: dict[str, tuple[float, float]] = {}
     started, processor = time.monotonic(), time.process_time()
-    last = ["", started]
+    last = ("", started, processor)
 
     def progress(words: str) -> None:
-        now = time.monotonic()
+        nonlocal last
+        now, used = time.monotonic(), time.process_time()
         if last[0]:
-            phases[str(last[0])] = now - float(last[1])
-            print(f"  {now - started:8.1f} s  {last[0]}", file=sys.stderr, flush=True)
-        last[:] = [words, now]
+            phases[last[0]] = now - last[1], used - last[2]
+            print(
+                f"{now - last[1]:9.1f} s  {used - last[2]:9.1f} s of processor  {last[0]}", file=sys.stderr, flush=True
+            )
+        last = words, now, used
 
     judges = Judges(train, unseen, Settings(RANKS), progress)
     scores = judges.of_method("made", made)
@@ -163,18 +167,19 @@ def _require_complete(scores: tuple[RankScores, ...], side: Side) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluate", description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="pictures of species, ten of each")
+    parser.add_argument("--width", type=int, default=WIDTH, help="of the features")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", type=int, help="measure one size, in this process")
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(asdict(measure(args.one))))
+        print(json.dumps(asdict(measure(args.one, args.width))))
         return 0
     rows = []
     threads = os.environ.get("OMP_NUM_THREADS", f"all of {os.cpu_count()}")
     print(f"threads: {threads}; the largest size may take {MAX_BYTES / 1e9:g} GB and {MAX_SECONDS / 60:g} minutes")
     print("pictures (of species)   photographs   seconds   processor s   peak GB   of it features   named by")
     for size in args.sizes:
-        command = [sys.executable, "-m", "benchmarks.evaluate", "--one", str(size)]
+        command = [sys.executable, "-m", "benchmarks.evaluate", "--one", str(size), "--width", str(args.width)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         row = json.loads(done.stdout)
         rows.append(row)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -183,6 +184,16 @@ def test_processes_share_the_latents_and_give_the_bytes_of_one(
     assert bytes_of(tmp_path / "two") == bytes_of(tmp_path / "one")
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """A forked child must not ask its parent's threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_killed_process_frees_its_part_and_loses_no_batch(
     tmp_path: Path, backbone: Backbone, pictures: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

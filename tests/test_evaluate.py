@@ -29,7 +29,9 @@ from taxadiffusion.evaluate.side import Side
 from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.metrics.naming import error_height
 from taxadiffusion.names import Lineage
+from taxadiffusion.report import evaluation as report
 from taxadiffusion.report.command import write_results
+from taxadiffusion.report.evaluation import confusion_block
 from taxadiffusion.simulate import Clade, TraitMeter, photograph, read_clade, simulate
 from tests.faults.harness import fork
 
@@ -303,6 +305,21 @@ def test_results_are_written_as_json_tables_and_report(perfect: Results, tmp_pat
         assert shown in written
         assert "FID" not in written.replace("no FID", "").replace("published FID", "")
     assert "LPIPS" not in (tmp_path / "tables.md").read_text()  # not measured, so not named
+
+
+def test_confusions_of_many_taxa_are_a_list_of_the_largest(
+    dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swapped = scored(dataset, fresh(tmp_path / "swapped", 4, swap=True))
+    finest = swapped.methods["method"][-1]
+    assert "<svg" in confusion_block(finest, "method")[0]
+    monkeypatch.setattr(report, "MOST_IN_MATRIX", 3)
+    monkeypatch.setattr(report, "NUM_CONFUSIONS", 1)
+    (block,) = confusion_block(finest, "method")
+    worst = finest.confusions[0]
+    assert "<svg" not in block
+    assert f"the 1 largest of {len(finest.confusions)} confusions" in block
+    assert f"{worst.count} of {worst.of}" in block
 
 
 def test_the_best_method_is_sought_where_the_finest_names_were_asked_for(

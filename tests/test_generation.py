@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from taxadiffusion import generation
@@ -17,6 +18,8 @@ from taxadiffusion.adapter import Adapter, load_adapter, save_adapter
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import CheckpointError, DataError
+from taxadiffusion.evaluate import generation as evaluate_generation
+from taxadiffusion.evaluate.generation import ImagePlan, generated_pictures
 from taxadiffusion.evaluate.pictures import generated_folder
 from taxadiffusion.generation import (
     DIGITAL_SOURCE_TYPE,
@@ -31,6 +34,7 @@ from taxadiffusion.images import shelves
 from taxadiffusion.names import Lineage
 from taxadiffusion.sampler import Request
 from taxadiffusion.taxonomy import Taxonomy
+from tests.faults.harness import fork
 from tests.test_adapter import make
 from tests.tiny_base import write_tiny_base
 
@@ -149,6 +153,31 @@ def test_a_large_job_lies_in_shards_and_is_the_same_bytes_by_two_processes_and_a
     assert [ours[path.name] for path in fresh] == [theirs[path.name] for path in fresh]
     pictures = generated_folder(tmp_path / "shared", RANKS)
     assert sorted(pictures.lineages, key=str) == sorted(TAXA * 3, key=str)
+
+
+def test_processes_that_evaluate_a_model_all_return_with_all_pictures(
+    adapter: Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate_generation, "_POLL_S", 0.05)
+    plan = ImagePlan(per_taxon=3, sampling=FEW)
+    alone = generated_pictures(adapter, TAXA, plan, tmp_path / "alone")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a forked child must not ask its parent's threads
+
+    def second() -> None:
+        found = generated_pictures(adapter, TAXA, plan, tmp_path / "shared", shard=Shard(1, 2))
+        (tmp_path / "second.json").write_text(json.dumps([found.files, [str(one) for one in found.lineages]]))
+
+    child = fork(second, tmp_path)
+    first = generated_pictures(adapter, TAXA, plan, tmp_path / "shared", shard=Shard(0, 2))
+    torch.set_num_threads(threads)
+    assert child.wait(60) == 0, child.output()
+    assert json.loads((tmp_path / "second.json").read_text()) == [list(first.files), [str(o) for o in first.lineages]]
+    assert first.lineages == alone.lineages
+    assert [Path(file).name for file in first.files] == [Path(file).name for file in alone.files]
+    monkeypatch.setattr(evaluate_generation, "_PATIENCE_S", 0.1)
+    with pytest.raises(DataError, match="process 0 of this run is not at work"):
+        generated_pictures(adapter, TAXA, plan, tmp_path / "without the first", shard=Shard(1, 2))
 
 
 def test_no_folder_of_a_large_job_holds_more_than_a_few_thousand_files() -> None:

@@ -34,6 +34,11 @@ REAL = "real test photographs"
 FIRST = ("rank_accuracy", "frechet_distance", "kernel_distance", "lpips_to_real", "alignment", "trait_error", "copies")
 """Metrics that a page shows at once; the others are folded away."""
 
+MOST_IN_MATRIX = 150
+"""Taxa up to which confusions are a matrix; the matrix of a thousand is a million cells."""
+
+NUM_CONFUSIONS = 40
+
 DIFFERENCE = (
     "Difference of the shares, with an interval of its own: taxa are drawn for both methods together, since some are "
     "hard for each. An interval above 0 tells them apart even where their own intervals overlap."
@@ -244,7 +249,11 @@ def taxa_block(scores: RankScores, method: str, number: int = 5) -> tuple[Html, 
 
 
 def confusion_block(scores: RankScores, method: str) -> tuple[Html, ...]:
-    """What each taxon is named as."""
+    """What each taxon is named as: a matrix, or of many taxa the confusions that take the most of theirs."""
+    if len(scores.taxa) > MOST_IN_MATRIX:
+        rows = [[c.true.label, c.predicted.label, f"{c.count} of {c.of}"] for c in scores.confusions[:NUM_CONFUSIONS]]
+        caption = f"{method} at rank {scores.rank}: the {len(rows)} largest of {len(scores.confusions):,} confusions."
+        return (table(["asked for", "named as", "images"], rows, caption=caption),)
     shares = {(c.true, c.predicted): c.count / c.of for c in scores.confusions}
     shares |= {(t.taxon, t.taxon): t.named_right for t in scores.taxa}
     caption = f"{method} at rank {scores.rank}. Rows: asked for. Columns: named as. Relatives are neighbours."
