@@ -1,10 +1,10 @@
 """Time and memory of an evaluation against the number of pictures, up to the paper's: ten of each of 17,357 species.
 
-`python -m benchmarks.evaluate [--sizes N ...] [--width D] [--json FILE]`. Features are drawn, not extracted: what is measured is
-all that follows them. Each size is a process of its own, so that its peak memory is its own. Of N pictures of species
-there are N / 10 species, in genera, families and orders as many as FishNet has for its species; ten pictures of each of
-those beside; 75,000 training photographs to 173,570 pictures, a long tail over the species, and a quarter as many
-unseen ones.
+`python -m benchmarks.evaluate [--sizes N ...] [--width D] [--json FILE]`. Features are drawn, not extracted: what is
+measured is all that follows them. Each size is a process of its own, so that its peak memory is its own. Of N pictures
+of species there are N / 10 species, in genera, families and orders as many as FishNet has for its species; ten pictures
+of each of those beside; 75,000 training photographs to 173,570 pictures, a long tail over the species, and a quarter as
+many unseen ones.
 """
 
 # Letters: N pictures of species, D feature width.
