@@ -18,14 +18,14 @@ from PIL import Image
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import DataError, SettingsError
-from taxadiffusion.evaluate import extraction
+from taxadiffusion.evaluate import extraction, measure, naming
 from taxadiffusion.evaluate.extraction import FeatureStore
 from taxadiffusion.evaluate.judges import Settings
 from taxadiffusion.evaluate.naming import Namer, balanced_accuracy
 from taxadiffusion.evaluate.pictures import generated_folder, photographs
 from taxadiffusion.evaluate.run import Networks, evaluate, extract
 from taxadiffusion.evaluate.scores import BUCKETS, RankScores, Results, bucket_of
-from taxadiffusion.evaluate.side import Side
+from taxadiffusion.evaluate.side import Side, spread
 from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.metrics.naming import error_height
 from taxadiffusion.names import Lineage
@@ -406,6 +406,62 @@ def test_namer_knows_the_rarest_species() -> None:
     lineages = [s for s, (_, number) in SPECIES.items() for _ in range(number)]
     namer = Namer.fit(np.random.default_rng(0).normal(size=(len(lineages), 3)).astype(np.float32), lineages)
     assert [taxon.label for taxon in namer.rarest("species", 2)] == ["Caeruleus clarus", "Ruber obscurus"]
+
+
+# As many images as the paper's
+
+
+def test_images_whose_pairs_are_formed_are_spread_over_all_taxa() -> None:
+    taxa, rng = list(SPECIES), np.random.default_rng(0)
+    sizes = ((9, 7), (1, 2), (3, 3), (30, 40))
+    rows, start = {}, 0
+    for taxon, numbers in zip(taxa, sizes, strict=True):
+        rows[taxon] = tuple(np.arange(start + 100 * r, start + 100 * r + n) for r, n in enumerate(numbers))
+        start += 200
+    everything = [np.concatenate([rows[taxon][r] for taxon in taxa]) for r in range(2)]
+    for found, whole in zip(spread(52, rows, rng), everything, strict=True):
+        assert np.array_equal(found, whole)
+    few = spread(12, rows, rng)
+    for r, found in enumerate(few):
+        assert len(found) <= 12
+        assert np.array_equal(found, np.sort(found))
+        kept = [len(set(rows[taxon][r].tolist()) & set(found.tolist())) for taxon in taxa]
+        assert kept == [min(n[r], 3) for n in sizes]  # four of each would be more than twelve
+    one_each = spread(2, rows, rng)  # fewer than there are taxa
+    shown = [{k for k, taxon in enumerate(taxa) if set(rows[taxon][r].tolist()) & set(one_each[r])} for r in range(2)]
+    assert shown[0] == shown[1]
+    assert [len(found) for found in one_each] == [2, 2]
+
+
+def test_a_large_evaluation_measures_pairs_of_some_images_and_all_else_of_all(
+    dataset: PreparedDataset, perfect: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "MAX_PAIRED", 16)
+    folders = [fresh(tmp_path / str(i), i + 1) for i in range(3)]
+    few, all_of_them = scored(dataset, *folders).methods["method"][-1], perfect.methods["method"][-1]
+    assert set(few.metrics) == set(all_of_them.metrics)
+    pairs = {"kernel_distance", "precision", "recall", "density", "coverage"}
+    for metric, interval in few.metrics.items():
+        same = interval == all_of_them.metrics[metric]
+        assert same == (metric not in pairs), metric
+        assert interval.low <= interval.mean <= interval.high
+    assert few.metrics["kernel_distance"].overlaps(all_of_them.metrics["kernel_distance"])
+    assert few.taxa == all_of_them.taxa
+    assert few.buckets == all_of_them.buckets
+
+
+def test_so_many_taxa_that_a_regression_would_take_days_are_named_by_a_discriminant_and_the_results_say_so(
+    dataset: PreparedDataset, perfect: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert perfect.protocol.namer == "logistic regression"
+    monkeypatch.setattr(naming, "LARGEST_REGRESSION", 0)
+    right, swapped = fresh(tmp_path / "right", 1), fresh(tmp_path / "swapped", 4, swap=True)
+    results = scored(dataset, right)
+    assert results.protocol.namer == "linear discriminant"
+    assert results.methods["method"][-1].metrics["rank_accuracy"].mean > 0.95
+    wrong = scored(dataset, swapped).methods["method"][-1].metrics["rank_accuracy"]
+    assert wrong.mean == pytest.approx(0.5, abs=0.05)  # two of four species
+    assert json.loads(json.dumps(results.to_json()))["protocol"]["namer"] == "linear discriminant"
 
 
 # Features of many pictures, shared and kept
