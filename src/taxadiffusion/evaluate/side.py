@@ -100,7 +100,7 @@ def spread(number: int, cells: Mapping[Lineage, Sequence[Rows]], rng: np.random.
             taxa = [taxa[i] for i in np.sort(rng.choice(len(taxa), number, replace=False))]
             sizes = np.ones((len(taxa), 1), dtype=np.intp)
         most = 1
-        while np.minimum(sizes, most + 1).sum(0).max() <= number:
+        while most < sizes.max() and np.minimum(sizes, most + 1).sum(0).max() <= number:
             most += 1
     runs = zip(*(cells[taxon] for taxon in taxa), strict=True)
     return [np.sort(at_most(most, dict(zip(taxa, rows, strict=True)), rng)) for rows in runs]
