@@ -101,16 +101,21 @@ def drawn(num_pictures: int, width: int) -> tuple[Side, Side, Side]:
     rng = np.random.default_rng(0)
     species = lineages(max(20, num_pictures // PER_TAXON))
     world = World(species, width, rng)
-    tail = 1 / np.arange(1, len(species) + 1) ** 0.7
-    photographs = rng.permutation(1 + np.floor(tail / tail.sum() * (PHOTOGRAPHS_PER_SPECIES - 1) * len(species)))
-    unseen = rng.permutation(np.ceil(tail / tail.sum() * (UNSEEN_PER_SPECIES - 0.5) * len(species)))
+    photographs = _long_tail(round(PHOTOGRAPHS_PER_SPECIES * len(species)), len(species), rng)
+    unseen = _long_tail(round(UNSEEN_PER_SPECIES * len(species)), len(species), rng)
     coarser = [taxon for taxon in world.centres if taxon and taxon.rank != "species"]
     asked = species + coarser
     return (
-        world.side(species, photographs.astype(int), "train"),
-        world.side(species, unseen.astype(int), "test"),
+        world.side(species, photographs, "train"),
+        world.side(species, unseen, "test"),
         world.side(asked, np.full(len(asked), PER_TAXON), "made"),
     )
+
+
+def _long_tail(total: int, num_species: int, rng: np.random.Generator) -> np.ndarray:
+    """(species,) numbers with this sum, one at least, in random order."""
+    share = 1 / np.arange(1, num_species + 1) ** 0.7
+    return rng.permutation(1 + rng.multinomial(total - num_species, share / share.sum()))
 
 
 def measure(num_pictures: int, width: int) -> Measured:
@@ -132,7 +137,7 @@ def measure(num_pictures: int, width: int) -> Measured:
 
     judges = Judges(train, unseen, Settings(RANKS), progress)
     scores = judges.of_method("made", made)
-    real = judges.of_unseen()
+    real = judges.of_unseen("unseen photographs")
     progress("")
     _require_complete(scores, made)
     _require_complete(real, unseen)

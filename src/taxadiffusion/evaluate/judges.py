@@ -97,14 +97,17 @@ class Judges:
         return tuple(scored)
 
     def of_unseen(
-        self, further: Further = lambda _: {}, finish: Finish = lambda scores, _: scores
+        self, name: str, further: Further = lambda _: {}, finish: Finish = lambda scores, _: scores
     ) -> tuple[RankScores, ...]:
-        """Scores of the unseen photographs at every rank, as many of each taxon as the reference holds at most."""
+        """Scores of the unseen photographs at every rank, as many of each taxon as the reference holds at most.
+
+        name: what they are, for messages.
+        """
         scored = []
         for rank, judge in self._judges.items():
             part = self._unseen.at(rank)
             rng = np.random.default_rng(self._settings.seed)
             part = part.select(at_most(self._settings.max_reference_per_taxon, part.groups(), rng))
-            self._progress(f"measuring unseen photographs at rank {rank}: {len(part.files)} images")
-            scored.append(finish(judge(part, "photographs of the test split", further(part)), part))
+            self._progress(f"measuring {name} at rank {rank}: {len(part.files)} images")
+            scored.append(finish(judge(part, name, further(part)), part))
         return tuple(scored)

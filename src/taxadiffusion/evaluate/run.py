@@ -86,7 +86,7 @@ def evaluate(
         side = replace(side, lineages=tuple(places(lineage, name) for lineage in side.lineages))
         seen = trained_on[name] if trained_on and name in trained_on else None
         scored[name] = judges.of_method(name, side, pairs, seen, finished)
-    real = judges.of_unseen(pairs, finished)
+    real = judges.of_unseen(f"photographs of the {held_back} split", pairs, finished)
     differences = differences_from_best(scored, settings.seed)
     left_out = {f"photographs, {split}": pictures.left_out for split, pictures in real_pictures.items()}
     left_out |= {name: sum(pictures.left_out for pictures in runs) for name, runs in methods.items()}
