@@ -16,12 +16,6 @@ from taxadiffusion.metrics.distribution import (
     frechet_distance,
     kernel_distance,
 )
-from taxadiffusion.metrics.intervals import (
-    Interval,
-    difference_over_taxa,
-    mean_over_taxa,
-    statistic_within_taxa,
-)
 from taxadiffusion.metrics.naming import confusions, correct_at, error_height, mean_by_taxon
 from taxadiffusion.metrics.neighbours import memorisation, nearest, overlap
 from taxadiffusion.metrics.probe import fit_probe
@@ -85,16 +79,31 @@ def test_kernel_distance_is_unbiased_for_sides_of_different_sizes() -> None:
     assert np.mean(distances) == pytest.approx(0, abs=1e-9 * np.abs(distances).max())
 
 
-@pytest.mark.parametrize("num_images", [4, 60])
-def test_references_give_the_distances_of_redrawn_sets_as_if_each_were_given_alone(num_images: int) -> None:
-    x, y = draws(21, 50, 8), draws(22, num_images, 8, shift=0.4)
-    redrawn = [np.arange(num_images), *np.random.default_rng(0).integers(num_images, size=(3, num_images))]
-    counts = np.stack([np.bincount(rows, minlength=num_images) for rows in redrawn])
-    frechet, kernel = FrechetReference(x), KernelReference(x)
-    for rows, one, other in zip(redrawn, frechet.of_sets(y, counts), kernel.of_sets(y, counts), strict=True):
-        assert one == pytest.approx(frechet_distance(Moments.of(x), Moments.of(y[rows])), rel=1e-6)
-        assert other == pytest.approx(straightforward_kernel_distance(x, y[rows]), rel=1e-9)
-    assert frechet(y) == pytest.approx(frechet_distance(Moments.of(x), Moments.of(y)), rel=1e-6)
+@pytest.mark.parametrize(("num_real", "num_images"), [(50, 4), (50, 60), (6, 60), (7, 7)])
+def test_references_give_the_distances_without_each_group_as_if_it_had_never_been(
+    num_real: int, num_images: int
+) -> None:
+    x, y = draws(21, num_real, 8), draws(22, num_images, 8, shift=0.4)
+    of_x, of_y = np.arange(num_real) % 3, np.arange(num_images)[::-1] % 3
+    if num_images == 4:
+        of_y = np.array([0, 1, 1, 0])  # group 2 is not shown at all
+    frechet, without = FrechetReference(x, of_x).replicates(y, of_y)
+    kernel, kernel_without = KernelReference(x, of_x).replicates(y, of_y)
+    assert frechet == pytest.approx(frechet_distance(Moments.of(x), Moments.of(y)), rel=1e-6)
+    assert kernel == pytest.approx(straightforward_kernel_distance(x, y), rel=1e-9)
+    for group in range(3):
+        a, b = x[of_x != group], y[of_y != group]
+        assert without[group] == pytest.approx(frechet_distance(Moments.of(a), Moments.of(b)), rel=1e-6)
+        assert kernel_without[group] == pytest.approx(straightforward_kernel_distance(a, b), rel=1e-9)
+    assert FrechetReference(x)(y) == pytest.approx(frechet, rel=1e-6)
+    assert KernelReference(x)(y) == pytest.approx(kernel, rel=1e-9)
+
+
+def test_a_side_of_a_single_group_cannot_be_left_out() -> None:
+    x = draws(23, 9, 4)
+    for reference in (FrechetReference(x, np.zeros(9, dtype=np.intp)), KernelReference(x, np.zeros(9, dtype=np.intp))):
+        with pytest.raises(DataError, match="2 or more images on each side, got 0"):
+            reference.replicates(x, np.zeros(9, dtype=np.intp))
 
 
 def straightforward_kernel_distance(x: np.ndarray, y: np.ndarray) -> float:
@@ -110,14 +119,14 @@ def test_figures_do_not_depend_on_the_size_of_blocks(monkeypatch: pytest.MonkeyP
     from taxadiffusion.metrics import blocks, neighbours
 
     x, y = (draws(seed, number, 5, shift).astype(np.float32) for seed, number, shift in ((0, 83, 0), (1, 61, 0.5)))
-    counts = np.random.default_rng(2).integers(0, 3, size=(4, 61))
+    of_x, of_y = np.arange(83) % 4, np.arange(61) % 4
 
     def figures() -> list[np.ndarray]:
         met, copied = overlap(x, y), memorisation(y, x, x[:40] + 1)
         return [
-            Moments.of(x).covariance, FrechetReference(x).of_sets(y, counts), KernelReference(x).of_sets(y, counts),
+            Moments.of(x).covariance,
+            FrechetReference(x, of_x).replicates(y, of_y)[1], KernelReference(x, of_x).replicates(y, of_y)[1],
             met.densities, met.recalled, met.covered, copied.positions, copied.distances, copied.nearer,
-            mean_over_taxa([[y[:7]], [y[7:14]], [y[14:16]]], np.random.default_rng(3), num_draws=50).high,
         ]  # fmt: skip
 
     whole = figures()
@@ -288,76 +297,3 @@ def test_memorisation_flags_copies_and_not_fresh_draws() -> None:
     assert memorisation(copies, train, unseen).nearer_than_real > 0.99
     # unseen photographs judged by themselves are at par exactly
     assert memorisation(unseen, train, unseen).nearer_than_real == pytest.approx(0.5)
-
-
-def test_interval_over_taxa_covers_the_true_mean_about_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    hits = 0
-    for _ in range(120):
-        taxa = [[rng.normal(rng.normal(5, 1), 1, size=8)] for _ in range(20)]
-        interval = mean_over_taxa(taxa, rng, num_draws=400)
-        hits += interval.low <= 5 <= interval.high
-    assert 0.88 <= hits / 120 <= 0.99
-
-
-def test_interval_of_a_constant_has_no_width_and_a_taxon_counts_once_however_many_images_it_has() -> None:
-    rng = np.random.default_rng(0)
-    assert mean_over_taxa([[np.ones(3)], [np.ones(5)]], rng) == Interval(1, 1, 1)
-    assert mean_over_taxa([[np.zeros(1)], [np.ones(99)]], rng).mean == 0.5
-    with pytest.raises(DataError, match="one or more values for every taxon in every run"):
-        mean_over_taxa([[np.ones(3)], [np.array([])]], rng)
-
-
-def test_interval_counts_the_disagreement_of_training_runs() -> None:
-    rng = np.random.default_rng(0)
-    steady = [[np.full(5, 0.5) for _ in range(3)] for _ in range(4)]
-    runs_differ = [[np.full(5, mean) for mean in (0.4, 0.5, 0.6)] for _ in range(4)]
-    assert mean_over_taxa(steady, rng) == Interval(0.5, 0.5, 0.5)
-    interval = mean_over_taxa(runs_differ, rng)
-    assert interval.mean == pytest.approx(0.5)
-    assert (interval.low, interval.high) == pytest.approx(
-        (0.4, 0.6)
-    )  # three runs: all draws of one run are among 2.5 %
-
-    positions = [[np.arange(3)] for _ in range(3)]
-    distance = statistic_within_taxa(
-        lambda run, sets: [[0.4, 0.5, 0.6][run]] * len(sets), positions, rng, num_draws=500
-    )
-    assert distance.mean == pytest.approx(0.5)
-    assert distance.high - distance.mean == pytest.approx(1.96 * np.std([0.4, 0.5, 0.6]) / np.sqrt(3), rel=0.15)
-
-
-def test_interval_of_a_distance_is_centred_on_the_distance_of_all_images() -> None:
-    x, y = draws(18, 60), draws(19, 60, shift=1)
-    groups = [np.arange(0, 30), np.arange(30, 60)]
-    interval = statistic_within_taxa(
-        lambda _, sets: [kernel_distance(x, y[rows]) for rows in sets], [groups], np.random.default_rng(0)
-    )
-    assert interval.mean == pytest.approx(kernel_distance(x, y))
-    assert interval.low < interval.mean < interval.high
-    assert Interval(0, 0, 1).overlaps(Interval(1, 1, 2))
-    assert not Interval(0, 0, 1).overlaps(Interval(2, 1.1, 3))
-
-
-def test_a_difference_over_the_same_taxa_is_surer_than_two_intervals_apart() -> None:
-    rng = np.random.default_rng(0)
-    ease = rng.uniform(0, 0.8, size=20)  # some taxa are hard for both
-    better = [[(rng.random(40) < e + 0.15).astype(float)] for e in ease]
-    worse = [[(rng.random(40) < e).astype(float)] for e in ease]
-    difference = difference_over_taxa(better, worse, rng)
-    assert mean_over_taxa(better, rng).overlaps(mean_over_taxa(worse, rng))
-    assert 0 < difference.low < difference.mean < difference.high
-    assert difference.mean == pytest.approx(np.mean(better) - np.mean(worse))
-    with pytest.raises(DataError, match="the same taxa on both sides; there are 20 and 19"):
-        difference_over_taxa(better, worse[1:], rng)
-
-
-def test_a_difference_covers_the_true_one_at_least_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    hits = 0
-    for _ in range(120):
-        ease = rng.normal(5, 1, size=20)
-        sides = [[[rng.normal(e + rng.normal(more, 0.3), 1, size=8)] for e in ease] for more in (0.5, 0.0)]
-        interval = difference_over_taxa(*sides, rng, num_draws=400)
-        hits += interval.low <= 0.5 <= interval.high
-    assert hits / 120 >= 0.93

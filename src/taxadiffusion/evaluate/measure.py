@@ -4,25 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.evaluate.naming import Namer
-from taxadiffusion.evaluate.scores import BUCKETS, ConfusionPair, CopyPair, RankScores, TaxonScores, bucket_of
-from taxadiffusion.evaluate.side import Floats, Rows, Side, at_most, by_taxon, spread, truncated
+from taxadiffusion.evaluate.scores import BUCKETS, SHARES, ConfusionPair, CopyPair, RankScores, TaxonScores, bucket_of
+from taxadiffusion.evaluate.side import Floats, Rows, Side, at_most, spread, truncated
 from taxadiffusion.metrics.distribution import FrechetReference, KernelReference
-from taxadiffusion.metrics.intervals import Interval, mean_over_taxa, statistic_within_taxa
+from taxadiffusion.metrics.intervals import (
+    MAX_GROUPS,
+    Interval,
+    Replicates,
+    groups_of_taxa,
+    mean_over_taxa,
+    of_replicates,
+)
 from taxadiffusion.metrics.naming import confusions, correct_at, error_height
 from taxadiffusion.metrics.neighbours import CopySearch, Memorisation, overlap, radius
 from taxadiffusion.names import Lineage, Rank
 
-# N images, D feature width, B sets of images
+# N images, D feature width, G groups of taxa
 
 NUM_NEIGHBOURS = 5  # Naeem et al. 2020
 NUM_WORST_PAIRS = 24
-NUM_DISTANCE_DRAWS = 20  # bootstrap draws of a distance; its standard error needs no more
 MAX_PAIRED = 20_000
 """Images of each side of which all pairs are formed (kernel distance, precision, recall, density, coverage); of more,
 so many are drawn, evenly over the taxa."""
@@ -58,12 +65,13 @@ class RankJudge:
             raise DataError(f"no training photograph names a taxon at rank {rank}; leave it out of --ranks")
         self._counts = {taxon: len(rows) for taxon, rows in groups.items()}
         reference = self._train.select(at_most(max_reference_per_taxon, groups, np.random.default_rng(seed)))
-        self._frechet = FrechetReference(reference.features)
+        self._groups = TaxonGroups.of(reference, seed)
+        self._frechet = FrechetReference(reference.features, self._groups(reference))
         (paired,) = spread(MAX_PAIRED, reference.cells(), np.random.default_rng(seed))
         paired_side = reference.select(paired)
         self._paired = paired_side.features
         self._paired_taxa = paired_side.groups()
-        self._kernel = KernelReference(self._paired)
+        self._kernel = KernelReference(self._paired, self._groups(paired_side))
         self._radius: NDArray[np.floating] | None = None
 
     def __call__(
@@ -90,20 +98,21 @@ class RankJudge:
         copied = search(side.features)
         cells = side.cells()
         per_image = self._per_image(side, cells, predicted, copied) | dict(further)
-        rng = np.random.default_rng(self._seed)
-        metrics = {metric: _interval(values, cells, rng) for metric, values in per_image.items()}
-        metrics |= self._of_sets(side, cells, name, rng)
+        metrics = {metric: _interval(metric, values, cells) for metric, values in per_image.items()}
+        of_sets, frechet = self._of_sets(side, cells, name)
+        metrics |= of_sets
         return RankScores(
             rank=self._rank,
             num_images=len(side.lineages),
             metrics=metrics,
-            buckets=_by_bucket(cells, per_image, counts, rng),
+            buckets=_by_bucket(cells, per_image, counts),
             taxa=_by_taxon(cells, per_image, counts),
             confusions=tuple(
                 ConfusionPair(c.true, c.predicted, c.count, c.of) for c in confusions(predicted, side.lineages)
             ),
             nearest=_nearest(side, copied, photographs),
             right=_by_taxon_and_run(per_image["rank_accuracy"], cells),
+            frechet=frechet,
         )
 
     def _per_image(
@@ -123,7 +132,7 @@ class RankJudge:
             values["diversity"] = diversity
         return {name: np.asarray(v, dtype=np.float32) for name, v in values.items()}
 
-    def _of_sets(self, side: Side, cells: Cells, name: str, rng: np.random.Generator) -> dict[str, Interval]:
+    def _of_sets(self, side: Side, cells: Cells, name: str) -> tuple[dict[str, Interval], Replicates]:
         """Metrics of all images together: distances of each run's images to the reference, and overlap."""
         runs = side.rows_of_runs()
         if min(map(len, runs)) <= NUM_NEIGHBOURS:
@@ -132,15 +141,12 @@ class RankJudge:
                 f"{NUM_NEIGHBOURS} neighbours; generate {NUM_NEIGHBOURS + 1} or more, or leave the rank out of --ranks"
             )
         paired = spread(MAX_PAIRED, cells, np.random.default_rng(self._seed))
-        return {
-            "frechet_distance": _interval_of_sets(self._frechet.of_sets, side, runs, rng),
-            "kernel_distance": _interval_of_sets(self._kernel.of_sets, side, paired, rng),
-            **self._overlap(side, cells, paired, rng),
-        }
+        frechet = self._groups.replicates(self._frechet.replicates, side, runs)
+        kernel = self._groups.replicates(self._kernel.replicates, side, paired)
+        found = {"frechet_distance": of_replicates(frechet, least=0.0), "kernel_distance": of_replicates(kernel)}
+        return found | self._overlap(side, cells, paired), frechet
 
-    def _overlap(
-        self, side: Side, cells: Cells, paired: Sequence[Rows], rng: np.random.Generator
-    ) -> dict[str, Interval]:
+    def _overlap(self, side: Side, cells: Cells, paired: Sequence[Rows]) -> dict[str, Interval]:
         """Precision, density, recall, coverage of the `paired` images of each run and of the reference."""
         if self._radius is None:
             self._radius = radius(self._paired, NUM_NEIGHBOURS)
@@ -153,38 +159,56 @@ class RankJudge:
         cells = {taxon: rows for taxon, rows in cells.items() if any(map(len, rows))}
         taxa = self._paired_taxa.values()
         return {
-            "precision": _interval(density > 0, cells, rng),
-            "density": _interval(density, cells, rng),
-            "recall": mean_over_taxa([[o.recalled[rows] for o in overlaps] for rows in taxa], rng),
-            "coverage": mean_over_taxa([[o.covered[rows] for o in overlaps] for rows in taxa], rng),
+            "precision": _interval("precision", density > 0, cells),
+            "density": _interval("density", density, cells),
+            "recall": mean_over_taxa([[o.recalled[rows] for o in overlaps] for rows in taxa], share=True),
+            "coverage": mean_over_taxa([[o.covered[rows] for o in overlaps] for rows in taxa], share=True),
         }
 
 
-def _interval_of_sets(
-    distance: Callable[[Floats, NDArray[np.integer]], NDArray[np.float64]],
-    side: Side,
-    runs: Sequence[Rows],
-    rng: np.random.Generator,
-) -> Interval:
-    """The mean over runs of a distance of the images at `runs` (sorted); distance: features (N, D), counts (B, N)."""
+@dataclass(frozen=True, slots=True)
+class TaxonGroups:
+    """The groups of taxa that a distance's jackknife leaves out in turn, on both sides."""
 
-    def of_sets(run: int, sets: Sequence[Rows]) -> NDArray[np.float64]:
-        rows = runs[run]
-        counts = [np.bincount(np.searchsorted(rows, chosen), minlength=len(rows)) for chosen in sets]
-        return distance(side.select(rows).features, np.stack(counts))
+    group_of: Mapping[Lineage, int]
+    shares: NDArray[np.floating]
+    """(G,) of all taxa; where there is one taxon alone, groups are of its images instead."""
 
-    groups = [list(by_taxon(side.lineages, rows.tolist()).values()) for rows in runs]
-    return statistic_within_taxa(of_sets, groups, rng, num_draws=NUM_DISTANCE_DRAWS)
+    @classmethod
+    def of(cls, reference: Side, seed: int) -> TaxonGroups:
+        """Of the taxa of the real side."""
+        taxa = sorted(set(reference.lineages), key=lambda taxon: taxon.names)
+        if len(taxa) == 1:
+            return cls({}, np.full(MAX_GROUPS, 1 / MAX_GROUPS))
+        group = groups_of_taxa(len(taxa), seed)
+        return cls(dict(zip(taxa, group.tolist(), strict=True)), np.bincount(group) / len(taxa))
+
+    def __call__(self, side: Side) -> NDArray[np.intp]:
+        """(N,) the group of each image."""
+        if not self.group_of:
+            return np.arange(len(side.lineages)) % MAX_GROUPS
+        return np.array([self.group_of[taxon] for taxon in side.lineages], dtype=np.intp)
+
+    def replicates(
+        self,
+        distance: Callable[[Floats, NDArray[np.intp]], tuple[float, NDArray[np.float64]]],
+        side: Side,
+        runs: Sequence[Rows],
+    ) -> Replicates:
+        """The distance of the images at `runs`, whole and without each group."""
+        parts = [side.select(rows) for rows in runs]
+        found = [distance(part.features, self(part)) for part in parts]
+        return Replicates(np.array([whole for whole, _ in found]), np.stack([w for _, w in found]), self.shares)
 
 
 def _by_bucket(
-    cells: Cells, per_image: Mapping[str, Floats], counts: Mapping[Lineage, int], rng: np.random.Generator
+    cells: Cells, per_image: Mapping[str, Floats], counts: Mapping[Lineage, int]
 ) -> dict[str, dict[str, Interval]]:
     found = {}
     for bucket, _, _ in BUCKETS:
         mine = {taxon: rows for taxon, rows in cells.items() if bucket_of(counts[taxon]) == bucket}
         if mine:
-            found[bucket] = {name: _interval(values, mine, rng) for name, values in per_image.items()}
+            found[bucket] = {name: _interval(name, values, mine) for name, values in per_image.items()}
     return found
 
 
@@ -219,9 +243,9 @@ def _nearest(side: Side, copied: Memorisation, seen: Side) -> tuple[CopyPair, ..
     )
 
 
-def _interval(values: NDArray[np.generic], cells: Cells, rng: np.random.Generator) -> Interval:
+def _interval(metric: str, values: NDArray[np.generic], cells: Cells) -> Interval:
     """The mean over taxa and runs of (N,) values. A taxon that a run lacks makes it a `DataError`."""
-    return mean_over_taxa(list(_by_taxon_and_run(values, cells).values()), rng)
+    return mean_over_taxa(list(_by_taxon_and_run(values, cells).values()), share=metric in SHARES)
 
 
 def _by_taxon_and_run(values: NDArray[np.generic], cells: Cells) -> dict[Lineage, tuple[NDArray[np.floating], ...]]:

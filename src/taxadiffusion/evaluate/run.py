@@ -15,7 +15,13 @@ from taxadiffusion.evaluate.extraction import FeatureStore
 from taxadiffusion.evaluate.judges import Judges, Progress, Settings
 from taxadiffusion.evaluate.naming import Namer
 from taxadiffusion.evaluate.pictures import Pictures, Places, photographs, unseen_split
-from taxadiffusion.evaluate.scores import Protocol, RankScores, Results, differences_from_best
+from taxadiffusion.evaluate.scores import (
+    Protocol,
+    RankScores,
+    Results,
+    differences_from_best,
+    distance_differences_from_best,
+)
 from taxadiffusion.evaluate.side import Side
 from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.features import Extractor
@@ -77,7 +83,7 @@ def evaluate(
     pairs = _Pairs(networks, settings, train)
 
     def finished(scores: RankScores, part: Side) -> RankScores:
-        return _with_traits(scores, part, networks, dataset.ranks, settings.seed)
+        return _with_traits(scores, part, networks, dataset.ranks)
 
     scored = {}
     for name, runs in methods.items():
@@ -87,22 +93,22 @@ def evaluate(
         seen = trained_on[name] if trained_on and name in trained_on else None
         scored[name] = judges.of_method(name, side, pairs, seen, finished)
     real = judges.of_unseen(f"photographs of the {held_back} split", pairs, finished)
-    differences = differences_from_best(scored, settings.seed)
     left_out = {f"photographs, {split}": pictures.left_out for split, pictures in real_pictures.items()}
     left_out |= {name: sum(pictures.left_out for pictures in runs) for name, runs in methods.items()}
     return Results(
         _protocol(dataset, networks, settings, judges.namer),
         scored,
         real,
-        differences,
+        differences_from_best(scored),
+        distance_differences_from_best(scored),
         {name: number for name, number in left_out.items() if number},
     )
 
 
-def _with_traits(scores: RankScores, side: Side, networks: Networks, ranks: tuple[Rank, ...], seed: int) -> RankScores:
+def _with_traits(scores: RankScores, side: Side, networks: Networks, ranks: tuple[Rank, ...]) -> RankScores:
     if networks.traits is None:
         return scores
-    found = networks.traits(side, scores.rank, ranks, seed)
+    found = networks.traits(side, scores.rank, ranks)
     return replace(scores, metrics={**scores.metrics, "trait_error": found.error}, traits=found.of_species)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taxadiffusion.metrics.intervals import Interval, difference_over_taxa
+from taxadiffusion.metrics.intervals import Interval, Replicates, difference_of_replicates, difference_over_taxa
 from taxadiffusion.names import RANKS, Lineage, Rank
 
 BUCKETS: tuple[tuple[str, int, int | None], ...] = (
@@ -32,6 +32,9 @@ LOWER_IS_BETTER = frozenset(
     }
 )
 """Metrics of which less is better; `nearer_than_real` is best at 0.5."""
+
+SHARES = frozenset({"rank_accuracy", "copies", "precision", "recall", "coverage", "zero_shot_accuracy"})
+"""Metrics that are a share of images, of which each counts or not."""
 
 
 def bucket_of(num_photographs: int) -> str:
@@ -91,6 +94,8 @@ class RankScores:
     """Of a simulated clade: what the images tell of each species' true traits (`TraitScores.of_species`)."""
     right: Mapping[Lineage, tuple[NDArray[np.floating], ...]] = field(default_factory=dict)
     """By taxon and run: 1 for each image named right, 0 for the others."""
+    frechet: Replicates | None = None
+    """The Fréchet distance of each run, whole and without groups of taxa."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,8 @@ class Results:
     real: tuple[RankScores, ...]
     differences: Mapping[str, Mapping[Rank, Interval]]
     """How much more often the best method is named right than each other one (`differences_from_best`)."""
+    distance_differences: Mapping[str, Mapping[Rank, Interval]] = field(default_factory=dict)
+    """The best method's Fréchet distance minus each other one's: below 0 where the best is nearer to photographs."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Images not measured, since they show no taxon of the ranks: by method, and of the photographs by split."""
 
@@ -136,14 +143,13 @@ class Results:
             "protocol": asdict(self.protocol),
             "left_out": dict(self.left_out),
             "table1": {
-                method: {s.rank: {name: asdict(i) for name, i in s.metrics.items()} for s in ranks}
+                method: {s.rank: {name: i.to_json() for name, i in s.metrics.items()} for s in ranks}
                 for method, ranks in named.items()
             },
             "differences": {
                 "from": self.best(),
-                "rank_accuracy": {
-                    method: {rank: asdict(i) for rank, i in found.items()} for method, found in self.differences.items()
-                },
+                "rank_accuracy": _differences_to_json(self.differences),
+                "frechet_distance": _differences_to_json(self.distance_differences),
             },
             "details": {method: {s.rank: _details(s) for s in ranks} for method, ranks in named.items()},
         }
@@ -157,20 +163,44 @@ class Results:
         return _at_finest(self.methods)
 
 
-def differences_from_best(methods: Mapping[str, tuple[RankScores, ...]], seed: int) -> dict[str, dict[Rank, Interval]]:
+def differences_from_best(methods: Mapping[str, tuple[RankScores, ...]]) -> dict[str, dict[Rank, Interval]]:
     """How much more often the best method is named right than each other one, where they show the same taxa."""
+
+    def named_right(ours: RankScores, theirs: RankScores) -> Interval | None:
+        if set(ours.right) != set(theirs.right):
+            return None
+        return difference_over_taxa(
+            [ours.right[taxon] for taxon in ours.right], [theirs.right[taxon] for taxon in ours.right], share=True
+        )
+
+    return _from_best(methods, named_right)
+
+
+def distance_differences_from_best(methods: Mapping[str, tuple[RankScores, ...]]) -> dict[str, dict[Rank, Interval]]:
+    """The best method's Fréchet distance minus each other one's, where they show the same taxa."""
+
+    def distance(ours: RankScores, theirs: RankScores) -> Interval | None:
+        if ours.frechet is None or theirs.frechet is None or set(ours.right) != set(theirs.right):
+            return None
+        return difference_of_replicates(ours.frechet, theirs.frechet)
+
+    return _from_best(methods, distance)
+
+
+def _from_best(
+    methods: Mapping[str, tuple[RankScores, ...]], compare: Callable[[RankScores, RankScores], Interval | None]
+) -> dict[str, dict[Rank, Interval]]:
     winner = _best(methods)
-    best = {scores.rank: scores.right for scores in methods[winner]}
+    best = {scores.rank: scores for scores in methods[winner]}
     found: dict[str, dict[Rank, Interval]] = {}
     for name, ranks in methods.items():
-        rng = np.random.default_rng(seed)
-        pairs = {s.rank: (best[s.rank], s.right) for s in ranks if name != winner and s.rank in best}
-        found[name] = {
-            rank: difference_over_taxa([ours[t] for t in ours], [theirs[t] for t in ours], rng)
-            for rank, (ours, theirs) in pairs.items()
-            if set(ours) == set(theirs)
-        }
+        compared = {s.rank: compare(best[s.rank], s) for s in ranks if name != winner and s.rank in best}
+        found[name] = {rank: interval for rank, interval in compared.items() if interval is not None}
     return {name: intervals for name, intervals in found.items() if intervals}
+
+
+def _differences_to_json(differences: Mapping[str, Mapping[Rank, Interval]]) -> dict[str, dict[Rank, Any]]:
+    return {method: {rank: i.to_json() for rank, i in found.items()} for method, found in differences.items()}
 
 
 def _best(methods: Mapping[str, tuple[RankScores, ...]]) -> str:
@@ -186,7 +216,7 @@ def _at_finest(methods: Mapping[str, tuple[RankScores, ...]]) -> dict[str, RankS
 def _details(scores: RankScores) -> dict[str, Any]:
     return {
         "num_images": scores.num_images,
-        "buckets": {b: {name: asdict(i) for name, i in found.items()} for b, found in scores.buckets.items()},
+        "buckets": {b: {name: i.to_json() for name, i in found.items()} for b, found in scores.buckets.items()},
         "taxa": [
             {**asdict(t), "taxon": _names(t.taxon), "label": t.taxon.label, "bucket": bucket_of(t.num_photographs)}
             for t in scores.taxa

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.evaluate.side import Side
-from taxadiffusion.metrics.intervals import Interval, statistic_within_taxa
+from taxadiffusion.metrics.intervals import Interval, mean_of_means
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.simulate import MEASURANDS, Clade, TraitMeter, legible, read_clade, species_spread, taxon_truth
 
@@ -19,7 +19,6 @@ Values = NDArray[np.float64]
 
 _SIZE_PX = 64  # the instrument's
 _BATCH = 256
-_NUM_DRAWS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class TraitJudge:
         """For the clade in a folder that `simulate` wrote. Raises `DataError`."""
         return cls(read_clade(folder), TraitMeter.calibrated())
 
-    def __call__(self, side: Side, rank: Rank, ranks: tuple[Rank, ...], seed: int) -> TraitScores:
+    def __call__(self, side: Side, rank: Rank, ranks: tuple[Rank, ...]) -> TraitScores:
         """Scores of images (N) of taxa of `rank`. Raises `DataError` for a taxon that the clade lacks."""
         truth = {taxon.only(ranks): values for taxon, values in taxon_truth(self.clade, rank).items()}
         strange = sorted({str(taxon) for taxon in side.lineages if taxon not in truth})
@@ -57,27 +56,14 @@ class TraitJudge:
         spread = species_spread(self.clade)
         columns = legible(self.meter, spread)
         readings = self._read(side)
-        wanted = np.stack([truth[taxon] for taxon in side.lineages])
-        groups = side.groups()
-        number = {taxon: index for index, taxon in enumerate(groups)}
-        taxon_of = np.array([number[taxon] for taxon in side.lineages])
+        groups, cells = side.groups(), side.cells()
 
-        def error(_run: int, rows: NDArray[np.intp]) -> float:
-            gaps = [
-                np.abs(readings[mine].mean(axis=0) - wanted[mine[0]])
-                for taxon in set(taxon_of[rows].tolist())
-                if len(mine := rows[taxon_of[rows] == taxon])
-            ]
-            return float((np.mean(gaps, axis=0)[columns] / spread[columns]).mean())
+        def error(rows: NDArray[np.intp], taxon: Lineage) -> float:
+            gaps = np.abs(readings[rows].mean(axis=0) - truth[taxon])
+            return float((gaps[columns] / spread[columns]).mean())
 
-        runs = np.array(side.runs)
-        by_run = [[rows[runs[rows] == run] for rows in groups.values()] for run in sorted(set(side.runs))]
-        interval = statistic_within_taxa(
-            lambda run, sets: [error(run, rows) for rows in sets],
-            by_run,
-            np.random.default_rng(seed),
-            num_draws=_NUM_DRAWS,
-        )
+        errors = np.array([[error(rows, taxon) for rows in runs] for taxon, runs in cells.items()])  # (taxa, R)
+        interval = mean_of_means(errors, len(side.files))
         return TraitScores(interval, self._of_species(readings, groups, rank, ranks, columns, spread))
 
     def _of_species(

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from taxadiffusion.errors import DataError
 from taxadiffusion.metrics.blocks import row_blocks
 
-# M, N images of the two sides, D feature width, B weightings of one side's images (redrawn sets)
+# M, N images of the two sides, D feature width, G groups of taxa
 Floats = NDArray[np.floating]
-Counts = NDArray[np.integer]
+Groups = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,115 +61,163 @@ def kernel_distance(x: Floats, y: Floats) -> float:
 
 
 class FrechetReference:
-    """Real features (M, D) to which many sets are compared by `frechet_distance`, the real side's part computed once.
+    """Real features (M, D) to which many sets are compared by `frechet_distance`, whole and without groups of taxa.
 
-    A set of more than D images is reduced to its D × D covariance; one of fewer to its N × N Gram matrix, which has the
-    same eigenvalues. So a set costs time linear in its images, and no memory that grows with their square.
+    Each side is a factor F of its covariance F Fᵀ: its centred images where they are no more than D, a D × D triangle
+    where they are more. tr (Σ_a Σ_b)^½ is the sum of the singular values of F_aᵀ F_b. So a set costs time linear in its
+    images, and no memory that grows with their square.
+
+    group: (M,) of each image the group of its taxon, 0 … G−1.
     """
 
-    def __init__(self, real: Floats) -> None:
-        self._moments = Moments.of(real)
-        self._root = _root(self._moments.covariance)
+    def __init__(self, real: Floats, group: Groups | None = None) -> None:
+        self._real = _Grouped(real, _one_group(real) if group is None else group)
 
     def __call__(self, features: Floats) -> float:
         """`frechet_distance` of (N, D) features to the real ones."""
-        return float(self.of_sets(features, np.ones((1, len(features)), dtype=np.int64))[0])
+        return self._distance(_Grouped(features, _one_group(features)), None)
 
-    def of_sets(self, features: Floats, counts: Counts) -> NDArray[np.float64]:
-        """(B,) distances of B sets: set b holds image n of (N, D) features `counts[b, n]` times.
+    def replicates(self, features: Floats, group: Groups) -> tuple[float, NDArray[np.float64]]:
+        """The distance of (N, D) features, and (G,) the distances without each group on both sides.
 
-        Raises `DataError` for a set of fewer than two images.
+        Raises `DataError` where fewer than two images are left on a side.
         """
-        for number in counts.sum(1):
-            _needs_images(int(number), 2, "a Fréchet distance")
-        if len(features) <= len(self._moments.mean):
-            return np.array([self._of_few(features, weights) for weights in counts])
-        sets = _moments_of_sets(features, counts)
-        return np.array([self._distance(s.mean, float(np.trace(s.covariance)), self._turned(s)) for s in sets])
+        mine = _Grouped(features, group)
+        return self._distance(mine, None), np.array([self._distance(mine, g) for g in range(self._real.num_groups)])
 
-    def _of_few(self, features: Floats, weights: Counts) -> float:
-        rows = np.flatnonzero(weights)
-        weight = weights[rows, None].astype(np.float64)
-        number = weight.sum()
-        mean = (features[rows] * weight).sum(0) / number
-        centred = (features[rows] - mean) * np.sqrt(weight / (number - 1))  # Σ = centredᵀ centred
-        turned = centred @ self._root  # its Gram matrix has the eigenvalues of Σ_r^½ Σ Σ_r^½
-        return self._distance(mean, float((centred**2).sum()), turned @ turned.T)
+    def _distance(self, mine: _Grouped, without: int | None) -> float:
+        (mean, factor), (real_mean, real_factor) = mine.without(without), self._real.without(without)
+        product = real_factor.T @ factor
+        small = product @ product.T if len(product) <= product.shape[1] else product.T @ product
+        cross = np.sqrt(np.linalg.eigvalsh(small).clip(0)).sum()
+        squared = ((mean - real_mean) ** 2).sum()
+        return float(max(0.0, squared + (real_factor**2).sum() + (factor**2).sum() - 2 * cross))
 
-    def _turned(self, moments: Moments) -> Floats:
-        return np.asarray(self._root @ moments.covariance @ self._root)
 
-    def _distance(self, mean: Floats, trace: float, product: Floats) -> float:
-        cross = np.sqrt(np.linalg.eigvalsh(product).clip(0)).sum()
-        squared = ((mean - self._moments.mean) ** 2).sum()
-        return float(max(0.0, squared + np.trace(self._moments.covariance) + trace - 2 * cross))
+class _Grouped:
+    """Features (N, D) by group: as they are where N is no more than D, else as sums and scatters of each group."""
+
+    def __init__(self, features: Floats, group: Groups) -> None:
+        _needs(features, 2, "a Fréchet distance")
+        self.num_groups = int(group.max()) + 1
+        self._group = group
+        self._centre = features.mean(0, dtype=np.float64)
+        self._features = features if len(features) <= len(self._centre) else None
+        if self._features is None:
+            width = len(self._centre)
+            self._sums, self._scatters = np.zeros((self.num_groups, width)), np.zeros((self.num_groups, width, width))
+            for block in row_blocks(len(features), width, block_bytes=1 << 27):
+                centred, of = features[block] - self._centre, group[block]
+                for g in np.unique(of):
+                    mine = centred[of == g]
+                    self._sums[g] += mine.sum(0)
+                    self._scatters[g] += mine.T @ mine
+            self._sum, self._scatter = self._sums.sum(0), self._scatters.sum(0)
+
+    def without(self, group: int | None) -> tuple[Floats, Floats]:
+        """Mean (D,) and factor (D, k) of the images that are not of `group`; None: of all."""
+        number = int((self._group != group).sum()) if group is not None else len(self._group)
+        _needs_images(number, 2, "a Fréchet distance")
+        if self._features is not None:
+            rows = self._features if group is None else self._features[self._group != group]
+            mean = rows.mean(0, dtype=np.float64)
+            return mean, np.asarray((rows - mean).T / np.sqrt(number - 1))
+        known = group is not None and group < self.num_groups
+        total = self._sum - self._sums[group] if known else self._sum
+        scatter = self._scatter - self._scatters[group] if known else self._scatter
+        shift = total / number  # of the mean from the common centre
+        covariance = (scatter - number * np.outer(shift, shift)) / (number - 1)
+        return self._centre + shift, _factor(covariance)
 
 
 class KernelReference:
-    """Real features (M, D) to which many sets are compared by `kernel_distance`, the real side's part computed once.
+    """Real features (M, D) to which many sets are compared by `kernel_distance`, whole and without groups of taxa.
 
-    Pairs are formed block by block: time grows with M · N and N², memory does not.
+    Pairs are formed block by block and summed by group: time grows with M · N and N², memory does not.
+
+    group: (M,) of each image the group of its taxon, 0 … G−1.
     """
 
-    def __init__(self, real: Floats) -> None:
+    def __init__(self, real: Floats, group: Groups | None = None) -> None:
         _needs(real, 2, "a kernel distance")
         self._real = real.astype(np.float64)
-        within = _within(self._real, np.ones((1, len(real)), dtype=np.int64))[0]
-        self._within = within / (len(real) * (len(real) - 1))
+        self._weights = _one_hot(_one_group(real) if group is None else group)
+        self._within = _within(self._real, self._weights)
 
     def __call__(self, features: Floats) -> float:
         """`kernel_distance` of (N, D) features to the real ones."""
-        return float(self.of_sets(features, np.ones((1, len(features)), dtype=np.int64))[0])
+        return self._whole(features, np.ones((len(features), 1)))[0]
 
-    def of_sets(self, features: Floats, counts: Counts) -> NDArray[np.float64]:
-        """(B,) distances of B sets: set b holds image n of (N, D) features `counts[b, n]` times.
+    def replicates(self, features: Floats, group: Groups) -> tuple[float, NDArray[np.float64]]:
+        """The distance of (N, D) features, and (G,) the distances without each group on both sides.
 
-        The pairs are formed once for all sets. Raises `DataError` for a set of fewer than two images.
+        Raises `DataError` where fewer than two images are left on a side.
         """
-        numbers = counts.sum(1)
-        for number in numbers:
-            _needs_images(int(number), 2, "a kernel distance")
+        weights = _one_hot(group, self._weights.shape[1])
+        whole, within, across = self._whole(features, weights)
+        real_numbers, numbers = self._weights.sum(0), weights.sum(0)
+        without = [
+            _squared_mmd(
+                _left(self._within, g), _left(within, g), _left(across, g),
+                real_numbers.sum() - real_numbers[g], numbers.sum() - numbers[g],
+            )
+            for g in range(weights.shape[1])
+        ]  # fmt: skip
+        return whole, np.array(without)
+
+    def _whole(self, features: Floats, weights: Floats) -> tuple[float, Floats, Floats]:
+        """The distance, and sums of the kernel by groups: within (G, G) and across (real groups, G)."""
+        _needs(features, 2, "a kernel distance")
         features = features.astype(np.float64)
-        across = np.zeros(len(counts))
+        across = np.zeros((self._weights.shape[1], weights.shape[1]))
         for block in row_blocks(len(self._real), len(features)):
-            across += (_kernel(self._real[block], features) @ counts.T).sum(0)
-        within = _within(features, counts) / (numbers * (numbers - 1))
-        return np.asarray(self._within + within - 2 * across / (len(self._real) * numbers))
+            across += self._weights[block].T @ (_kernel(self._real[block], features) @ weights)
+        within = _within(features, weights)
+        whole = _squared_mmd(self._within.sum(), within.sum(), across.sum(), len(self._real), len(features))
+        return whole, within, across
 
 
-def _moments_of_sets(features: Floats, counts: Counts) -> list[Moments]:
-    """The moments of B sets, by two passes over the images for all of them."""
-    centre = features.mean(0, dtype=np.float64)
-    numbers = counts.sum(1)
-    width = len(centre)
-    sums, scatters = np.zeros((len(counts), width)), np.zeros((len(counts), width, width))
-    for block in row_blocks(len(features), width, block_bytes=1 << 27):
-        centred = features[block] - centre
-        sums += counts[:, block] @ centred
-        for weights, scatter in zip(counts[:, block], scatters, strict=True):
-            rows = np.flatnonzero(weights)
-            scaled = centred[rows] * np.sqrt(weights[rows])[:, None]
-            scatter += scaled.T @ scaled
-    found = []
-    for number, total, scatter in zip(numbers, sums, scatters, strict=True):
-        shift = total / number  # of the set's mean from the common centre
-        scatter -= number * np.outer(shift, shift)
-        scatter /= number - 1
-        found.append(Moments(centre + shift, scatter, int(number)))
-    return found
+def _squared_mmd(within_real: float, within: float, across: float, num_real: float, number: float) -> float:
+    for images in (num_real, number):
+        _needs_images(int(images), 2, "a kernel distance")
+    mean_real, mean = within_real / (num_real * (num_real - 1)), within / (number * (number - 1))
+    return float(mean_real + mean - 2 * across / (num_real * number))
 
 
-def _within(features: Floats, counts: Counts) -> NDArray[np.float64]:
-    """(B,) sums of the kernel over all ordered pairs of two places of a set; each pair of blocks is formed once."""
-    found = np.zeros(len(counts))
-    weights = counts.T.astype(np.float64)  # (N, B)
+def _left(sums: Floats, group: int) -> float:
+    """The sum over pairs of groups of which none is `group`."""
+    return float(sums.sum() - sums[group].sum() - sums[:, group].sum() + sums[group, group])
+
+
+def _within(features: Floats, weights: Floats) -> NDArray[np.float64]:
+    """(G, G) sums of the kernel over ordered pairs of two images by group; each pair of blocks is formed once."""
+    found = np.zeros((weights.shape[1], weights.shape[1]))
     for block in row_blocks(len(features), len(features)):
         pairs = _kernel(features[block], features[block.start :])  # the blocks before have met this one
         size = block.stop - block.start
         own, later = pairs[:, :size], pairs[:, size:]
-        found += (weights[block] * (own @ weights[block] + 2 * later @ weights[block.stop :])).sum(0)
-        found -= np.diagonal(own) @ weights[block]
+        np.fill_diagonal(own, 0.0)
+        mine = weights[block]
+        found += mine.T @ (own @ mine)
+        further = mine.T @ (later @ weights[block.stop :])
+        found += further + further.T
     return found
+
+
+def _one_group(features: Floats) -> Groups:
+    return np.zeros(len(features), dtype=np.intp)
+
+
+def _one_hot(group: Groups, num_groups: int | None = None) -> NDArray[np.float64]:
+    return np.eye(int(group.max()) + 1 if num_groups is None else num_groups)[group]
+
+
+def _factor(covariance: Floats) -> Floats:
+    """F (D, D) with F Fᵀ the covariance: a triangle, or where rounding forbids it the symmetric root."""
+    try:
+        return np.asarray(np.linalg.cholesky(covariance))
+    except np.linalg.LinAlgError:
+        return _root(covariance)
 
 
 def _root(covariance: Floats) -> Floats:

@@ -120,7 +120,7 @@ def interval_chart(
 ) -> Html:
     """Dots with whiskers, one line per row and series; `marks` are named vertical lines (chance, real photographs)."""
     known = [i for row in rows for i in row.intervals if i is not None]
-    values = [v for i in known for v in (i.low, i.high)] + [value for _, value in marks]
+    values = [v for i in known for v in ((i.low, i.high) if i.known else (i.mean,))] + [value for _, value in marks]
     _check(values, log=False)
     left, line_px = 210, 15
     row_px = line_px * len(series) + 12
@@ -150,7 +150,11 @@ def interval_chart(
 
 def _whisker(interval: Interval, axis: _Axis, y: float, colour: int, name: str) -> str:
     stroke = f"var(--c{colour % NUM_COLOURS})"
-    words = f"{name}: {_number(interval.mean)} ({_number(interval.low)} to {_number(interval.high)})"
+    if not interval.known:
+        interval = Interval(interval.mean, interval.mean, interval.mean)
+        words = f"{name}: {_number(interval.mean)} (too few images for an interval)"
+    else:
+        words = f"{name}: {_number(interval.mean)} ({_number(interval.low)} to {_number(interval.high)})"
     return (
         f'<g><title>{escaped(words)}</title><line x1="{axis(interval.low):.1f}" x2="{axis(interval.high):.1f}" '
         f'y1="{y:.1f}" y2="{y:.1f}" style="stroke:{stroke};stroke-width:2"/>'

@@ -133,6 +133,8 @@ def _best(results: Results, rank: Rank, metric: str) -> str | None:
 def _cell(interval: Interval | None, metric: Metric, best: bool) -> Cell:
     if interval is None:
         return Cell("–")
+    if not interval.known:
+        return Cell(f"{interval.mean:.{metric.decimals}f}", "too few images for an interval", best)
     low, high = (f"{v:.{metric.decimals}f}" for v in (interval.low, interval.high))
     return Cell(f"{interval.mean:.{metric.decimals}f}", f"{low} to {high}", best)
 

@@ -30,7 +30,8 @@ def guidance_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
     for name, (scores,) in results.methods.items():
         chart.append(IntervalRow(name, (scores.metrics["rank_accuracy"],)))
         cells = [(scores.metrics[m.key], m.decimals) for m in metrics]
-        rows.append([name, *(Cell(f"{i.mean:.{d}f}", f"{i.low:.{d}f} to {i.high:.{d}f}") for i, d in cells)])
+        limits = [f"{i.low:.{d}f} to {i.high:.{d}f}" if i.known else "" for i, d in cells]
+        rows.append([name, *(Cell(f"{i.mean:.{d}f}", low) for (i, d), low in zip(cells, limits, strict=True))])
     real = results.real[-1].metrics["rank_accuracy"]
     species = [story.dataset.taxonomy.lineage(taxon).only(story.ranks) for taxon in picked(story)]
     pictures = [PictureRow(name, tuple(made(story, name, t, 1, size_px) for t in species)) for name in results.methods]
