@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import hashlib
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import typer
 from PIL import Image
+from typer.testing import CliRunner
 
 from taxadiffusion import generation
 from taxadiffusion.adapter import Adapter, load_adapter, save_adapter
+from taxadiffusion.cli import generate as command
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.dataset.shards import Shard
-from taxadiffusion.errors import CheckpointError, DataError
+from taxadiffusion.errors import CheckpointError, DataError, SettingsError, TaxaDiffusionError
 from taxadiffusion.evaluate import generation as evaluate_generation
 from taxadiffusion.evaluate.generation import ImagePlan, generated_pictures
 from taxadiffusion.evaluate.pictures import generated_folder
@@ -95,11 +100,39 @@ def test_a_second_call_makes_only_what_is_missing_and_the_same_pixels(adapter: A
     assert len(rows_of(tmp_path)) == len(second) == 6
 
 
-def test_another_recipe_is_another_file(adapter: Adapter, tmp_path: Path) -> None:
-    made = list(generate(adapter, requests(0), tmp_path, FEW))
-    more = list(generate(adapter, requests(0), tmp_path, Sampling(num_steps=3)))
-    assert not {p.path for p in made} & {p.path for p in more}
-    assert all(p.made for p in more)
+def test_a_folder_holds_one_recipe(adapter: Adapter, tmp_path: Path) -> None:
+    made = list(generate(adapter, requests(0)[:1], tmp_path / "a", FEW))
+    before = {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()}
+    stronger = [Request(lineage, 5, Guidance(9.0, "genus")) for lineage in TAXA]
+    with pytest.raises(SettingsError, match=r"(?s)guidance_scale: 2 there, 9 now.*guidance_rank: uncond.*\(--out\)"):
+        next(generate(adapter, stronger, tmp_path / "a", FEW))
+    with pytest.raises(SettingsError, match="num_steps: 2 there, 3 now"):
+        next(generate(adapter, requests(1), tmp_path / "a", Sampling(num_steps=3)))
+    other = replace(adapter, card=adapter.card.model_copy(update={"recipe": {"seed": 1}}))
+    with pytest.raises(SettingsError, match=r"model_sha256: .*… there, .*… now"):
+        next(generate(other, requests(1), tmp_path / "a", FEW))
+    with pytest.raises(SettingsError, match=r"several recipes are asked for \(guidance_scale: 2, 9; guidance_rank"):
+        next(generate(adapter, [*requests(0), *stronger], tmp_path / "b", FEW))
+    assert {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()} == before
+    assert not (tmp_path / "b").exists()
+    more = list(generate(adapter, requests(0, 1), tmp_path / "a", Sampling(num_steps=2, batch_size=3)))
+    assert sum(picture.made for picture in more) == 5  # other taxa and seeds, and batches of another size, may join
+    for picture in (*made, *more):
+        picture.path.unlink(missing_ok=True)
+    assert all(picture.made for picture in generate(adapter, stronger[:1], tmp_path / "a", FEW))
+
+
+def test_pictures_of_an_older_table_with_two_recipes_are_not_scored_as_one(adapter: Adapter, tmp_path: Path) -> None:
+    list(generate(adapter, requests(0), tmp_path, FEW))
+    assert len(generated_folder(tmp_path, RANKS)) == 3
+    rows = rows_of(tmp_path)
+    rows[1]["guidance_scale"] = "6"
+    with (tmp_path / "metadata.csv").open("w", encoding="utf-8", newline="") as stream:
+        table = csv.DictWriter(stream, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    with pytest.raises(DataError, match=r"guidance_scale: 2 \(2 pictures\), 6 \(1 pictures\)"):
+        generated_folder(tmp_path, RANKS)
 
 
 def test_stopping_midway_loses_nothing_that_was_made(adapter: Adapter, tmp_path: Path) -> None:
@@ -286,3 +319,43 @@ def test_a_name_gives_its_lineage_at_the_rank_that_was_asked_for(adapter: Adapte
 
 def test_all_species_are_those_of_the_finest_rank(adapter: Adapter) -> None:
     assert set(species_of(adapter)) == set(TAXA)
+
+
+def drawn(*arguments: object) -> tuple[int, str]:
+    """`taxadiffusion generate` as `main` runs it: exit code, and what it printed."""
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.callback()(lambda: None)
+    command.register(app)
+    result = CliRunner().invoke(app, ["generate", *map(str, arguments), "--steps", "1", "-n", "1", "--device", "cpu"])
+    if isinstance(result.exception, TaxaDiffusionError):
+        return result.exception.exit_code, str(result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+def test_species_that_share_a_name_are_all_drawn_and_each_can_be_named(tmp_path: Path) -> None:
+    ranks = ("kingdom", "family", "genus", "species")
+    shared = [
+        Lineage.of({"kingdom": kingdom, "family": family, "genus": "Laelia", "species": "rosea"})
+        for kingdom, family in (("Animalia", "Erebidae"), ("Plantae", "Orchidaceae"))
+    ]
+    base = write_tiny_base(tmp_path / "base")
+    taxonomy = Taxonomy.from_lineages(shared, ranks)
+    model = tmp_path / "model"
+    save_adapter(model, make(base, ranks=ranks, taxonomy=taxonomy), taxonomy, recipe={}, read_me="# Laelia\n")
+
+    def shown(out: Path) -> set[str]:
+        return {row["family"] for row in rows_of(out)}
+
+    code, output = drawn(model, "--base", base, "--all-species", "--out", tmp_path / "all")
+    assert (code, "2 pictures on cpu" in output) == (0, True), output
+    assert shown(tmp_path / "all") == {"Erebidae", "Orchidaceae"}
+    code, message = drawn(model, "--base", base, "Laelia rosea", "--out", tmp_path / "one")
+    assert code == 3
+    advised = [ast.literal_eval(line.strip()) for line in message.splitlines()[1:]]
+    assert len(advised) == 2
+    for name in advised:
+        assert drawn(model, "--base", base, name, "--out", tmp_path / "one")[0] == 0
+    assert shown(tmp_path / "one") == {"Erebidae", "Orchidaceae"}
+    code, message = drawn(model, "--base", base, "--all-species", "--guidance-scale", 9, "--out", tmp_path / "all")
+    assert (code, "guidance_scale: 6 there, 9 now" in message) == (2, True)

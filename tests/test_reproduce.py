@@ -139,9 +139,9 @@ def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")}
     opened: list[str] = []
 
-    def counted(path: str, *, base: str) -> Adapter:
+    def counted(path: str, *, base: str, device: str) -> Adapter:
         opened.append(path)
-        return open_model(path, base=base)
+        return open_model(path, base=base, device=device)
 
     monkeypatch.setattr(run, "open_model", counted)
     again = reproduction(clade, tmp_path).run(("table1",), networks, StopSignal(), lambda _: None)

@@ -32,6 +32,11 @@ def keep_compiled_code() -> Path:
     return Path(os.environ.setdefault(_COMPILED_CODE, str(home / "taxadiffusion" / "compiled")))
 
 
+def only_on_cpu(engine: EngineName) -> str | None:
+    """The engine in words, where it computes on a CPU alone (`device.chosen_device`)."""
+    return f"--engine {engine}" if engine == "onnxruntime" else None
+
+
 class OnnxUnet:
     """The U-Net's prediction as its weights are now (a merged LoRA included), for any batch size.
 

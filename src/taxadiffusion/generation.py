@@ -26,6 +26,7 @@ from taxadiffusion.engine import EngineName
 from taxadiffusion.errors import DataError
 from taxadiffusion.images.shelves import shelf
 from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.recipe import require_one_recipe
 from taxadiffusion.sampler import Request, Sampler
 from taxadiffusion.schedule import SamplerName
 
@@ -78,13 +79,16 @@ def requested_lineage(adapter: Adapter, taxon: str, rank: Rank | None = None) ->
     """
     found = adapter.taxonomy.find(taxon)
     lineage = found.lineage.only(adapter.card.ranks)
-    if rank is None:
-        return lineage, found.note
+    return lineage if rank is None else cut_at(adapter, lineage, rank), found.note
+
+
+def cut_at(adapter: Adapter, lineage: Lineage, rank: Rank) -> Lineage:
+    """The taxon's ancestor at `rank`. Raises `DataError` for a rank that the taxon or the model lacks."""
     if rank not in adapter.card.ranks:
         raise DataError(f"rank {rank!r} is not one of this model's ranks: {', '.join(adapter.card.ranks)}")
     if rank not in lineage.ranks:
-        raise DataError(f"{taxon} has no {rank}; its lineage is {lineage}")
-    return lineage.truncated(rank), found.note
+        raise DataError(f"{lineage.label} has no {rank}; its lineage is {lineage}")
+    return lineage.truncated(rank)
 
 
 def species_of(adapter: Adapter) -> tuple[Lineage, ...]:
@@ -114,10 +118,14 @@ def generate(
     they are `shard-<xx>/…`, so that no folder holds more than some thousands; what a table lists stays where it lies.
     `out/metadata.csv` has a row for each picture and makes `out` an image folder that `prepare` and Hugging Face's
     `datasets` read. `notes` says of a lineage how it came to be drawn where it is not simply what was asked for; its
-    pictures keep that in their recipe. Raises `DataError` when `out` cannot be written, `NonFiniteError` for a blank
-    picture.
+    pictures keep that in their recipe.
+
+    A folder holds one recipe (`recipe.SHARED`): other taxa and seeds may join it, other settings are a `SettingsError`
+    before anything is drawn. Raises `DataError` when `out` cannot be written, `NonFiniteError` for a blank picture.
     """
     recipes = _recipes(adapter, requests, sampling, notes)
+    listed_there = (row for row in _rows(out / TABLE) if (out / row["file_name"]).is_file())
+    require_one_recipe(out, listed_there, recipes)
     names = _file_names(requests, recipes, out / TABLE)
     paths = [out / name for name in names]
     try:

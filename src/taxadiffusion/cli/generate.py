@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from taxadiffusion.cli.options import Device
 from taxadiffusion.cli.paths import MAX_SEED, text_argument
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def generate(
         Literal["torch", "onnxruntime", "compiled"],
         typer.Option(help="onnxruntime (on a CPU) is faster once it is built, in seconds; compiled, in minutes."),
     ] = "torch",
+    device: Device = "auto",
 ) -> None:
     """Make pictures of taxa. Each file says in its metadata how it was made and that it is synthetic.
 
@@ -74,18 +76,14 @@ def generate(
         raise SettingsError("name at least one taxon, or give --all-species (not both)")
     from taxadiffusion.adapter import open_model
     from taxadiffusion.dataset.shards import Shard
-    from taxadiffusion.generation import Sampling, requested_lineage, species_of
+    from taxadiffusion.device import chosen_device, described
+    from taxadiffusion.engine import only_on_cpu
+    from taxadiffusion.generation import Sampling
     from taxadiffusion.generation import generate as make
 
-    adapter = open_model(model, base=base, device=_device())
-    lineages: list[Lineage] = []
-    notes: dict[Lineage, str] = {}
-    for name in taxa or [species.label for species in species_of(adapter)]:
-        lineage, note = requested_lineage(adapter, name, rank)
-        if note:
-            typer.echo(f"note: {note}", err=True)
-            notes[lineage] = "; ".join([*([notes[lineage]] if lineage in notes else []), note])
-        lineages.append(lineage)
+    where = chosen_device(device, cpu_only=only_on_cpu(engine))
+    adapter = open_model(model, base=base, device=where)
+    lineages, notes = _lineages(adapter, taxa, rank)
     if lineage_strip:
         lineages = [lineage.truncated(above) for lineage in lineages for above in lineage.ranks]
     lineages = list(dict.fromkeys(lineages))
@@ -93,6 +91,8 @@ def generate(
         adapter, lineages, range(seed, seed + num_images), guidance_scale, guidance_rank, guidance_interval
     )
     shard = Shard.of_environment()
+    if not shard.number:
+        typer.echo(f"{len(requests)} pictures on {described(where)}", err=True)
     sampling = Sampling(num_steps, batch_size, engine=engine)
     made = _shown(make(adapter, requests, out, sampling, shard, notes), len(requests))
     if shard.number:
@@ -103,13 +103,22 @@ def generate(
     typer.echo(f"contact sheet{shown}: {_contact_sheet(made, requests, num_images, out)}")
 
 
-def _device() -> str:
-    """This process's GPU, if there is one: accelerate launch numbers the processes of a machine."""
-    import os
+def _lineages(adapter: Adapter, taxa: list[str] | None, rank: str | None) -> tuple[list[Lineage], dict[Lineage, str]]:
+    """Of the names that were typed, and a note where one needs it; of no names: every species."""
+    from taxadiffusion.generation import cut_at, requested_lineage, species_of
 
-    import torch
-
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    if not taxa:
+        species = species_of(adapter)
+        return list(species) if rank is None else [cut_at(adapter, lineage, rank) for lineage in species], {}
+    lineages: list[Lineage] = []
+    notes: dict[Lineage, str] = {}
+    for name in taxa:
+        lineage, note = requested_lineage(adapter, name, rank)
+        if note:
+            typer.echo(f"note: {note}", err=True)
+            notes[lineage] = "; ".join([*([notes[lineage]] if lineage in notes else []), note])
+        lineages.append(lineage)
+    return lineages, notes
 
 
 def _requests(

@@ -15,6 +15,7 @@ from taxadiffusion.errors import DataError
 from taxadiffusion.features import Extractor
 from taxadiffusion.images import load_image
 from taxadiffusion.names import RANKS, Lineage, Rank
+from taxadiffusion.recipe import refuse_mixed
 
 # N images, D feature width
 
@@ -99,7 +100,8 @@ def generated_folder(folder: Path, ranks: Sequence[Rank]) -> Pictures:
 
     A `species` or `specific_epithet` column holds the epithet. An image's finest name is what it was asked to show;
     images asked for at another rank than `ranks` are left out and counted. Lineages are as the table gives them.
-    Raises `DataError` for a missing table, column, file or name, and where no image is left.
+    Raises `DataError` for a missing table, column, file or name, for pictures of several recipes (older versions let
+    them into one folder), and where no image is left.
     """
     table = folder / "metadata.csv"
     if not table.is_file():
@@ -108,6 +110,7 @@ def generated_folder(folder: Path, ranks: Sequence[Rank]) -> Pictures:
         rows = list(csv.DictReader(handle))
     if not rows or "file_name" not in rows[0]:
         raise DataError(f"{table}: needs a column file_name and one or more rows; generate images first")
+    refuse_mixed(table, rows)
     files = [_file(table, number, row["file_name"]) for number, row in enumerate(rows, 2)]
     lineages = [_lineage(table, number, row) for number, row in enumerate(rows, 2)]
     kept = [i for i, lineage in enumerate(lineages) if lineage.rank in ranks]

@@ -43,6 +43,8 @@ class Options:
     """Only these rows of each experiment, by name; none: all."""
     engine: EngineName = "torch"
     """What predicts while images are made."""
+    device: str = "cpu"
+    """Where models are trained and images made: "cuda:0" and the like."""
     settings_for: Mapping[Strategy, tuple[str, ...]] = field(default_factory=dict)
     """Strategy → `key=value` of its own: what suits a LoRA need not suit a whole U-Net."""
     leave_out: tuple[str, ...] = ()
@@ -114,7 +116,7 @@ class Reproduction:
             )
             for m in work.models
         ]
-        return seconds_to_train(on_all_data)
+        return seconds_to_train(on_all_data, self.options.device)
 
     def run(self, experiments: Sequence[Experiment], networks: Networks, stop: StopSignal, progress: Progress) -> Story:
         """Do all of it. Call again after an interruption: finished trainings and images are not made again.
@@ -199,7 +201,8 @@ class Reproduction:
 
         stop.raise_if_set(words)
         progress(f"{words}: training")
-        return open_model(str(trained(model, stop, step)), base=self.config.base.path)
+        device = self.options.device
+        return open_model(str(trained(model, stop, step, device=device)), base=self.config.base.path, device=device)
 
     def _images(
         self,
@@ -219,7 +222,8 @@ class Reproduction:
             progress(f"{words}: image {done} of {total}")
             stop.raise_if_set(words)
 
-        return generated_pictures(adapter, taxa, plan, self.out / "images" / model.run_dir.name, made)
+        folder = self.out / "images" / model.run_dir.name / recipe_folder(guidance, sampling)
+        return generated_pictures(adapter, taxa, plan, folder, made)
 
     def _note_training(self, story: Story, strategy: str, model: Model) -> None:
         story.curves.setdefault(strategy, model.run_dir)
@@ -249,6 +253,13 @@ class Reproduction:
 
     def _model(self, strategy: Strategy, seed: int, data: Path | None = None) -> Model:
         return model_of(self.config, strategy, seed, self.out, own=self.options.settings_for, data=data)
+
+
+def recipe_folder(guidance: Guidance, sampling: Sampling) -> str:
+    """A folder's name for all that a model's images may differ in, beside taxon and seed: a folder holds one recipe."""
+    low, high = guidance.interval
+    parts = [f"scale{guidance.scale:g}", guidance.rank or "unconditional", f"{low:g}-{high:g}"]
+    return "-".join([*parts, f"{sampling.num_steps}steps", sampling.engine])
 
 
 def table1_of(results: Mapping[Experiment, Results]) -> dict[str, object]:
