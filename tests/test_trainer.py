@@ -40,7 +40,16 @@ from taxadiffusion.trainer.randomness import draw, generator, stratified
 from taxadiffusion.trainer.settings import OptimiserSettings
 from taxadiffusion.trainer.signals import StopSignal
 from tests import tiny_run
-from tests.tiny_run import IDENTITY, OracleSource, loop_settings, oracle_latents, state_hash, tiny_data, tiny_trainer
+from tests.tiny_run import (
+    IDENTITY,
+    OracleSource,
+    loop_settings,
+    oracle_latents,
+    state_hash,
+    tiny_data,
+    tiny_denoiser,
+    tiny_trainer,
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -422,6 +431,21 @@ def test_a_random_step_trains_the_encoder_of_its_depth_alone(tmp_path: Path) -> 
             depths |= changed
             before = {name: p.detach().clone() for parameters in groups.values() for name, p in parameters.items()}
     assert len(depths) > 1
+
+
+def test_losses_are_reported_before_weighting_and_minimised_after(tmp_path: Path) -> None:
+    still = loop_settings(optimiser={"learning_rate": 1e-30, "weight_decay": 0.0})
+    seen: list[list[events.Event]] = []
+    for gamma in (None, 0.5):
+        denoiser = tiny_denoiser()
+        denoiser.min_snr_gamma = gamma
+        seen.append(list(tiny_trainer(tmp_path / str(gamma), denoiser=denoiser, settings=still, steps=2).run()))
+    plain, weighted = seen
+    for kind in (events.StepDone, events.Validated):
+        losses = [[event.loss for event in one if isinstance(event, kind)] for one in seen]
+        assert losses[0] == losses[1] != [], kind
+    for one, other in zip(steps(iter(plain)), steps(iter(weighted)), strict=True):
+        assert one.grad_norm != pytest.approx(other.grad_norm, rel=0.01)
 
 
 # Bad samples and numbers

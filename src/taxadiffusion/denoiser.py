@@ -30,6 +30,14 @@ class Batch:
     timesteps: Tensor  # (B,) from backbone.schedule.timesteps_of
 
 
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Of every sample, (B,): `plain` is the mean square error, to be reported; `weighted` is what is minimised."""
+
+    plain: Tensor
+    weighted: Tensor
+
+
 class Denoiser(nn.Module):
     """`ε_θ(x_t, t, c(lineage))`.
 
@@ -102,16 +110,20 @@ class Denoiser(nn.Module):
         prediction: Tensor = self.backbone(noisy_latents, timesteps, condition)
         return prediction
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Loss of every sample, (B,): the mean square error of the prediction (METHOD, Progressive training)."""
+    def losses(self, batch: Batch) -> Losses:
+        """The mean square error of the prediction (METHOD, Progressive training), and weighted by min-SNR if asked."""
         schedule = self.backbone.schedule
         noisy_latents = schedule.add_noise(batch.latents, batch.noise, batch.timesteps)
         prediction = self.predict(noisy_latents, batch.timesteps, self.conditioner.distinct(batch.lineages))
         target = schedule.target(batch.latents, batch.noise, batch.timesteps)
-        losses = (prediction - target).square().flatten(1).mean(1)  # (B,)
+        plain = (prediction - target).square().flatten(1).mean(1)  # (B,)
         if self.min_snr_gamma is None:
-            return losses
-        return losses * schedule.min_snr_weight(batch.timesteps, self.min_snr_gamma)
+            return Losses(plain, plain)
+        return Losses(plain, plain * schedule.min_snr_weight(batch.timesteps, self.min_snr_gamma))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """What training minimises of every sample, (B,)."""
+        return self.losses(batch).weighted
 
     def loss(self, batch: Batch) -> Tensor:
         """The same as calling the module, which is what distributed training does."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from taxadiffusion import checkpoint
+from taxadiffusion.denoiser import Losses
 from taxadiffusion.errors import NonFiniteError
 from taxadiffusion.trainer import events
 from taxadiffusion.trainer.loop import Trainer
@@ -79,8 +80,13 @@ def _poison(tensor: Tensor, rng: random.Random) -> Tensor:
 
 
 def poison_loss(trainer: Trainer, step: int, rng: random.Random) -> None:
-    original = trainer.denoiser.loss
-    trainer.denoiser.loss = _at(trainer, step, original, lambda losses: losses + _poison(losses, rng) * 0)  # type: ignore[method-assign]
+    original = trainer.denoiser.losses
+
+    def poisoned(losses: Losses) -> Losses:
+        fault = _poison(losses.plain, rng) * 0
+        return Losses(losses.plain + fault, losses.weighted + fault)
+
+    trainer.denoiser.losses = _at(trainer, step, original, poisoned)  # type: ignore[method-assign]
 
 
 def poison_latents(trainer: Trainer, step: int, rng: random.Random) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from taxadiffusion import checkpoint
 from taxadiffusion.trainer import events
 from taxadiffusion.trainer.loop import Trainer
@@ -47,7 +49,7 @@ class Pair:
             MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo",
         )  # fmt: skip
         chosen = self.faulty if self.faulty and index == self.victim else self.job
-        replace(chosen, world=lambda: World.join(_TIMEOUT_S)).run()
+        replace(chosen, world=lambda: World.join(_TIMEOUT_S, torch.device("cpu"))).run()
 
     def codes(self, timeout_s: float = 120.0) -> list[int]:
         children = self.start()

@@ -29,8 +29,16 @@ class Conditioner(nn.Module, ABC):
         self.settings = settings
         # Token states are an input (a text encoder, or a file): no part of this module's state.
         self.__dict__["states"] = states
+        # Where the module lies, whether or not it has parameters; never saved.
+        self.register_buffer("_place", torch.zeros(()), persistent=False)
 
     states: TokenStates
+    _place: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where conditions are; states of names come from wherever they are kept."""
+        return self._place.device
 
     def forward(self, lineages: Sequence[Lineage]) -> Tensor:
         """(B, T, D) float32; every distinct lineage is encoded once."""
@@ -40,7 +48,7 @@ class Conditioner(nn.Module, ABC):
         """The same, each distinct condition once."""
         known = [self._known(lineage) for lineage in lineages]
         unique = {lineage: index for index, lineage in enumerate(dict.fromkeys(known))}
-        table = self.encode(list(unique))  # (U, T, D)
+        table = self.encode(list(unique)).to(self.device)  # (U, T, D)
         return Conditions(table, moved(torch.tensor([unique[lineage] for lineage in known]), table.device))
 
     def _known(self, lineage: Lineage) -> Lineage:

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taxadiffusion.denoiser import Batch, Denoiser
+from taxadiffusion.denoiser import Batch, Denoiser, Losses
+from taxadiffusion.device import seed_dropout
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.stages import Stage
 from taxadiffusion.trainer.conditions import conditions, drawn_depth
@@ -92,10 +93,13 @@ class Gradients:
 
         Waits for the device nowhere, but with several processes once, where they agree on what was used.
         """
-        total = torch.zeros(4, dtype=torch.float64, device=self.world.device)  # loss, bad samples, SIGINT, other stops
+        # Summed losses of every micro-batch, each in its own place; then bad samples, SIGINT, other stops. Numbers that
+        # are only put beside each other reach the host exactly in float32, and are added up there.
+        num_blocks = self.share.accumulation * self.world.num_processes
+        total = torch.zeros(num_blocks + 3, device=self.world.device)
         bad: list[int] = []
         samples = []
-        for _ in range(self.share.accumulation):
+        for index in range(self.share.accumulation):
             batch = next(batches)
             if stage.random_depth:
                 stage = stage.at(drawn_depth(self.settings.seed, batch.step, self.data.ranks))
@@ -107,21 +111,21 @@ class Gradients:
                 rank_dropout=self.settings.training.rank_dropout,
                 truncation=self.settings.training.truncation,
             )
-            weights = moved(torch.from_numpy(batch.readable), losses.device).to(losses)
-            loss = (losses * weights).sum() / self.share.batch_size
+            weights = moved(torch.from_numpy(batch.readable), losses.weighted.device).to(losses.weighted)
+            loss = (losses.weighted * weights).sum() / self.share.batch_size
             if loss.requires_grad:  # else no sample reaches what the stage trains, e.g. all of them are null
                 loss.backward()  # type: ignore[no-untyped-call]
-            own = losses.detach()
-            total[0] += own.sum(dtype=torch.float64) / self.share.batch_size
+            own = losses.plain.detach()
+            total[index * self.world.num_processes + self.world.process_index] = own.sum()
             bad += batch.rows[~batch.readable].tolist()
             samples.append((batch.rows, torch.isfinite(own)))
-        total[1] = len(bad)
+        total[num_blocks] = len(bad)
         stop = self.stop.number
         if stop:
-            total[2 if stop == signal.SIGINT else 3] = 1
+            total[num_blocks + (1 if stop == signal.SIGINT else 2)] = 1
         self.world.sum_(total)
         norm = moved(optimiser.reduced_norm(self.world), total.device)
-        finite = torch.isfinite(total[0]) & torch.isfinite(norm)
+        finite = torch.isfinite(total[:num_blocks]).all() & torch.isfinite(norm)
         return Issued(
             numbers=Reading(torch.cat([total, norm.reshape(1).to(total)])),
             not_finite=(~finite).float(),
@@ -132,7 +136,8 @@ class Gradients:
 
     def outcome(self, issued: Issued) -> Outcome:
         """What a step came to, once the device has done it. All processes ask together."""
-        loss_mean, num_bad, interrupts, stops, norm = issued.numbers.values()
+        *sums, num_bad, interrupts, stops, norm = issued.numbers.values()
+        loss_mean = sum(sums) / self.share.batch_size
         faulty: list[int] = []
         finite = math.isfinite(loss_mean) and math.isfinite(norm)
         if not finite:
@@ -147,7 +152,7 @@ class Gradients:
 
     def losses(
         self, stage: Stage, batch: MicroBatch, *, condition_dropout: float, rank_dropout: float, truncation: float
-    ) -> Tensor:
+    ) -> Losses:
         """Per-sample losses (b,), before a sample that could not be read is left out."""
         lineages = [self.lineage_of(taxon_id) for taxon_id in self.data.taxon_ids[batch.rows].tolist()]
         chosen = conditions(
@@ -161,12 +166,5 @@ class Gradients:
         device = self.world.device
         uniform = moved(torch.from_numpy(batch.draws.timestep).float(), device)
         timesteps = self.denoiser.backbone.schedule.timesteps_of(uniform)  # (b,)
-        self._seed(torch_seed(self.settings.seed, batch.step, int(batch.positions[0])))
-        return self.denoiser.loss(Batch(moved(batch.latents, device), chosen, moved(batch.noise, device), timesteps))
-
-    def _seed(self, seed: int) -> None:
-        """For the dropout of what is trained. (`torch.manual_seed` records a stack trace for CUDA at every call.)"""
-        if self.world.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-        else:
-            torch.default_generator.manual_seed(seed)
+        seed_dropout(device, torch_seed(self.settings.seed, batch.step, int(batch.positions[0])))
+        return self.denoiser.losses(Batch(moved(batch.latents, device), chosen, moved(batch.noise, device), timesteps))

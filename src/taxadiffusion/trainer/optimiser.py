@@ -55,7 +55,7 @@ class StageOptimiser:
         if world.num_processes > 1:
             self._reduce(world)
         used = [p for p in self.parameters if p.grad is not None]
-        return torch.nn.utils.clip_grad_norm_(used, self.settings.clip_norm, foreach=True)
+        return torch.nn.utils.clip_grad_norm_(used, self.settings.clip_norm)
 
     def _reduce(self, world: World) -> None:
         like = self.parameters[0]

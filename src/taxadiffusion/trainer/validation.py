@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from taxadiffusion.stages import Stage
@@ -28,15 +29,16 @@ class Validation:
         share = Share(num_samples, size, world.process_index, world.num_processes)
         order = Order(self.settings.seed, gradients.data.validation_rows)
         dataset = MicroBatches(gradients.data.source, order, share, timesteps="stratified", purpose="validation")
-        total = torch.zeros(2, dtype=torch.float64, device=world.device)
+        found = []
         gradients.denoiser.eval()
         with torch.no_grad():
             for number in range(share.accumulation):
                 batch = dataset[number]
                 losses = gradients.losses(stage, batch, condition_dropout=0.0, rank_dropout=0.0, truncation=0.0)
-                total += torch.stack([losses.sum(dtype=torch.float64), torch.tensor(float(len(losses)))]).to(total)
-        world.sum_(total)
-        return events.Validated(step, stage.name, float(total[0] / total[1]), int(total[1]))
+                found.append(losses.plain)
+        # Added up in float64 on the host: a device need not have it.
+        every = np.array(world.gathered(torch.cat(found).tolist()), dtype=np.float64)
+        return events.Validated(step, stage.name, float(every.mean()), len(every))
 
     def _wanted(self) -> int:
         return min(self.settings.validation.num_samples, max(1, len(self.gradients.data.validation_rows)))

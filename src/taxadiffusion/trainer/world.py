@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from taxadiffusion.errors import PreemptedError, TaxaDiffusionError
+from taxadiffusion.errors import PreemptedError, SettingsError, TaxaDiffusionError
 
 T = TypeVar("T")
 
@@ -25,14 +25,18 @@ class World:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @classmethod
-    def join(cls, timeout_s: int) -> World:
-        """This process's place, read from what the launcher set; one process when started without a launcher."""
-        from accelerate import PartialState
-        from accelerate.utils import parse_flag_from_env
+    def join(cls, timeout_s: int, device: torch.device) -> World:
+        """This process's place, read from what the launcher set; one process when started without a launcher.
 
-        cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-        state = PartialState(cpu=cpu, timeout=timedelta(seconds=timeout_s))
-        return cls(state.process_index, state.num_processes, torch.device(state.device))
+        device: where this process computes (`device.chosen_device`). Raises `SettingsError` where processes cannot
+        share it.
+        """
+        from accelerate import PartialState
+
+        state = PartialState(cpu=device.type != "cuda", timeout=timedelta(seconds=timeout_s))
+        if state.num_processes > 1 and device.type not in ("cpu", "cuda"):
+            raise SettingsError(f"{state.num_processes} processes cannot share {device}: start one, or --device cpu")
+        return cls(state.process_index, state.num_processes, device)
 
     @property
     def is_first(self) -> bool:
