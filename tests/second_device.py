@@ -7,13 +7,13 @@
 * as numpy arrays, and with a CPU generator.
 
 To torch's C++ they are tensors on `meta`, so whatever passes by this file's dispatch fails too, and a backward pass
-needs no thread of a device that is not there. `device="meta"` within the context is the second device as well.
+needs no thread of a device that is not there. Who asks for `meta` itself, as loading a model does, gets it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("mps")
 _INSIDE = torch.device("meta")  # what torch's C++ is told
@@ -39,15 +38,17 @@ class OnDevice(Tensor):
     def __new__(cls, inner: Tensor) -> OnDevice:
         if inner.dtype in _WITHOUT:
             raise TypeError(f"the second device has no {inner.dtype}: use float32")
-        wrapper: OnDevice = Tensor._make_wrapper_subclass(
-            cls,
-            inner.shape,
-            strides=inner.stride(),
-            storage_offset=inner.storage_offset(),
-            dtype=inner.dtype,
-            layout=inner.layout,
-            device=_INSIDE,
-        )
+        # In inference mode a subclass that is an inference tensor itself cannot be viewed; its content may be one.
+        with torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext():
+            wrapper: OnDevice = Tensor._make_wrapper_subclass(
+                cls,
+                inner.shape,
+                strides=inner.stride(),
+                storage_offset=inner.storage_offset(),
+                dtype=inner.dtype,
+                layout=inner.layout,
+                device=_INSIDE,
+            )
         wrapper.inner = inner
         return wrapper
 
@@ -75,9 +76,12 @@ class OnDevice(Tensor):
 
     @data.setter
     def data(self, value: Tensor) -> None:
-        if not isinstance(value, OnDevice) or value.shape != self.shape or value.dtype != self.dtype:
-            raise RuntimeError("`.data` of a tensor on the second device is one of the same device, shape and type")
-        self.inner = value.inner
+        if not isinstance(value, OnDevice) or value.shape != self.shape:
+            raise RuntimeError("`.data` of a tensor on the second device is one of the same device and shape")
+        if value.dtype == self.dtype:
+            self.inner = value.inner
+        else:
+            torch.utils.swap_tensors(self, torch.nn.Parameter(value, requires_grad=self.requires_grad))
 
     def tolist(self) -> Any:
         return self.inner.tolist()
@@ -90,25 +94,45 @@ class OnDevice(Tensor):
 
 
 class _Names(TorchFunctionMode):
-    """The second device's name → what torch's C++ is told."""
+    """The second device's name → what torch's C++ is told; and whether that one itself was asked for."""
+
+    meta_is_meant = False
 
     def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if func in (torch.tensor, torch.as_tensor) and _renamed(kwargs.get("device")) == _INSIDE:
+        kwargs = kwargs or {}
+        if func in _SPEAKING:
+            return func(*args, **kwargs)
+        if func in _INDEXING and isinstance(args[0], OnDevice) and isinstance(args[1], list):
+            args = (args[0], OnDevice(torch.tensor(args[1])), *args[2:])
+        if func in _MAKING and _is_second(kwargs.get("device")):
             made: Tensor = func(*args, **{**kwargs, "device": _CPU})
             return made.to(_INSIDE)
-        if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], OnDevice):
-            index = OnDevice(torch.tensor(args[1])) if isinstance(args[1], list) else args[1]
-            args = (args[0], index, *args[2:])
-        return func(*tree_map(_renamed, args), **tree_map(_renamed, kwargs))
+        if not any(isinstance(value, str | torch.device) for value in (*args, *kwargs.values())):
+            return func(*args, **kwargs)
+        _Names.meta_is_meant = any(map(_is_meta, (*args, *kwargs.values())))
+        try:
+            return func(*map(_renamed, args), **{name: _renamed(value) for name, value in kwargs.items()})
+        finally:
+            _Names.meta_is_meant = False
+
+
+_SPEAKING = (torch.device, torch._C._nn._parse_to)  # of devices: they compute nothing
+_INDEXING = (Tensor.__getitem__, Tensor.__setitem__)
+_MAKING = (torch.tensor, torch.as_tensor)
+
+
+def _is_meta(value: Any) -> bool:
+    return value == "meta" if isinstance(value, str) else isinstance(value, torch.device) and value == _INSIDE
+
+
+def _is_second(value: Any) -> bool:
+    if isinstance(value, str):
+        return value in (DEVICE.type, f"{DEVICE.type}:0")
+    return isinstance(value, torch.device) and value.type == DEVICE.type
 
 
 def _renamed(value: Any) -> Any:
-    if (isinstance(value, torch.device) and value.type == DEVICE.type) or (
-        isinstance(value, str) and value in (DEVICE.type, f"{DEVICE.type}:0")
-    ):
-        return _INSIDE
-    return value
+    return _INSIDE if _is_second(value) else value
 
 
 class _Computing(TorchDispatchMode):
@@ -123,40 +147,63 @@ class _Computing(TorchDispatchMode):
 
 
 def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    here = [tensor for tensor in tensors if isinstance(tensor, OnDevice)]
+    tensors = _tensors((*args, *kwargs.values()))
+    here = any(isinstance(tensor, OnDevice) for tensor in tensors)
     asked = kwargs.get("device")
-    lands = asked is not None and torch.device(asked) == _INSIDE if asked is not None else bool(here)
+    lands = here if asked is None else torch.device(asked) == _INSIDE and not _Names.meta_is_meant
     if not (here or lands):
         return func(*args, **kwargs)
-    name = func.overloadpacket.__name__
-    if here and name not in _COPIES:
+    if here and func.overloadpacket.__name__ not in _COPIES:
         _refuse_mixed(func, [tensor for tensor in tensors if not isinstance(tensor, OnDevice)])
-    if lands and any(isinstance(leaf, torch.Generator) for leaf in tree_leaves((args, kwargs))):
+    if lands and isinstance(kwargs.get("generator"), torch.Generator):
         raise RuntimeError(f"{func}: expected a generator of the second device, got one of the CPU")
-    plain_args, plain_kwargs = tree_map(_plain, (args, kwargs))
+    plain = {name: _plain(value) for name, value in kwargs.items()}
     if asked is not None:
-        plain_kwargs["device"] = _CPU
-    result = func(*plain_args, **plain_kwargs)
-    if written := _written(func, args, kwargs):
+        plain["device"] = _CPU
+    with _RANDOM.used() if torch.Tag.nondeterministic_seeded in func.tags else nullcontext():
+        result = func(*map(_plain, args), **plain)
+    if func._schema.is_mutable:
+        written = _written(func, args, kwargs)
         _require_unchanged(func, written)
-        returns = [r for r in func._schema.returns if r.alias_info is not None and r.alias_info.is_write]
-        return written[0] if len(returns) == 1 else result if not returns else tuple(written)
-    return tree_map(lambda leaf: OnDevice(leaf) if isinstance(leaf, Tensor) and lands else leaf, result)
+        returned = sum(value.alias_info is not None and value.alias_info.is_write for value in func._schema.returns)
+        if returned:
+            return written[0] if returned == 1 else tuple(written)
+    return _wrapped(result) if lands else result
 
 
-def _plain(leaf: Any) -> Any:
-    return leaf.inner if isinstance(leaf, OnDevice) else leaf
+def _tensors(values: Sequence[Any]) -> list[Tensor]:
+    """Those among an operation's arguments, also within its lists."""
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += [item for item in value if isinstance(item, Tensor)]
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, OnDevice):
+        return value.inner
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+
+
+def _wrapped(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return OnDevice(value)
+    return type(value)(map(_wrapped, value)) if type(value) in (list, tuple) else value
 
 
 def _refuse_mixed(func: Any, others: Sequence[Tensor]) -> None:
+    if not others:
+        return
     scalars = torch.Tag.pointwise in func.tags
-    wrong = [tensor for tensor in others if tensor.dim() or not scalars]
-    if wrong:
-        raise RuntimeError(
-            f"{func}: expected all tensors to be on the second device, found one on {wrong[0].device} of shape "
-            f"{tuple(wrong[0].shape)}"
-        )
+    for tensor in others:
+        if tensor.dim() or not scalars:
+            raise RuntimeError(
+                f"{func}: expected all tensors to be on the second device, found one on {tensor.device} of shape "
+                f"{tuple(tensor.shape)}"
+            )
 
 
 def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
@@ -164,22 +211,44 @@ def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
     found: list[Tensor] = []
     for position, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
-            given = args[position] if position < len(args) else kwargs.get(argument.name)
-            found += [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
+            found += _tensors((args[position] if position < len(args) else kwargs.get(argument.name),))
     return found
 
 
 def _require_unchanged(func: Any, written: Sequence[Tensor]) -> None:
     for tensor in written:
-        if isinstance(tensor, OnDevice) and (tensor.inner.shape != tensor.shape):
+        if isinstance(tensor, OnDevice) and tensor.inner.shape != tensor.shape:
             raise NotImplementedError(f"{func} changes the shape of a tensor in place")
+
+
+class _Random:
+    """The second device's own random numbers: seeding the CPU's does nothing for them."""
+
+    def __init__(self) -> None:
+        self.seed(0)
+
+    def seed(self, seed: int) -> None:
+        self.state = torch.Generator().manual_seed(seed).get_state()
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        before = torch.default_generator.get_state()
+        torch.default_generator.set_state(self.state)
+        try:
+            yield
+        finally:
+            self.state = torch.default_generator.get_state()
+            torch.default_generator.set_state(before)
+
+
+_RANDOM = _Random()
 
 
 @contextmanager
 def second_device() -> Iterator[torch.device]:
-    """Within: there is a second device; its generator is the CPU's."""
+    """Within: there is a second device."""
     with (
-        mock.patch.object(torch.mps, "manual_seed", lambda seed: torch.default_generator.manual_seed(seed)),
+        mock.patch.object(torch.mps, "manual_seed", _RANDOM.seed),
         _Names(),
         _Computing(),
     ):

@@ -12,15 +12,16 @@ import pytest
 import torch
 from benchmarks import budget, drawn, measure
 from benchmarks.budget import OutOfTimeError, within
-from benchmarks.compare import NotTheSameError, begin_alike, compare
+from benchmarks.compare import FULL_GUIDANCE, NotTheSameError, begin_alike, check_pictures, compare
 from benchmarks.measure import Calibration, calibrate, interleaved
-from benchmarks.ours import OurStep, build_caches
-from benchmarks.peers import PublishedStep
+from benchmarks.ours import OurStep, build_caches, our_pictures
+from benchmarks.peers import DiffusersLoRAStep, PublishedStep, published_pictures
 from benchmarks.scale import SimulatedLatents, measure_images, measure_taxa
 from benchmarks.workload import Workload, without_dropout
 from diffusers import UNet2DConditionModel
 
 from taxadiffusion.condition import TaxonomySettings
+from tests.second_device import second_device
 from tests.tiny_base import IMAGE_PX, write_tiny_base
 
 
@@ -81,6 +82,20 @@ def test_sides_that_do_not_compute_the_same_are_refused(
     published.noise = published.noise + 1.0
     with pytest.raises(NotTheSameError, match="do not compute the same"):
         begin_alike(published, ours, workload.stages()[0])
+
+
+def test_both_sides_train_and_draw_on_another_device(workload: Workload, tmp_path: Path) -> None:
+    with second_device() as device:
+        there = dataclasses.replace(workload, device=str(device))
+        build_caches(there, tmp_path, None)
+        published, ours = PublishedStep(there), OurStep(there, tmp_path)
+        begin_alike(published, ours, there.stages()[-1])
+        lora = DiffusersLoRAStep(there, there.backbone(there.precision))
+        assert all(np.isfinite(step()) for step in (published, ours, lora))
+        begin_alike(published, ours, there.stages()[-1])
+        requests = there.requests(FULL_GUIDANCE)
+        theirs = published_pictures(published, requests, 2)
+        check_pictures("there", theirs, [s.image for s in our_pictures(ours, requests, 2)], there.precision)
 
 
 def test_a_ratio_is_the_peers_time_over_ours() -> None:

@@ -55,6 +55,23 @@ def test_a_generator_of_the_cpu_is_refused() -> None:
         torch.randn(3, device=device, generator=torch.Generator())
 
 
+def test_random_numbers_of_the_device_are_its_own() -> None:
+    def drawn(seed: Callable[[int], object]) -> list[list[float]]:
+        found = []
+        for _ in range(2):
+            seed(3)
+            found.append(nn.functional.dropout(torch.ones(64).to(device)).tolist())
+        return found
+
+    with second_device() as device:
+        first, second = drawn(torch.mps.manual_seed)
+        assert first == second
+        torch.default_generator.manual_seed(3)
+        assert nn.functional.dropout(torch.ones(64)).tolist() == first  # of the same seed, the CPU's numbers
+        first, second = drawn(torch.default_generator.manual_seed)
+        assert first != second
+
+
 def test_what_works_on_a_device_works_and_gives_the_cpus_numbers() -> None:
     values = torch.arange(6.0).reshape(2, 3)
     with second_device() as device:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from taxadiffusion.cli.options import Device
 from taxadiffusion.cli.paths import MAX_SEED
 
 
@@ -18,6 +19,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo-out"),
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the simulated clade.")] = 1,
+    device: Device = "auto",
 ) -> None:
     """Generate the shipped reef fish, then simulate a clade, train on it from coarse to fine, and write one report.
 
@@ -50,7 +52,10 @@ def demo(
 
         show("loading PyTorch and the model", 0, 1)
         from taxadiffusion.demo import demo as make
+        from taxadiffusion.device import chosen_device, described
 
+        where = chosen_device(device)
         show("loading PyTorch and the model", 1, 1)
-        report = make(out, seed=seed, stop=stop, on_progress=show)
+        console.print(f"on {described(where)}", markup=False)
+        report = make(out, seed=seed, device=str(where), stop=stop, on_progress=show)
     console.print(f"the report: {report}")

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from taxadiffusion.cli.options import Device
 from taxadiffusion.cli.paths import MAX_SEED, text_argument
 from taxadiffusion.cli.reproduce import reproduce
 
@@ -29,7 +30,7 @@ def evaluate(
     ] = "inception",
     weights: Annotated[Path | None, typer.Option(help="The extractor's weights, for use without network.")] = None,
     lpips: Annotated[Path | None, typer.Option(help="AlexNet weights: also measure LPIPS.")] = None,
-    device: Annotated[str, typer.Option(help="Where the extractor runs: cpu, cuda.")] = "cpu",
+    device: Device = "auto",
     clade: Annotated[
         Path | None, typer.Option(help="Folder that `simulate` wrote, of this data: also measure trait error.")
     ] = None,
@@ -57,19 +58,24 @@ def evaluate(
     Under accelerate launch the processes share the drawing and the features; the first measures.
     """
     from taxadiffusion.dataset.shards import Shard
+    from taxadiffusion.device import chosen_device, described
+    from taxadiffusion.engine import only_on_cpu
     from taxadiffusion.evaluate.generation import ImagePlan
     from taxadiffusion.generation import Sampling
     from taxadiffusion.guidance import Guidance
     from taxadiffusion.report.command import Extractors, command_line, evaluate_command
     from taxadiffusion.report.evaluation import left_out_words, method_tables
 
-    with Console(stderr=True).status("starting") as status:
+    where = chosen_device(device, cpu_only=only_on_cpu(engine))
+    stderr = Console(stderr=True, highlight=False)
+    stderr.print(f"on {described(where)}", markup=False)
+    with stderr.status("starting") as status:
         results = evaluate_command(
             generated,
             data,
             out,
             root=root,
-            extractors=Extractors(extractor, weights, lpips, device, clade),
+            extractors=Extractors(extractor, weights, lpips, str(where), clade),
             ranks=[rank.strip() for rank in ranks.split(",")] if ranks else None,
             images=ImagePlan(
                 per_taxon,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from taxadiffusion.cli.options import Device
+
 if TYPE_CHECKING:
     from taxadiffusion.reproduce.run import Reproduction, Work
 
@@ -30,7 +32,7 @@ def reproduce(
     ] = "inception",
     weights: Annotated[Path | None, typer.Option(help="The extractor's weights, for use without network.")] = None,
     lpips: Annotated[Path | None, typer.Option(help="AlexNet weights: also measure LPIPS.")] = None,
-    device: Annotated[str, typer.Option(help="Where the extractor runs: cpu, cuda.")] = "cpu",
+    device: Device = "auto",
     clade: Annotated[
         Path | None, typer.Option(help="Folder that `simulate` wrote, of this data: also measure trait error.")
     ] = None,
@@ -61,6 +63,8 @@ def reproduce(
     stop = StopSignal()
     stop.install()  # before the slow imports below
     from taxadiffusion.config import given, load
+    from taxadiffusion.device import chosen_device, described
+    from taxadiffusion.engine import only_on_cpu
     from taxadiffusion.report.command import Extractors, command_line
     from taxadiffusion.reproduce.leave_out import NUM_IMAGES
     from taxadiffusion.reproduce.methods import experiments_named, settings_by_strategy
@@ -69,6 +73,9 @@ def reproduce(
 
     experiments = experiments_named(experiment)
     settings = load(config, [*(assignments or ()), *given(**{"data.root": root})])
+    where = chosen_device(device, cpu_only=only_on_cpu(engine))
+    stderr = Console(stderr=True, highlight=False)
+    stderr.print(f"on {described(where)}", markup=False)
     options = Options(
         seeds=tuple(range(seeds)),
         per_taxon=per_taxon,
@@ -76,6 +83,7 @@ def reproduce(
         num_steps=steps,
         size_px=size_px,
         engine=engine,
+        device=str(where),
         settings_for=settings_by_strategy(set_for or ()),
         methods=tuple(method or ()),
         leave_out=tuple(leave_out or ()),
@@ -85,8 +93,8 @@ def reproduce(
     if plan:
         _show_plan(reproduction, reproduction.plan(experiments))
         return
-    networks = Extractors(extractor, weights, lpips, device, clade).open(out / "features")
-    with Console(stderr=True).status("starting") as status:
+    networks = Extractors(extractor, weights, lpips, str(where), clade).open(out / "features")
+    with stderr.status("starting") as status:
         story = reproduction.run(experiments, networks, stop, status.update)
         command = command_line(sys.argv[1:])
         report = write_story(story, out, command=command, config=settings, size_px=size_px)

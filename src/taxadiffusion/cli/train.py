@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from taxadiffusion.cli.options import Device
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
@@ -25,6 +27,7 @@ def train(
     root: Annotated[
         Path | None, typer.Option(help="Where the photographs are now, if they were moved: over data.root.")
     ] = None,
+    device: Device = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print settings, plan, parameters, memory and time; train nothing.")
     ] = False,
@@ -52,13 +55,14 @@ def train(
     if dry_run:
         from taxadiffusion.cli.train_plan import show_plan
 
-        show_plan(settings, allow_change or ())
+        show_plan(settings, device, allow_change or ())
         return
     stop.raise_if_set("reading the settings")
     from taxadiffusion.cli.train_screen import Screen, Silence
+    from taxadiffusion.device import chosen_device
     from taxadiffusion.trainer.world import World
 
-    world = World.join(settings.timeout_s)
+    world = World.join(settings.timeout_s, chosen_device(device))
     with Screen(settings) if world.is_first else Silence() as screen:
         from taxadiffusion.build import train as train_model
 

@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from taxadiffusion.trainer.memory import StepMemory
 
 
-def show_plan(settings: Settings, allow_change: Sequence[str] = ()) -> None:
+def show_plan(settings: Settings, device: str = "auto", allow_change: Sequence[str] = ()) -> None:
     """Print it. Nothing is written; the data set and the base are read, and what the run would find wrong is found."""
     from taxadiffusion.build import trial
+    from taxadiffusion.device import chosen_device, described
     from taxadiffusion.trainer.world import World
 
     console = Console(highlight=False)
     console.print(to_yaml(settings), markup=False, soft_wrap=True)
-    result = trial(settings, World.join(settings.timeout_s), allow_change=allow_change, memories=True)
+    world = World.join(settings.timeout_s, chosen_device(device))
+    result = trial(settings, world, allow_change=allow_change, memories=True)
     for note in result.notes:
         console.print(note, markup=False, soft_wrap=True)
     table = Table("stage", "condition down to", "steps", "learns", "parameters", "s / step", "time")
@@ -40,6 +42,7 @@ def show_plan(settings: Settings, allow_change: Sequence[str] = ()) -> None:
     console.print(
         f"data: {result.num_images:,} training images, {result.num_taxa:,} taxa at {', '.join(result.ranks)}\n"
         f"base: {result.num_frozen:,} frozen parameters\n"
+        f"device: {described(world.device)}\n"
         f"memory: {result.peak_bytes / 2**30:.1f} GiB at the highest of the trial steps\n"
         f"time: {timedelta(seconds=round(sum(cost.seconds for cost in result.costs)))} for all stages on this machine, "
         "without computing latents, validation and previews",

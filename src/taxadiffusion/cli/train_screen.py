@@ -73,6 +73,8 @@ class Screen:
 
     def begin(self, run: Run) -> None:
         """Say what is about to happen."""
+        from taxadiffusion.device import described
+
         total = sum(stage.num_steps for stage in run.plan)
         self._say(
             f"{run.settings.recipe} recipe, {run.settings.stages.strategy}: "
@@ -81,6 +83,7 @@ class Screen:
         self._say(f"{len(run.trainer.data.train_rows):,} images, {len(run.taxa):,} taxa; writing to {self.run_dir}")
         for note in run.notes:
             self._say(note)
+        self._say(f"on {described(run.trainer.world.device)}")
         self._note_tensorboard()
         self.task = self.progress.add_task("training", total=total, note="")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from taxadiffusion.adapter import Adapter, open_model
@@ -33,6 +34,7 @@ from taxadiffusion.simulate import (
 from taxadiffusion.simulate.clade import Clade as SimulatedClade
 from taxadiffusion.trainer import events
 from taxadiffusion.trainer.signals import StopSignal
+from taxadiffusion.trainer.world import World
 
 OnProgress = Callable[[str, int, int], None]
 """Told what is being done, how much is done, and of how much."""
@@ -85,6 +87,7 @@ def demo(
     model: str = SHIPPED,
     seed: int = 1,
     size: Size = Size(),
+    device: str = "cpu",
     stop: StopSignal | None = None,
     on_progress: OnProgress = lambda _what, _done, _total: None,
 ) -> Path:
@@ -97,7 +100,7 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     clock = Clock.at(out / "seconds.json")
     with clock.timing("pictures of the shipped species"):
-        gallery = _gallery(open_model(model), out / "reef-fish", size, on_progress)
+        gallery = _gallery(open_model(model, device=device), out / "reef-fish", size, on_progress)
     with clock.timing("drawing the simulated clade"):
         source = out / "clade"
         if not source.exists():
@@ -116,9 +119,9 @@ def demo(
         )
     settings = _settings(out, size)
     with clock.timing("training, four stages"):
-        _train(settings, stop, on_progress)
+        _train(settings, device, stop, on_progress)
     with clock.timing("pictures of the clade"):
-        clade = _clade(out, seed, size, on_progress)
+        clade = _clade(out, seed, size, device, on_progress)
     return write_report(out / "report.html", Story(gallery, clade, settings, dict(clock.seconds)))
 
 
@@ -136,7 +139,7 @@ def _settings(out: Path, size: Size) -> Settings:
     )
 
 
-def _train(settings: Settings, stop: StopSignal | None, on_progress: OnProgress) -> None:
+def _train(settings: Settings, device: str, stop: StopSignal | None, on_progress: OnProgress) -> None:
     total = 0
 
     def begin(run: object) -> None:
@@ -147,7 +150,8 @@ def _train(settings: Settings, stop: StopSignal | None, on_progress: OnProgress)
         if isinstance(event, events.StepDone):
             on_progress(f"training: {event.stage}", event.step, total)
 
-    train(settings, stop=stop, progress=on_progress, begin=begin, on_event=show)
+    world = World(device=torch.device(device))
+    train(settings, stop=stop, world=world, progress=on_progress, begin=begin, on_event=show)
 
 
 def _pictures(
@@ -181,9 +185,9 @@ def _gallery(adapter: Adapter, out: Path, size: Size, on_progress: OnProgress) -
     return Gallery(rows, strips)
 
 
-def _clade(out: Path, seed: int, size: Size, on_progress: OnProgress) -> Clade:
+def _clade(out: Path, seed: int, size: Size, device: str, on_progress: OnProgress) -> Clade:
     grown = SimulatedClade.grow(seed, size.num_species)
-    adapter = open_model(str(out / "run"))
+    adapter = open_model(str(out / "run"), device=device)
     ranks = adapter.card.ranks
     guidance = CLADE_GUIDANCE
     requests = [

@@ -21,7 +21,7 @@ def open_extractor(name: str, weights: Path | None = None, device: str = "cpu") 
 
         if weights is not None:
             raise SettingsError(f"extractor {name}: the ONNX file holds its weights; leave --weights out")
-        return OnnxExtractor(Path(path))
+        return OnnxExtractor(Path(path), device)
     if name == "inception":
         from taxadiffusion.features.inception import InceptionExtractor
 

@@ -19,11 +19,11 @@ class OnnxExtractor:
     """uint8 images (B, 3, H, W) → float32 features (B, D), by the network in `path`.
 
     The network takes one input of shape (B, 3, H, W): uint8 as it is, or float in [0, 1]. Its output named `features`
-    is used, else its first of shape (B, D). Raises `SettingsError` for a missing file, a missing onnxruntime, or a
-    network of another shape.
+    is used, else its first of shape (B, D). device: "cpu", or any other for whatever onnxruntime has. Raises
+    `SettingsError` for a missing file, a missing onnxruntime, or a network of another shape.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: str = "cpu") -> None:
         if not path.is_file():
             raise SettingsError(f"extractor onnx:{path}: no such file; give the path of an ONNX network")
         try:
@@ -37,7 +37,8 @@ class OnnxExtractor:
         state = runtime.capi.onnxruntime_pybind11_state
         faults = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented)
         try:
-            self._session = runtime.InferenceSession(str(path), options, providers=runtime.get_available_providers())
+            providers = ["CPUExecutionProvider"] if device == "cpu" else runtime.get_available_providers()
+            self._session = runtime.InferenceSession(str(path), options, providers=providers)
         except faults as error:
             raise SettingsError(f"extractor onnx:{path}: not a readable ONNX network ({error})") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from taxadiffusion.build import train, trial
 from taxadiffusion.config import Settings, changed
 from taxadiffusion.stages import Strategy
@@ -68,9 +70,9 @@ def model_of(
     return Model(strategy, seed, settings)
 
 
-def trained(model: Model, stop: StopSignal, on_event: OnEvent | None = None) -> Path:
-    """The adapter's directory, after training whatever of it is missing."""
-    return train(model.settings, stop=stop, on_event=on_event)
+def trained(model: Model, stop: StopSignal, on_event: OnEvent | None = None, *, device: str = "cpu") -> Path:
+    """The adapter's directory, after training whatever of it is missing on `device`."""
+    return train(model.settings, stop=stop, world=World(device=torch.device(device)), on_event=on_event)
 
 
 def budget_of(model: Model) -> Budget:
@@ -82,12 +84,13 @@ def budget_of(model: Model) -> Budget:
     )
 
 
-def seconds_to_train(models: Sequence[Model]) -> dict[str, float]:
+def seconds_to_train(models: Sequence[Model], device: str = "cpu") -> dict[str, float]:
     """Run directory → estimated seconds of training, a few steps measured once for each strategy."""
     measured: dict[Strategy, float] = {}
     for model in models:
         if model.strategy not in measured:
             # A thinned data set is not the one that is measured.
-            costs = trial(model.settings, World(), allow_change=("data", "taxonomy")).costs
+            world = World(device=torch.device(device))
+            costs = trial(model.settings, world, allow_change=("data", "taxonomy")).costs
             measured[model.strategy] = sum(cost.seconds for cost in costs)
     return {model.run_dir.name: measured[model.strategy] for model in models}

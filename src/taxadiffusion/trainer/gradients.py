@@ -44,7 +44,7 @@ class TrainingData:
 class Issued:
     """A step whose passes the device was given. What they came to is still on its way: `Gradients.outcome` waits."""
 
-    numbers: Reading  # loss, unreadable images, SIGINT, other stops, gradient norm: of all processes
+    numbers: Reading  # losses of all micro-batches, unreadable images, SIGINT, other stops, norm: of all processes
     not_finite: Tensor  # () 1.0 where the step must change nothing, on the device
     stop: int  # number of the signal that this process had received
     bad_rows: tuple[int, ...]  # of this process
