@@ -191,7 +191,11 @@ class _Yaml(yaml.SafeLoader):
 
 
 def _read_yaml(text: str) -> Json:
-    return yaml.load(text, _Yaml)
+    loader = _Yaml(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def load(path: Path, assignments: Sequence[str] = ()) -> Settings:
