@@ -223,6 +223,35 @@ def test_distances_see_pictures_that_are_too_bright(dataset: PreparedDataset, pe
     assert bright.metrics["density"].mean < honest.metrics["density"].mean
 
 
+def test_pictures_of_some_taxa_are_compared_with_photographs_of_these_taxa(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    two = [lineage for lineage in SPECIES if lineage.get("genus") == "Ruber"]
+    shown = photographs(dataset, "train", RANKS)
+    copies = shown.select([i for i, lineage in enumerate(shown.lineages) if lineage in two])
+    settings = Settings(RANKS, size_px=32, max_reference_per_taxon=100)
+    results = evaluate(dataset, {"copies": [copies]}, Networks(Colours()), settings)
+    (scores,) = results.methods["copies"]
+    assert scores.metrics["frechet_distance"].mean == pytest.approx(0, abs=1e-2)  # the very photographs
+    assert scores.metrics["recall"].mean == scores.metrics["coverage"].mean == 1
+    assert {taxon.taxon for taxon in scores.taxa} == set(two)
+    at_species = results.real[-1]
+    assert {taxon.taxon for taxon in at_species.taxa} == set(two)  # what stands beside them shows the same
+    assert [found.rank for found in results.real] == list(RANKS)
+
+    every = evaluate(dataset, {"copies": [shown]}, Networks(Colours()), settings)
+    assert {taxon.taxon for taxon in every.real[-1].taxa} == set(SPECIES)
+
+    (rarest,) = [lineage for lineage, (_, number) in SPECIES.items() if number == 4]
+    rng = np.random.default_rng(0)
+    pictures = [(rarest, paint(SPECIES[rarest][0], rng), {"seed": str(i)}) for i in range(6)]
+    results = scored(dataset, write_folder(tmp_path / "rarest", pictures))
+    metrics = results.methods["method"][-1].metrics  # four photographs: no neighbours to look for among them
+    assert "frechet_distance" not in metrics
+    assert "rank_accuracy" in metrics
+    write_results(results, tmp_path / "out", command="", size_px=32)
+
+
 def test_what_one_image_a_taxon_cannot_tell_is_absent(dataset: PreparedDataset, tmp_path: Path) -> None:
     scores = scored(dataset, fresh(tmp_path / "pairs", 8, ("species",), per_taxon=2)).methods["method"]
     assert "diversity" in scores[-1].metrics

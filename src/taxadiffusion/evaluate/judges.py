@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from taxadiffusion.evaluate.naming import Namer
 from taxadiffusion.evaluate.scores import RankScores
 from taxadiffusion.evaluate.side import Side, at_most
 from taxadiffusion.metrics.neighbours import CopySearch
-from taxadiffusion.names import Rank
+from taxadiffusion.names import Lineage, Rank
 
 # N images
 
@@ -54,19 +55,29 @@ class Judges:
         progress("fitting the probe that names images")
         self.namer = Namer.fit(train.features, train.lineages)
         progress("searching copies among unseen photographs")
-        copies = CopySearch(train.features, unseen.features, settings.copy_quantile)
-        self._judges: dict[Rank, RankJudge] = {}
-        for rank in settings.ranks:
-            progress(f"preparing rank {rank}")
-            self._judges[rank] = RankJudge(
+        self._copies = CopySearch(train.features, unseen.features, settings.copy_quantile)
+        self._taxa = {rank: frozenset(train.at(rank).lineages) for rank in settings.ranks}
+        self._judges: dict[Rank, tuple[frozenset[Lineage], RankJudge]] = {}
+        self._shown: dict[Rank, set[Lineage]] = {rank: set() for rank in settings.ranks}
+
+    def _judge(self, rank: Rank, shown: AbstractSet[Lineage]) -> RankJudge:
+        """The judge of images of these taxa, the last one of each rank kept; a taxon that training lacks it refuses."""
+        mine = self._taxa[rank] & shown
+        if rank not in self._judges or self._judges[rank][0] != mine:
+            every = mine == self._taxa[rank]
+            self._progress(f"preparing rank {rank}" + ("" if every else f", {len(mine)} taxa"))
+            judge = RankJudge(
                 rank,
-                settings.ranks,
+                self._settings.ranks,
                 self.namer,
-                train,
-                copies,
-                max_reference_per_taxon=settings.max_reference_per_taxon,
-                seed=settings.seed,
+                self._train,
+                self._copies,
+                max_reference_per_taxon=self._settings.max_reference_per_taxon,
+                seed=self._settings.seed,
+                shown=None if every else mine,
             )
+            self._judges[rank] = (mine, judge)
+        return self._judges[rank][1]
 
     def of_method(
         self,
@@ -78,6 +89,7 @@ class Judges:
     ) -> tuple[RankScores, ...]:
         """Scores of the ranks that `side` shows, coarse to fine; an image belongs to the rank of its finest name.
 
+        Sets of images are compared with photographs of the taxa that they show, however many others there are.
         trained_on: the files of the photographs that the method learnt from, where those are not all. Raises
         `DataError` as `RankJudge` does, and where no image is of a rank.
         """
@@ -87,9 +99,11 @@ class Judges:
             search = CopySearch(photographs.features, self._unseen.features, self._settings.copy_quantile)
             seen = photographs, search
         scored = []
-        for rank, judge in self._judges.items():
+        for rank in self._settings.ranks:
             part = side.select([i for i, lineage in enumerate(side.lineages) if lineage.rank == rank])
             if part.files:
+                judge = self._judge(rank, set(part.lineages))
+                self._shown[rank] |= set(part.lineages)
                 self._progress(f"measuring {name} at rank {rank}: {len(part.files)} images")
                 scored.append(finish(judge(part, name, further(part), seen), part))
         if not scored:
@@ -101,13 +115,21 @@ class Judges:
     ) -> tuple[RankScores, ...]:
         """Scores of the unseen photographs at every rank, as many of each taxon as the reference holds at most.
 
+        Where the methods judged so far show only some taxa of a rank, of these taxa only: the figures beside which
+        theirs are read.
         name: what they are, for messages.
         """
         scored = []
-        for rank, judge in self._judges.items():
+        for rank in self._settings.ranks:
             part = self._unseen.at(rank)
+            if asked := self._shown[rank]:
+                unasked = self._taxa[rank] - asked
+                part = part.select([i for i, taxon in enumerate(part.lineages) if taxon not in unasked])
+            if not part.files:
+                continue
+            judge = self._judge(rank, set(part.lineages))
             rng = np.random.default_rng(self._settings.seed)
             part = part.select(at_most(self._settings.max_reference_per_taxon, part.groups(), rng))
             self._progress(f"measuring {name} at rank {rank}: {len(part.files)} images")
-            scored.append(finish(judge(part, name, further(part)), part))
+            scored.append(finish(judge(part, name, further(part), few=True), part))
         return tuple(scored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,8 +51,15 @@ class RankJudge:
         *,
         max_reference_per_taxon: int,
         seed: int,
+        shown: Collection[Lineage] | None = None,
     ) -> None:
-        """copies: the search among all training photographs."""
+        """copies: the search among all training photographs.
+
+        shown: the taxa of the images that are to be judged, where those are not all. Distances, precision, recall,
+        density and coverage are then to the photographs of these taxa: images of three species are no bad images of
+        twenty-two. What names an image still knows every taxon. Where these taxa have too few photographs to look for
+        neighbours among, the scores of sets are absent.
+        """
         self._rank = rank
         self._ranks = tuple(ranks)
         self._namer = namer
@@ -65,6 +72,11 @@ class RankJudge:
             raise DataError(f"no training photograph names a taxon at rank {rank}; leave it out of --ranks")
         self._counts = {taxon: len(rows) for taxon, rows in groups.items()}
         reference = self._train.select(at_most(max_reference_per_taxon, groups, np.random.default_rng(seed)))
+        if shown is not None:
+            reference = reference.select([i for i, taxon in enumerate(reference.lineages) if taxon in shown])
+        self._comparable = len(reference.files) > NUM_NEIGHBOURS
+        if not self._comparable:
+            return
         self._groups = TaxonGroups.of(reference, seed)
         self._frechet = FrechetReference(reference.features, self._groups(reference))
         (paired,) = spread(MAX_PAIRED, reference.cells(), np.random.default_rng(seed))
@@ -80,12 +92,15 @@ class RankJudge:
         name: str,
         further: Mapping[str, NDArray[np.floating]],
         seen: tuple[Side, CopySearch] | None = None,
+        *,
+        few: bool = False,
     ) -> RankScores:
         """Scores of images of taxa of this rank; `further` holds more scores of each (N,), by metric (LPIPS …).
 
         seen: the training photographs that the method learnt from, and the search among them, where those are not all:
-        images are compared with these to find copies, and a taxon counts as common or rare by these. Raises
-        `DataError` where there are too few images for a metric, or a taxon that training lacks.
+        images are compared with these to find copies, and a taxon counts as common or rare by these. few: of too few
+        images for a metric of sets it is left out. Raises `DataError` where there are too few, or for a taxon that
+        training lacks.
         """
         counts: Mapping[Lineage, int] = self._counts
         photographs, search = seen or (self._photographs, self._copies)
@@ -99,8 +114,10 @@ class RankJudge:
         cells = side.cells()
         per_image = self._per_image(side, cells, predicted, copied) | dict(further)
         metrics = {metric: _interval(metric, values, cells) for metric, values in per_image.items()}
-        of_sets, frechet = self._of_sets(side, cells, name)
-        metrics |= of_sets
+        frechet = None
+        if self._comparable and not (few and len(side.files) <= NUM_NEIGHBOURS):
+            of_sets, frechet = self._of_sets(side, cells, name)
+            metrics |= of_sets
         return RankScores(
             rank=self._rank,
             num_images=len(side.lineages),

@@ -223,7 +223,7 @@ def _by_frequency(results: Results) -> tuple[Rank, list[str], list[IntervalRow]]
     """The finest rank, its frequency buckets that have taxa, and the accuracy of methods and photographs in each."""
     scores = results.at_finest()
     rank = next(iter(scores.values())).rank
-    scores[REAL] = next(found for found in results.real if found.rank == rank)
+    scores |= {REAL: found for found in results.real if found.rank == rank}
     buckets = [bucket for bucket, _, _ in BUCKETS if any(bucket in found.buckets for found in scores.values())]
     rows = [
         IntervalRow(name, tuple(found.buckets.get(bucket, {}).get("rank_accuracy") for bucket in buckets))
@@ -265,8 +265,8 @@ def confusion_block(scores: RankScores, method: str) -> tuple[Html, ...]:
 def trait_sections(results: Results, method: str) -> tuple[Section, ...]:
     """Of a simulated clade: what the method's images at each rank tell of each true trait; () for other data."""
     at = {scores.rank: scores.traits for scores in results.methods[method] if scores.traits}
-    real = results.real[-1].traits
-    if not at:
+    real = results.real[-1].traits if results.real else {}
+    if not at or not real:
         return ()
     gain = {name: next(iter(at.values()))[name] - list(at.values())[-1][name] for name in real}
     rows = [

@@ -32,11 +32,11 @@ def guidance_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
         cells = [(scores.metrics[m.key], m.decimals) for m in metrics]
         limits = [f"{i.low:.{d}f} to {i.high:.{d}f}" if i.known else "" for i, d in cells]
         rows.append([name, *(Cell(f"{i.mean:.{d}f}", low) for (i, d), low in zip(cells, limits, strict=True))])
-    real = results.real[-1].metrics["rank_accuracy"]
+    marks = [(REAL, scores.metrics["rank_accuracy"].mean) for scores in results.real[-1:]]
     species = [story.dataset.taxonomy.lineage(taxon).only(story.ranks) for taxon in picked(story)]
     pictures = [PictureRow(name, tuple(made(story, name, t, 1, size_px) for t in species)) for name in results.methods]
     return [
-        interval_chart(chart, ["named right"], x_label="share of images named right", marks=[(REAL, real.mean)]),
+        interval_chart(chart, ["named right"], x_label="share of images named right", marks=marks),
         table(
             ["guidance", *(m.label for m in metrics)], rows, caption="base ×scale, and the interval of noise if limited"
         ),
