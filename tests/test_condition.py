@@ -265,6 +265,42 @@ def test_prompts_name_what_is_known() -> None:
     assert torch.equal(conditioner([CLARKII]), conditioner.states([prompt(CLARKII)]))
 
 
+def test_prompts_enlarge_names_as_the_encoders_do() -> None:
+    gain, num_parts = 3.0, 2
+    named = ["order: Perciformes, family: Pomacentridae", "genus: Amphiprion, species: clarkii"]
+    nameless = ["order: none, family: none", "genus: none, species: none"]
+    conditioner = PromptConditioner(RANKS, States(), PromptSettings(num_parts=num_parts, name_gain=gain))
+    whole, cut, null = conditioner([CLARKII, CLARKII.truncated("family"), Lineage()])
+    own, none = conditioner.states(named), conditioner.states(nameless)
+    torch.testing.assert_close(whole, torch.cat(list(none + gain * (own - none))))
+    empty = conditioner.states([""])[0]
+    torch.testing.assert_close(cut, torch.cat([none[0] + gain * (own[0] - none[0]), empty]))
+    assert torch.equal(null, torch.cat([empty, empty]))  # the null has no name
+    assert set(conditioner.texts([CLARKII])) >= {*named, *nameless, "", "order: none", "genus: none"}
+
+    settings = TaxonAdapterSettings(num_parts=num_parts, name_gain=gain)
+    adapter = TaxonAdapterConditioner(RANKS, States(), settings, [CLARKII]).eval()
+    plain = TaxonAdapterConditioner(RANKS, States(), TaxonAdapterSettings(num_parts=num_parts), [CLARKII]).eval()
+    enlarged = plain.projection((none + gain * (own - none)).mean((0, 1)))
+    expected = plain.norm(enlarged.reshape(settings.num_tokens, -1))
+    torch.testing.assert_close(adapter([CLARKII])[0, -settings.num_tokens :], expected)
+    assert set(nameless) <= set(adapter.texts([CLARKII]))
+    assert not set(nameless) & set(plain.texts([CLARKII]))
+    # "none" may be longer than the names that it stands for
+    lengths = {"order: Aa": 3, "order: none": 9}
+    assert num_parts_needed([Lineage.of({"order": "Aa"})], ("order",), lambda text: lengths.get(text, 1), 5) == 1
+    with pytest.raises(SettingsError, match="'order: none' alone has 9 tokens"):
+        num_parts_needed([Lineage.of({"order": "Aa"})], ("order",), lambda t: lengths.get(t, 1), 5, nameless=True)
+
+
+def test_settings_without_a_gain_are_written_as_they_always_were() -> None:
+    assert PromptSettings(num_parts=2).model_dump_json() == '{"kind":"prompt","num_parts":2}'
+    as_ever = '{"kind":"taxon_adapter","num_tokens":4,"embedding_width":null,"num_parts":1}'
+    assert TaxonAdapterSettings().model_dump_json() == as_ever
+    enlarged = PromptSettings(name_gain=6.0)
+    assert PromptSettings.model_validate_json(enlarged.model_dump_json()) == enlarged
+
+
 def test_a_long_prompt_is_cut_between_ranks_and_loses_nothing() -> None:
     assert num_parts_needed([CLARKII, CORNUTUS], RANKS, len, 200) == 1
     assert num_parts_needed([CLARKII, CORNUTUS], RANKS, len, 45) == 2

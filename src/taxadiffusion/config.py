@@ -23,6 +23,7 @@ from taxadiffusion.trainer.settings import (
     TrainingSettings,
     ValidationSettings,
     free,
+    later,
 )
 
 Json = Any
@@ -79,6 +80,9 @@ class ConditionerSettings(Section):
     feed_forward: int | None = Field(default=None, ge=1, description="none: 8/3 of the width, the paper's 2048 at 768")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="inside the encoder being trained (paper: 0.1)")
     name_gain: float = Field(default=1.0, gt=0, le=100, description="names against “none”, enlarged by this (paper: 1)")
+    prompt_name_gain: float = later(
+        1.0, "the same for prompts: strategies zero_shot, lora, full, taxon_adapter", gt=0, le=100
+    )
     norm_first: bool = Field(
         default=False, description="normalise before attention and feed-forward: names pass by both (paper: after)"
     )
@@ -123,6 +127,18 @@ class PreviewSettings(Section):
     guidance_scale: float = free(6.0, "1: none")
 
 
+class SearchSettings(Section):
+    """What `reproduce --search` tries for every method; a training reads none of it."""
+
+    learning_rate_factors: tuple[Annotated[float, Field(gt=0)], ...] = free(
+        (0.3, 1.0, 3.0), "learning rates to try, as multiples of a method's own", min_length=1
+    )
+    name_gains: tuple[Annotated[float, Field(gt=0, le=100)], ...] = free(
+        (1.0, 6.0), "name gains to try where a method reads names", min_length=1
+    )
+    budget: float = free(0.25, "share of each stage's steps that a try gets", gt=0, le=1)
+
+
 class Settings(Section):
     """Everything a run depends on. `taxadiffusion train CONFIG --dry-run` prints it filled in."""
 
@@ -144,6 +160,7 @@ class Settings(Section):
     checkpoint: CheckpointSettings = CheckpointSettings()
     validation: ValidationSettings = ValidationSettings()
     preview: PreviewSettings = PreviewSettings()
+    search: SearchSettings = SearchSettings()
 
     def loop(self) -> LoopSettings:
         """What the trainer reads of it."""
@@ -244,9 +261,12 @@ def flattened(settings: Settings, *, trajectory_only: bool = False) -> dict[str,
         for name, info in type(section).model_fields.items():
             value = getattr(section, name)
             extra = info.json_schema_extra
+            trajectory = extra.get("trajectory") if isinstance(extra, dict) else None
             if isinstance(value, BaseModel):
                 visit(value, f"{prefix}{name}.")
-            elif not (trajectory_only and isinstance(extra, dict) and extra.get("trajectory") is False):
+            elif trajectory_only and (trajectory is False or (trajectory == "where changed" and value == info.default)):
+                continue
+            else:
                 flat[prefix + name] = json.loads(json.dumps(value, default=str))
 
     visit(settings, "")

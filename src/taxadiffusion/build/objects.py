@@ -87,12 +87,13 @@ def conditioner_settings(
     if strategy == "class_embedding":
         return ClassEmbeddingSettings()
     if strategy in ("zero_shot", "lora", "full", "taxon_adapter"):
-        num_parts = num_parts_needed(taxa, ranks, backbone.text.length, backbone.num_text_tokens)
+        gain = 1.0 if embedding_width else own.prompt_name_gain
+        num_parts = num_parts_needed(taxa, ranks, backbone.text.length, backbone.num_text_tokens, nameless=gain != 1.0)
         if strategy == "taxon_adapter":
             return TaxonAdapterSettings(
-                num_tokens=own.num_extra_tokens, num_parts=num_parts, embedding_width=embedding_width
+                num_tokens=own.num_extra_tokens, num_parts=num_parts, name_gain=gain, embedding_width=embedding_width
             )
-        return PromptSettings(num_parts=num_parts)
+        return PromptSettings(num_parts=num_parts, name_gain=gain)
     return TaxonomySettings(
         num_layers=own.num_layers,
         num_heads=own.num_heads,

@@ -13,7 +13,7 @@ from taxadiffusion.condition.conditioner import Conditioner, single_holes
 from taxadiffusion.condition.settings import PromptSettings
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Lineage, Rank
-from taxadiffusion.text import rank_text
+from taxadiffusion.text import TokenStates, rank_text
 
 
 def prompt(lineage: Lineage) -> str:
@@ -27,16 +27,42 @@ def prompt_parts(lineage: Lineage, ranks: Sequence[Rank], num_parts: int) -> lis
     return [prompt(lineage.only(ranks[low:high])) for low, high in pairwise(bounds)]
 
 
+def nameless_prompt_parts(lineage: Lineage, ranks: Sequence[Rank], num_parts: int) -> list[str]:
+    """The same prompts with "none" for every name: what a gain of names is measured from; "" stays ""."""
+    bounds = [round(index * len(ranks) / num_parts) for index in range(num_parts + 1)]
+    parts = [lineage.only(ranks[low:high]).names for low, high in pairwise(bounds)]
+    return [", ".join(rank_text(rank, None) for rank, _ in names) for names in parts]
+
+
+def prompt_states(
+    lineages: Sequence[Lineage], ranks: Sequence[Rank], states: TokenStates, num_parts: int, name_gain: float
+) -> list[Tensor]:
+    """The states of each part of the lineages' prompts, each (U, T, D), names enlarged by `name_gain`."""
+    parts = zip(*(prompt_parts(lineage, ranks, num_parts) for lineage in lineages), strict=True)
+    named = [states(column) for column in parts]
+    if name_gain == 1.0:
+        return named
+    nameless = zip(*(nameless_prompt_parts(lineage, ranks, num_parts) for lineage in lineages), strict=True)
+    return [none + name_gain * (own - none) for own, none in zip(named, map(states, nameless), strict=True)]
+
+
 def num_parts_needed(
-    taxa: Iterable[Lineage], ranks: Sequence[Rank], num_tokens: Callable[[str], int], limit: int
+    taxa: Iterable[Lineage],
+    ranks: Sequence[Rank],
+    num_tokens: Callable[[str], int],
+    limit: int,
+    *,
+    nameless: bool = False,
 ) -> int:
-    """The least number of parts with which no prompt of these taxa has more than `limit` tokens.
+    """The least number of parts with which no prompt of these taxa, nor `nameless` one, has more than `limit` tokens.
 
     Raises `SettingsError` where a single rank's text is longer than that.
     """
     lineages = list(taxa)
     for num_parts in range(1, len(ranks) + 1):
         texts = {text for lineage in lineages for text in prompt_parts(lineage, ranks, num_parts)}
+        if nameless:
+            texts |= {text for lineage in lineages for text in nameless_prompt_parts(lineage, ranks, num_parts)}
         longest = max(texts, key=num_tokens, default="")
         if num_tokens(longest) <= limit:
             return num_parts
@@ -54,21 +80,25 @@ class PromptConditioner(Conditioner):
 
     def encode(self, lineages: Sequence[Lineage]) -> Tensor:
         """(U, P·T, D)."""
-        parts = [prompt_parts(lineage, self.ranks, self.settings.num_parts) for lineage in lineages]
-        return torch.cat([self.states(column) for column in zip(*parts, strict=True)], dim=1)
+        own = self.settings
+        return torch.cat(prompt_states(lineages, self.ranks, self.states, own.num_parts, own.name_gain), dim=1)
 
     def texts(self, lineages: Iterable[Lineage]) -> list[str]:
-        """The prompts of every truncation and single hole."""
-        return prompt_texts(lineages, self.ranks, self.settings.num_parts)
+        """The prompts of every truncation and single hole; with a gain, the nameless ones as well."""
+        return prompt_texts(lineages, self.ranks, self.settings.num_parts, nameless=self.settings.name_gain != 1.0)
 
     def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
         return {}
 
 
-def prompt_texts(lineages: Iterable[Lineage], ranks: Sequence[Rank], num_parts: int) -> list[str]:
-    """The part prompts of the lineages, their truncations and single holes; no repeats."""
+def prompt_texts(
+    lineages: Iterable[Lineage], ranks: Sequence[Rank], num_parts: int, *, nameless: bool = False
+) -> list[str]:
+    """The part prompts of the lineages, their truncations and single holes, `nameless` ones too; no repeats."""
     found = {"": None}
     for lineage in lineages:
         for variant in single_holes(lineage.only(ranks)):
             found.update(dict.fromkeys(prompt_parts(variant, ranks, num_parts)))
+            if nameless:
+                found.update(dict.fromkeys(nameless_prompt_parts(variant, ranks, num_parts)))
     return list(found)

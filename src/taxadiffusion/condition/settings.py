@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 
 class TaxonomySettings(BaseModel):
@@ -31,16 +31,30 @@ class TaxonomySettings(BaseModel):
     warm_start: bool = False
 
 
-class PromptSettings(BaseModel):
-    """The base's own text encoder over "order: Perciformes, family: Pomacentridae, …".
-
-    num_parts: into how many prompts a lineage is cut where one would be too long for the text encoder.
-    """
+class _WithGain(BaseModel):
+    """A gain of 1 is left out where settings are written: byte for byte as earlier versions wrote them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @model_serializer(mode="wrap")
+    def _without_gain(self, written: SerializerFunctionWrapHandler) -> dict[str, object]:
+        document: dict[str, object] = written(self)
+        if document.get("name_gain") == 1.0:
+            document.pop("name_gain")
+        return document
+
+
+class PromptSettings(_WithGain):
+    """The base's own text encoder over "order: Perciformes, family: Pomacentridae, …".
+
+    num_parts: into how many prompts a lineage is cut where one would be too long for the text encoder. name_gain: how
+    much larger the difference of a prompt's states from those of the same prompt with "none" for every name is made; of
+    one text encoder, what is done for the names of `TaxonomySettings` can be done for prompts.
+    """
+
     kind: Literal["prompt"] = "prompt"
     num_parts: int = Field(default=1, ge=1, le=32)
+    name_gain: float = Field(default=1.0, gt=0, le=100)
 
 
 class ClassEmbeddingSettings(BaseModel):
@@ -51,19 +65,18 @@ class ClassEmbeddingSettings(BaseModel):
     kind: Literal["class_embedding"] = "class_embedding"
 
 
-class TaxonAdapterSettings(BaseModel):
+class TaxonAdapterSettings(_WithGain):
     """Number of extra tokens, which have a cross-attention of their own (`decoupled`).
 
     embedding_width: of an embedding per taxon that is kept in a table; None = the base's text states are the embedding,
-    with `num_parts` as for prompts.
+    with `num_parts` and `name_gain` as for prompts.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["taxon_adapter"] = "taxon_adapter"
     num_tokens: int = Field(default=4, ge=1, le=256)
     embedding_width: int | None = Field(default=None, ge=1, le=16384)
     num_parts: int = Field(default=1, ge=1, le=32)
+    name_gain: float = Field(default=1.0, gt=0, le=100)
 
 
 ConditionerSettings = Annotated[

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from taxadiffusion.condition.conditioner import Conditioner
-from taxadiffusion.condition.prompt import prompt_parts, prompt_texts
+from taxadiffusion.condition.prompt import prompt_states, prompt_texts
 from taxadiffusion.condition.settings import TaxonAdapterSettings
 from taxadiffusion.condition.taxa import TaxonRows
 from taxadiffusion.names import Lineage, Rank
@@ -71,12 +71,16 @@ class TaxonAdapterConditioner(Conditioner):
         if self.table is not None:
             rows = [self._rows[lineage] if lineage.names else 0 for lineage in lineages]
             return self.table[rows]
-        parts = [prompt_parts(lineage, self.ranks, self.settings.num_parts) for lineage in lineages]
-        return torch.stack([self.states(column).mean(1) for column in zip(*parts, strict=True)]).mean(0)
+        own = self.settings
+        parts = prompt_states(lineages, self.ranks, self.states, own.num_parts, own.name_gain)
+        return torch.stack([states.mean(1) for states in parts]).mean(0)
 
     def texts(self, lineages: Iterable[Lineage]) -> list[str]:
         """The null's text; without a table the prompts of every truncation and single hole as well."""
-        return [""] if self.table is not None else prompt_texts(lineages, self.ranks, self.settings.num_parts)
+        own = self.settings
+        if self.table is not None:
+            return [""]
+        return prompt_texts(lineages, self.ranks, own.num_parts, nameless=own.name_gain != 1.0)
 
     def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
         """One group: "taxon_tokens". The table is never trained."""

@@ -18,6 +18,11 @@ def free(default: Any, description: str, **limits: Any) -> Any:
     return Field(default=default, description=description, json_schema_extra={"trajectory": False}, **limits)
 
 
+def later(default: Any, description: str, **limits: Any) -> Any:
+    """A setting that earlier versions did not have: written where it is changed alone, so that their runs go on."""
+    return Field(default=default, description=description, json_schema_extra={"trajectory": "where changed"}, **limits)
+
+
 class OptimiserSettings(Section):
     """AdamW, begun anew in every stage."""
 
