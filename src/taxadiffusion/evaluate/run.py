@@ -14,14 +14,9 @@ from taxadiffusion.errors import SettingsError
 from taxadiffusion.evaluate.extraction import FeatureStore
 from taxadiffusion.evaluate.judges import Judges, Progress, Settings
 from taxadiffusion.evaluate.naming import Namer
+from taxadiffusion.evaluate.pick import differences, distance_differences, pick
 from taxadiffusion.evaluate.pictures import Pictures, Places, photographs, unseen_split
-from taxadiffusion.evaluate.scores import (
-    Protocol,
-    RankScores,
-    Results,
-    differences_from_best,
-    distance_differences_from_best,
-)
+from taxadiffusion.evaluate.scores import Protocol, RankScores, Results
 from taxadiffusion.evaluate.side import Side
 from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.features import Extractor
@@ -64,13 +59,15 @@ def evaluate(
     settings: Settings,
     progress: Progress = lambda _: None,
     trained_on: Mapping[str, Collection[str]] | None = None,
+    compared: str | None = None,
 ) -> Results:
     """Score each method's images, one `Pictures` for each model trained with its own seed, at each of the ranks.
 
     An image belongs to the rank of its finest name. The photographs of the test split (where there is none, of
     validation) are scored in the same way, as `real`. trained_on: method → the files of the training photographs that
-    it learnt from, where those are not all; what it never saw it cannot have copied. Raises `SettingsError` for ranks
-    the data lacks, `DataError` where images are too few or show a taxon that training lacks.
+    it learnt from, where those are not all; what it never saw it cannot have copied. compared: the method that the
+    others are compared with; none: the best, picked on half of the pictures and compared on the others. Raises
+    `SettingsError` for ranks the data lacks, `DataError` where images are too few or show a taxon that training lacks.
     """
     check_ranks(dataset, settings.ranks)
     progress("reading photographs")
@@ -93,14 +90,16 @@ def evaluate(
         seen = trained_on[name] if trained_on and name in trained_on else None
         scored[name] = judges.of_method(name, side, pairs, seen, finished)
     real = judges.of_unseen(f"photographs of the {held_back} split", pairs, finished)
+    picked = pick(scored, compared)
     left_out = {f"photographs, {split}": pictures.left_out for split, pictures in real_pictures.items()}
     left_out |= {name: sum(pictures.left_out for pictures in runs) for name, runs in methods.items()}
     return Results(
         _protocol(dataset, networks, settings, judges.namer),
         scored,
         real,
-        differences_from_best(scored),
-        distance_differences_from_best(scored),
+        differences(scored, picked),
+        distance_differences(scored, picked),
+        picked,
         {name: number for name, number in left_out.items() if number},
     )
 

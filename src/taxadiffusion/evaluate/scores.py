@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taxadiffusion.metrics.intervals import Interval, Replicates, difference_of_replicates, difference_over_taxa
-from taxadiffusion.names import RANKS, Lineage, Rank
+from taxadiffusion.evaluate.pick import Pick, at_finest
+from taxadiffusion.metrics.intervals import Interval, Replicates
+from taxadiffusion.names import Lineage, Rank
 
 BUCKETS: tuple[tuple[str, int, int | None], ...] = (
     ("1–5", 1, 5),
@@ -129,9 +130,11 @@ class Results:
     methods: Mapping[str, tuple[RankScores, ...]]
     real: tuple[RankScores, ...]
     differences: Mapping[str, Mapping[Rank, Interval]]
-    """How much more often the best method is named right than each other one (`differences_from_best`)."""
-    distance_differences: Mapping[str, Mapping[Rank, Interval]] = field(default_factory=dict)
-    """The best method's Fréchet distance minus each other one's: below 0 where the best is nearer to photographs."""
+    """How much more often the compared method is named right than each other one (`pick.differences`)."""
+    distance_differences: Mapping[str, Mapping[Rank, Interval]]
+    """The compared method's Fréchet distance minus each other one's: below 0 where it is nearer to photographs."""
+    compared: Pick
+    """The method that the others are compared with."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Images not measured, since they show no taxon of the ranks: by method, and of the photographs by split."""
 
@@ -147,7 +150,8 @@ class Results:
                 for method, ranks in named.items()
             },
             "differences": {
-                "from": self.best(),
+                "from": self.compared.name,
+                "picked": asdict(self.compared),
                 "rank_accuracy": _differences_to_json(self.differences),
                 "frechet_distance": _differences_to_json(self.distance_differences),
             },
@@ -155,62 +159,17 @@ class Results:
         }
 
     def best(self) -> str:
-        """The method that is named right most often at the finest rank of any."""
-        return _best(self.methods)
+        """The method named right most often at the finest rank of any, over all of its pictures: part of it is luck."""
+        scores = self.at_finest()
+        return max(scores, key=lambda name: scores[name].metrics["rank_accuracy"].mean)
 
     def at_finest(self) -> dict[str, RankScores]:
         """The scores at the finest rank of any method, of those methods that were measured there."""
-        return _at_finest(self.methods)
-
-
-def differences_from_best(methods: Mapping[str, tuple[RankScores, ...]]) -> dict[str, dict[Rank, Interval]]:
-    """How much more often the best method is named right than each other one, where they show the same taxa."""
-
-    def named_right(ours: RankScores, theirs: RankScores) -> Interval | None:
-        if set(ours.right) != set(theirs.right):
-            return None
-        return difference_over_taxa(
-            [ours.right[taxon] for taxon in ours.right], [theirs.right[taxon] for taxon in ours.right], share=True
-        )
-
-    return _from_best(methods, named_right)
-
-
-def distance_differences_from_best(methods: Mapping[str, tuple[RankScores, ...]]) -> dict[str, dict[Rank, Interval]]:
-    """The best method's Fréchet distance minus each other one's, where they show the same taxa."""
-
-    def distance(ours: RankScores, theirs: RankScores) -> Interval | None:
-        if ours.frechet is None or theirs.frechet is None or set(ours.right) != set(theirs.right):
-            return None
-        return difference_of_replicates(ours.frechet, theirs.frechet)
-
-    return _from_best(methods, distance)
-
-
-def _from_best(
-    methods: Mapping[str, tuple[RankScores, ...]], compare: Callable[[RankScores, RankScores], Interval | None]
-) -> dict[str, dict[Rank, Interval]]:
-    winner = _best(methods)
-    best = {scores.rank: scores for scores in methods[winner]}
-    found: dict[str, dict[Rank, Interval]] = {}
-    for name, ranks in methods.items():
-        compared = {s.rank: compare(best[s.rank], s) for s in ranks if name != winner and s.rank in best}
-        found[name] = {rank: interval for rank, interval in compared.items() if interval is not None}
-    return {name: intervals for name, intervals in found.items() if intervals}
+        return at_finest(self.methods)
 
 
 def _differences_to_json(differences: Mapping[str, Mapping[Rank, Interval]]) -> dict[str, dict[Rank, Any]]:
     return {method: {rank: i.to_json() for rank, i in found.items()} for method, found in differences.items()}
-
-
-def _best(methods: Mapping[str, tuple[RankScores, ...]]) -> str:
-    scores = _at_finest(methods)
-    return max(scores, key=lambda name: scores[name].metrics["rank_accuracy"].mean)
-
-
-def _at_finest(methods: Mapping[str, tuple[RankScores, ...]]) -> dict[str, RankScores]:
-    finest = max((ranks[-1].rank for ranks in methods.values()), key=RANKS.index)
-    return {name: ranks[-1] for name, ranks in methods.items() if ranks[-1].rank == finest}
 
 
 def _details(scores: RankScores) -> dict[str, Any]:
