@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,17 @@ from PIL import Image
 from taxadiffusion.adapter import Adapter, open_model
 from taxadiffusion.config import Settings, parse
 from taxadiffusion.dataset import PreparedDataset, prepare
-from taxadiffusion.errors import DataError, PreemptedError, SettingsError
+from taxadiffusion.errors import DataError, NonFiniteError, PreemptedError, SettingsError
 from taxadiffusion.evaluate.run import Networks
 from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.guidance import Guidance
-from taxadiffusion.reproduce import run
+from taxadiffusion.reproduce import run, search
 from taxadiffusion.reproduce.leave_out import species_to_leave_out, thinned
 from taxadiffusion.reproduce.methods import EXPERIMENTS, experiments_named, methods_of, settings_by_strategy
 from taxadiffusion.reproduce.page import write_story
 from taxadiffusion.reproduce.run import Options, Reproduction
 from taxadiffusion.reproduce.sweeps import rare_blocks
+from taxadiffusion.reproduce.training import Model
 from taxadiffusion.simulate import TraitMeter, read_clade, simulate
 from taxadiffusion.trainer.signals import StopSignal
 from tests.tiny_run import tiny_base
@@ -210,6 +212,83 @@ def test_rows_share_models_and_differ_in_what_their_names_say() -> None:
         SettingsError, match="unknown experiment 'table2'; known: table1, strategies, guidance, rare, all"
     ):
         experiments_named("table2")
+
+
+def searching(clade: Path, out: Path, *methods: str, **search: object) -> Reproduction:
+    """A reproduction that first searches: two rates, names as they are or enlarged, half of two steps a stage."""
+    grid = {"learning_rate_factors": [1.0, 10.0], "name_gains": [1.0, 6.0], "budget": 0.5, **search}
+    written = json.loads(settings(clade).model_dump_json())
+    config = parse(
+        {**written, "stages": {**written["stages"], "steps": 2}, "validation": {"num_samples": 8}, "search": grid},
+        source="test",
+    )
+    options = Options(seeds=(0,), per_taxon=3, num_steps=1, size_px=16, methods=methods, search=True)
+    return Reproduction(config, out, options)
+
+
+def test_every_strategy_gets_the_same_counted_search_and_trains_with_what_it_found(clade: Path, tmp_path: Path) -> None:
+    rows = ("zero_shot", "lora", "class_embedding", "taxadiffusion")
+    asked = searching(clade, tmp_path, *rows)
+    work = asked.plan(("table1",))
+    tried = Counter(candidate.model.strategy for candidate in work.search)
+    # rates × gains; nothing is trained of the base, and a learned vector reads no name
+    assert tried == {"zero_shot": 2, "lora": 4, "class_embedding": 2, "progressive": 4}
+    per_training = 1 * len(RANKS) * 4  # half of two steps a stage
+    assert sum(candidate.num_samples for candidate in work.search) == 10 * per_training
+    assert not {candidate.model.seed for candidate in work.search} & set(asked.options.seeds)
+
+    networks = Networks(Thumbnails())
+    story = asked.run(("table1",), networks, StopSignal(), lambda _: None)
+    write_story(story, tmp_path, command="", config=asked.config, size_px=16)
+    document = json.loads((tmp_path / "results.json").read_text())
+    found = document["search"]
+    assert (found["trainings"], found["samples"]) == (10, 10 * per_training)
+    for strategy, choice in found["strategies"].items():
+        losses = [one["validation_loss"] for one in choice["tried"]]
+        assert len(set(losses)) == len(losses) == tried[strategy]  # every setting is one that matters
+        assert choice["chosen"]["validation_loss"] == min(losses)
+        trained_with = asked._model(strategy, 0).settings
+        if strategy != "zero_shot":
+            assert trained_with.optimiser.learning_rate == choice["chosen"]["learning_rate"]
+        gain = {"progressive": "name_gain", "class_embedding": None}.get(strategy, "prompt_name_gain")
+        if gain:
+            assert getattr(trained_with.conditioner, gain) == choice["chosen"]["name_gain"]
+        assert trained_with.stages.steps == 2
+    table = (tmp_path / "table1" / "tables.md").read_text()
+    assert table.endswith(document["settings"]["table1"] + "\n")
+    assert "10 trainings of one seed and 0.5 of the steps, 120 samples" in table
+    assert r"\footnotesize Settings of every strategy were searched" in (tmp_path / "table1" / "tables.tex").read_text()
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "search").rglob("adapter.json")}
+    assert len(before) == 10
+    again = searching(clade, tmp_path, *rows).run(("table1",), networks, StopSignal(), lambda _: None)
+    assert again.choices == story.choices
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "search").rglob("adapter.json")} == before
+
+
+def test_a_search_needs_validation_photographs_and_survives_a_rate_that_is_too_high(
+    clade: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = searching(clade, tmp_path, "lora", name_gains=[1.0])
+    tries = asked.plan(("table1",)).search
+
+    def diverging(model: Model, *_: object) -> float:
+        rate = model.settings.optimiser.learning_rate
+        if rate > tries[0].model.settings.optimiser.learning_rate:
+            raise NonFiniteError("too high")
+        return 0.5
+
+    monkeypatch.setattr(search, "_loss", diverging)
+    choice = search.searched(tries, StopSignal(), lambda _: None)
+    assert [one.loss for one in choice.tried] == [0.5, None]
+    assert choice.chosen.learning_rate == tries[0].learning_rate
+    assert choice.at_edge
+    with pytest.raises(NonFiniteError, match="too high"):
+        search.searched(tries[1:], StopSignal(), lambda _: None)
+
+    monkeypatch.setattr(PreparedDataset, "rows", lambda _self, _split=None: np.array([], dtype=np.int64))
+    with pytest.raises(SettingsError, match=r"--search chooses on validation photographs .* --val-fraction"):
+        search.candidates(asked.config, "lora", tmp_path, {})
 
 
 def test_chosen_rows_need_only_their_own_models(clade: Path, tmp_path: Path) -> None:

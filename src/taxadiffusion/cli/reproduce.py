@@ -55,6 +55,14 @@ def reproduce(
         list[int] | None,
         typer.Option(min=1, help="rare: training images that they keep. May be repeated; none: 1, 2, 5, 10, 20."),
     ] = None,
+    search: Annotated[
+        bool,
+        typer.Option(
+            "--search",
+            help="First try some learning rates and name gains for every method (`search` of the settings), short "
+            "trainings of one seed, and take those with the lowest loss on validation photographs.",
+        ),
+    ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print what there is to do and its cost; do nothing.")] = False,
 ) -> None:
     """Compare methods, strategies, guidance and rarity on a data set; one report, with intervals."""
@@ -88,6 +96,7 @@ def reproduce(
         methods=tuple(method or ()),
         leave_out=tuple(leave_out or ()),
         keep=tuple(sorted(set(keep or NUM_IMAGES))),
+        search=search,
     )
     reproduction = Reproduction(settings, out, options)
     if plan:
@@ -110,16 +119,20 @@ def _show_plan(reproduction: Reproduction, work: Work) -> None:
     shown = Table(
         "training", "steps", "minutes", title_justify="left", title="to train; done already is not done again"
     )
-    for model in work.models:
-        steps = model.settings.stages.steps
-        done = (
-            "done"
-            if (model.run_dir / "adapter" / "adapter.json").is_file()
-            else f"{seconds[model.run_dir.name] / 60:.1f}"
-        )
-        shown.add_row(model.run_dir.name, str(steps), done)
+    trainings = [candidate.model for candidate in work.search if candidate.num_samples] + list(work.models)
+    for model in trainings:
+        name = model.run_dir.relative_to(reproduction.out).as_posix().removeprefix("models/")
+        done = (model.run_dir / "adapter" / "adapter.json").is_file()
+        minutes = "done" if done else f"{seconds[model.run_dir.name] / 60:.1f}"
+        shown.add_row(name, str(model.settings.stages.steps), minutes)
     console.print(shown)
     total = sum(seconds.values())
+    if work.search:
+        samples = sum(candidate.num_samples for candidate in work.search)
+        console.print(
+            f"of these {len(trainings) - len(work.models)} for the search, {samples:,} samples; {len(work.search)} "
+            "settings are tried, and the models' are not known before it is done"
+        )
     console.print(
-        f"{len(work.models)} trainings, about {total / 3600:.1f} hours; {work.num_images:,} images to generate."
+        f"{len(trainings)} trainings, about {total / 3600:.1f} hours; {work.num_images:,} images to generate."
     )

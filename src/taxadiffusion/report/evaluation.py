@@ -85,20 +85,27 @@ def left_out_words(results: Results) -> str:
     return f"Images left out, since they show no taxon of {', '.join(results.protocol.ranks)}: {found}."
 
 
-def write_tables(results: Results, out: Path) -> None:
-    """`tables.md` and `tables.tex` in `out`: one table a metric, figures with their intervals."""
+def write_tables(results: Results, out: Path, footnote: str = "") -> None:
+    """`tables.md` and `tables.tex` in `out`: one table a metric, figures with their intervals, and the footnote."""
     markdown, latex = [], []
     for key, (header, body) in method_tables(results).items():
         metric = next(m for m in METRICS if m.key == key)
         rows = _plain(body)
         markdown.append(f"### {metric.label}\n\n{metric.meaning}\n\n{markdown_table(header, rows)}")
-        latex.append(latex_table(header, rows, caption=f"{metric.label}. {metric.meaning}", label=f"tab:{key}"))
+        latex.append(
+            latex_table(
+                header, rows, caption=f"{metric.label}. {metric.meaning}", label=f"tab:{key}", footnote=footnote
+            )
+        )
     header, body = difference_table(results)
     if body:
         rows = _plain(body)
-        title = f"Named right: {results.best()} above each method"
-        markdown.insert(1, f"### {title}\n\n{DIFFERENCE}\n\n{markdown_table(header, rows)}")
-        latex.insert(1, latex_table(header, rows, caption=f"{title}. {DIFFERENCE}", label="tab:difference"))
+        title, words = (
+            f"Named right: {results.compared.name} above each method",
+            f"{results.compared.words} {DIFFERENCE}",
+        )
+        markdown.insert(1, f"### {title}\n\n{words}\n\n{markdown_table(header, rows)}")
+        latex.insert(1, latex_table(header, rows, caption=f"{title}. {words}", label="tab:difference"))
     rank, buckets, by_frequency = _by_frequency(results)
     accuracy = next(m for m in METRICS if m.key == "rank_accuracy")
     rows = _plain([[Cell(row.name), *(_cell(i, accuracy, False) for i in row.intervals)] for row in by_frequency])
@@ -107,7 +114,8 @@ def write_tables(results: Results, out: Path) -> None:
     latex.append(latex_table(["method", *buckets], rows, caption=f"{title}.", label="tab:frequency"))
     extractor = f"Features: {results.protocol.extractor}, sha256 {results.protocol.extractor_sha256}."
     opening = [f"{words}\n" for words in (extractor, left_out_words(results)) if words]
-    (out / "tables.md").write_text("\n".join([*opening, *markdown]), encoding="utf-8")
+    closing = [f"{footnote}\n"] if footnote else []
+    (out / "tables.md").write_text("\n".join([*opening, *markdown, *closing]), encoding="utf-8")
     (out / "tables.tex").write_text("\n".join(latex), encoding="utf-8")
 
 
@@ -151,6 +159,7 @@ def _glance(results: Results, best: str) -> tuple[Html, ...]:
         text(
             f"{len(results.methods)} method(s) on {results.protocol.dataset}. The figures below are those of {best}, "
             f"which is named right most often: {finest.num_images} images at rank {finest.rank}."
+            + (" Part of a picked method's lead is luck." if len(results.methods) > 1 else "")
         ),
         facts(figures),
         text(
@@ -189,7 +198,7 @@ def metric_blocks(results: Results) -> tuple[Html, ...]:
 
 
 def difference_table(results: Results) -> tuple[list[str], list[list[Cell]]]:
-    """How much more often the best method is named right: header and rows; without rows where there is one method."""
+    """How much more often the compared method is named right: header and rows; no rows where there is one method."""
     metric = next(m for m in METRICS if m.key == "rank_accuracy")
     rows = [
         [Cell(name), *(_cell(found.get(rank), metric, False) for rank in results.protocol.ranks)]
@@ -203,7 +212,8 @@ def difference_block(results: Results) -> list[Html]:
     header, rows = difference_table(results)
     if not rows:
         return []
-    return [heading(f"Named right: {results.best()} above each method"), table(header, rows, caption=DIFFERENCE)]
+    title = f"Named right: {results.compared.name} above each method"
+    return [heading(title), table(header, rows, caption=f"{results.compared.words} {DIFFERENCE}")]
 
 
 def frequency_block(results: Results) -> tuple[Html, ...]:
@@ -223,7 +233,9 @@ def _by_frequency(results: Results) -> tuple[Rank, list[str], list[IntervalRow]]
     """The finest rank, its frequency buckets that have taxa, and the accuracy of methods and photographs in each."""
     scores = results.at_finest()
     rank = next(iter(scores.values())).rank
-    scores |= {REAL: found for found in results.real if found.rank == rank}
+    real = next((found for found in results.real if found.rank == rank), None)
+    if real is not None:
+        scores[REAL] = real
     buckets = [bucket for bucket, _, _ in BUCKETS if any(bucket in found.buckets for found in scores.values())]
     rows = [
         IntervalRow(name, tuple(found.buckets.get(bucket, {}).get("rank_accuracy") for bucket in buckets))

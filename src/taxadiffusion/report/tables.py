@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 _LATEX = str.maketrans(
     {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
-     "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$"}
+     "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$", "×": r"$\times$",
+     "↓": r"$\downarrow$", "↑": r"$\uparrow$"}
 )  # fmt: skip
 
 
@@ -20,8 +21,10 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, label: str) -> str:
-    """A `table` environment with booktabs rules."""
+def latex_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, label: str, footnote: str = ""
+) -> str:
+    """A `table` environment with booktabs rules, the footnote below the table."""
     body = [" & ".join(cell.translate(_LATEX) for cell in row) + r" \\" for row in rows]
     return "\n".join(
         [
@@ -34,6 +37,7 @@ def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption
             *body,
             r"\bottomrule",
             r"\end{tabular}",
+            *([rf"\par\footnotesize {footnote.translate(_LATEX)}"] if footnote else []),
             r"\end{table}",
             "",
         ]

@@ -26,6 +26,7 @@ from taxadiffusion.report.evaluation import (
 )
 from taxadiffusion.report.page import Html, Section, page
 from taxadiffusion.reproduce.run import Story, table1_of
+from taxadiffusion.reproduce.search import footnote, search_document
 from taxadiffusion.reproduce.sweeps import guidance_blocks, made, picked, rare_blocks
 from taxadiffusion.trainer.watchers import METRICS_FILE, read_metrics
 
@@ -53,6 +54,8 @@ def write_story(story: Story, out: Path, *, command: str, config: Settings, size
         "command": command,
         "table1": table1_of(story.results),
         "experiments": experiments,
+        "settings": {name: footnote(models, story.choices, config) for name, models in story.models.items()},
+        "search": search_document(story.choices, config) if story.choices else None,
         "training": {
             strategy: [{"samples": b.samples, "seconds": b.seconds} for b in budgets]
             for strategy, budgets in story.budgets.items()
@@ -65,7 +68,7 @@ def write_story(story: Story, out: Path, *, command: str, config: Settings, size
     _generated_sheet(story, size_px).save(out / "generated.png")
     for name, results in story.results.items():
         (out / name).mkdir(exist_ok=True)
-        write_tables(results, out / name)
+        write_tables(results, out / name, footnote(story.models[name], story.choices, config))
     report = out / "report.html"
     title = f"{story.dataset.path.name}: images of species, from their taxonomy"
     html = page(
@@ -95,6 +98,7 @@ def _sections(story: Story, command: str, config: Settings, size_px: int) -> lis
             blocks += rare_blocks(results, story, size_px)
         else:
             blocks += metric_blocks(results)
+        blocks.append(note(footnote(story.models[name], story.choices, config)))
         sections.append(Section(_TITLES[name], tuple(blocks)))
     if "table1" in story.results:
         results = story.results["table1"]

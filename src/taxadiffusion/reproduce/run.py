@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from taxadiffusion.adapter import Adapter, open_model
@@ -22,7 +23,8 @@ from taxadiffusion.guidance import DEFAULT_SCALE, Guidance
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.reproduce.leave_out import NUM_IMAGES, species_to_leave_out, thinned
 from taxadiffusion.reproduce.methods import Experiment, Method, methods_of
-from taxadiffusion.reproduce.training import Budget, Model, budget_of, model_of, seconds_to_train, trained
+from taxadiffusion.reproduce.search import Candidate, Choice, candidates, searched
+from taxadiffusion.reproduce.training import Budget, Model, OnEvent, budget_of, model_of, seconds_to_train, trained
 from taxadiffusion.stages import Strategy
 from taxadiffusion.trainer.signals import StopSignal
 
@@ -51,6 +53,8 @@ class Options:
     """Species to thin out; none: chosen by their number of images."""
     keep: tuple[int, ...] = NUM_IMAGES
     """Training images that a thinned species keeps, one data set for each number."""
+    search: bool = False
+    """Choose each strategy's learning rate and name gain first, as the configuration's `search` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ class Work:
 
     models: tuple[Model, ...]
     num_images: int
+    search: tuple[Candidate, ...] = ()
+    """What is tried before, to choose the models' settings."""
 
 
 @dataclass(slots=True)
@@ -74,6 +80,10 @@ class Story:
     curves: dict[str, Path] = field(default_factory=dict)
     """Strategy → the run directory of its first seed."""
     thinned: tuple[Lineage, ...] = ()
+    choices: dict[Strategy, Choice] = field(default_factory=dict)
+    """What the search found, where there was one."""
+    models: dict[Experiment, dict[Strategy, Model]] = field(default_factory=dict)
+    """Experiment → strategy → the model of its first seed."""
 
 
 class Reproduction:
@@ -85,6 +95,7 @@ class Reproduction:
         self.options = options
         self.dataset = PreparedDataset.open(config.data.path, config.data.root)
         self.ranks = ranks_of(config, self.dataset)
+        self._settings_for = options.settings_for
 
     def plan(self, experiments: Sequence[Experiment]) -> Work:
         """What there is to train and generate, each model once; nothing is made.
@@ -104,10 +115,26 @@ class Reproduction:
             for number in self.options.keep:
                 num_images += len(species) * self.options.per_taxon * len(self.options.seeds)
                 models |= {model.run_dir: model for model in self._thinned_models(number)}
-        return Work(tuple(models.values()), num_images)
+        return Work(tuple(models.values()), num_images, tuple(chain(*self._tries(experiments).values())))
+
+    def _strategies(self, experiment: Experiment) -> tuple[Strategy, ...]:
+        """Those that the rows of an experiment are trained with."""
+        if experiment == "rare":
+            return ("progressive",)
+        return tuple(dict.fromkeys(method.strategy for method in self._methods(experiment)))
+
+    def _tries(self, experiments: Sequence[Experiment]) -> dict[Strategy, tuple[Candidate, ...]]:
+        """What a search tries for each strategy; {} without one."""
+        if not self.options.search:
+            return {}
+        strategies = dict.fromkeys(chain(*map(self._strategies, experiments)))
+        return {s: candidates(self.config, s, self.out, self.options.settings_for) for s in strategies}
 
     def seconds(self, work: Work) -> dict[str, float]:
-        """Estimated seconds of training for each run, by measuring a few steps of each strategy on the full data."""
+        """Estimated seconds of training for each run, by measuring a few steps of each strategy on the full data.
+
+        Tries of a search are shorter by their budget.
+        """
         on_all_data = [
             Model(
                 m.strategy,
@@ -116,7 +143,10 @@ class Reproduction:
             )
             for m in work.models
         ]
-        return seconds_to_train(on_all_data, self.options.device)
+        seconds = seconds_to_train(on_all_data, self.options.device)
+        whole = {model.strategy: seconds[model.run_dir.name] for model in work.models}
+        tried = {c.model.run_dir.name: whole[c.model.strategy] * self.config.search.budget for c in work.search}
+        return seconds | tried
 
     def run(self, experiments: Sequence[Experiment], networks: Networks, stop: StopSignal, progress: Progress) -> Story:
         """Do all of it. Call again after an interruption: finished trainings and images are not made again.
@@ -125,13 +155,29 @@ class Reproduction:
         """
         self.plan(experiments)
         story = Story(self.dataset, self.ranks)
+        for strategy, tries in self._tries(experiments).items():
+            story.choices[strategy] = self._chosen(tries, stop, progress)
+        own = self.options.settings_for
+        chosen = {s: (*own.get(s, ()), *choice.assignments) for s, choice in story.choices.items()}
+        self._settings_for = {**own, **chosen}
         for experiment in experiments:
+            story.models[experiment] = {
+                strategy: self._model(strategy, self.options.seeds[0]) for strategy in self._strategies(experiment)
+            }
             methods = dict(self._rows(experiment, story, stop, progress))
             measuring = Measuring(ranks=self.ranks, size_px=self.options.size_px)
             progress(f"{experiment}: measuring")
             seen = self._photographs_seen() if experiment == "rare" else None
-            story.results[experiment] = evaluate(self.dataset, methods, networks, measuring, progress, seen)
+            story.results[experiment] = evaluate(
+                self.dataset, methods, networks, measuring, progress, seen, compared_row(experiment, tuple(methods))
+            )
         return story
+
+    def _chosen(self, tries: Sequence[Candidate], stop: StopSignal, progress: Progress) -> Choice:
+        words = f"search: {tries[0].model.strategy}, {len(tries)} candidates"
+        progress(words)
+        stop.raise_if_set(words)
+        return searched(tries, stop, _told(words, progress), device=self.options.device)
 
     def _rows(
         self, experiment: Experiment, story: Story, stop: StopSignal, progress: Progress
@@ -193,16 +239,10 @@ class Reproduction:
 
     def _opened(self, model: Model, words: str, stop: StopSignal, progress: Progress) -> Adapter:
         """Train the model where it is not trained, and open it."""
-
-        def step(event: object) -> None:
-            stage, number = getattr(event, "stage", None), getattr(event, "step", None)
-            if stage is not None and number is not None:
-                progress(f"{words}: training {stage}, step {number}")
-
         stop.raise_if_set(words)
         progress(f"{words}: training")
-        device = self.options.device
-        return open_model(str(trained(model, stop, step, device=device)), base=self.config.base.path, device=device)
+        trained_at = trained(model, stop, _told(words, progress), device=self.options.device)
+        return open_model(str(trained_at), base=self.config.base.path, device=self.options.device)
 
     def _images(
         self,
@@ -252,7 +292,29 @@ class Reproduction:
         return [self._model("progressive", seed, self._thinned(number)) for seed in self.options.seeds]
 
     def _model(self, strategy: Strategy, seed: int, data: Path | None = None) -> Model:
-        return model_of(self.config, strategy, seed, self.out, own=self.options.settings_for, data=data)
+        return model_of(self.config, strategy, seed, self.out, own=self._settings_for, data=data)
+
+
+def compared_row(experiment: Experiment, rows: Sequence[str]) -> str | None:
+    """The row that the others are compared with, known before anything is measured; None: picked among many settings.
+
+    The method of the paper; of rare species the most photographs, the last row.
+    """
+    if experiment == "guidance":
+        return None
+    named = rows[-1] if experiment == "rare" else "taxadiffusion"
+    return named if named in rows else None
+
+
+def _told(words: str, progress: Progress) -> OnEvent:
+    """Tells how far a training is."""
+
+    def step(event: object) -> None:
+        stage, number = getattr(event, "stage", None), getattr(event, "step", None)
+        if stage is not None and number is not None:
+            progress(f"{words}: training {stage}, step {number}")
+
+    return step
 
 
 def recipe_folder(guidance: Guidance, sampling: Sampling) -> str:

@@ -12,7 +12,7 @@ from taxadiffusion.images import load_image
 from taxadiffusion.names import Lineage
 from taxadiffusion.report.blocks import Cell, Picture, PictureRow, heading, picture_grid, table
 from taxadiffusion.report.charts import IntervalRow, Series, interval_chart, line_chart
-from taxadiffusion.report.evaluation import REAL
+from taxadiffusion.report.evaluation import REAL, difference_block
 from taxadiffusion.report.figures import METRICS
 from taxadiffusion.report.page import Html
 from taxadiffusion.reproduce.run import Story
@@ -40,6 +40,7 @@ def guidance_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
         table(
             ["guidance", *(m.label for m in metrics)], rows, caption="base ×scale, and the interval of noise if limited"
         ),
+        *difference_block(results),
         picture_grid(pictures, heads=[t.label for t in species], shown_px=64),
     ]
 
