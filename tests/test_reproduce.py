@@ -114,8 +114,13 @@ def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(
         thin = PreparedDataset.open(tmp_path / "thinned" / f"keep{number}")
         left = {str(thin.record(int(row)).path) for row in thin.rows("train")}
         assert {pair["photograph"] for pair in details["nearest"]} <= left
+    assert "What the base saw is not recorded" in (tmp_path / "rare" / "tables.md").read_text()
+    assert document["base_saw"].startswith("What the base saw is not recorded")
+    taxa = document["experiments"]["rare"]["details"]["real_test_photographs"]["species"]["taxa"]
+    assert {taxon["label"] for taxon in taxa} <= {lineage.label for lineage in story.thinned}  # beside them, the same
     page = report.read_text()
     for word in (
+        "What the base saw is not recorded",
         "Strategies",
         "Guidance",
         "Fewer and fewer images",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from taxadiffusion.images import load_image
 from taxadiffusion.simulate.captions import caption
 from taxadiffusion.simulate.clade import Clade
 from taxadiffusion.simulate.draw import photograph
+from taxadiffusion.training_record import Source, TrainingRecord, write_record
 from training.captions import measure, phrases, thresholds
 from training.transform import components
 
@@ -30,6 +32,25 @@ def photographs(dataset: PreparedDataset) -> np.ndarray:
         image = dataset.record(int(row))
         out[i] = load_image(image.path, SIZE_PX, "crop", image.box, image.content_box)
     return out
+
+
+def record_of(dataset: PreparedDataset, num_simulated: int) -> TrainingRecord:
+    """What a base that learns from this corpus has seen, photograph by taxon."""
+    rows = dataset.rows("train")
+    taxa = Counter(dataset.lineage(int(row)).label for row in rows)
+    learnt = (
+        "U-Net, text encoder and the autoencoder's decoder learnt from these photographs, all but the last 128, which "
+        "validated; its components and the captions' thresholds come from all of them; captions hold no taxon name"
+    )
+    photographs = Source(
+        name=dataset.path.name, splits=("train",), num_images=len(rows), taxa=dict(sorted(taxa.items())), learnt=learnt
+    )
+    pictures = Source(
+        name="simulated pictures of clades of seeds from 10000",
+        num_images=num_simulated,
+        learnt="as above; they show no taxon that lives",
+    )
+    return TrainingRecord(sources=(photographs, pictures))
 
 
 def simulated(num_images: int) -> tuple[np.ndarray, list[tuple[str, str]]]:
@@ -64,7 +85,9 @@ def main() -> None:
     parser.add_argument("--simulated", type=int, default=9600, help="number of simulated pictures")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    images = photographs(PreparedDataset.open(args.dataset))
+    dataset = PreparedDataset.open(args.dataset)
+    write_record(record_of(dataset, args.simulated), args.out)
+    images = photographs(dataset)
     np.save(args.out / "photographs.npy", images)
     entries, cuts = describe(images, None)
     (args.out / "photographs.json").write_text(json.dumps(entries))

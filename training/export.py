@@ -11,12 +11,15 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
+from taxadiffusion.base import RECORD_FILE
+from taxadiffusion.training_record import read_record, write_record
 from training.base import Base, scheduler
 from training.vae import autoencoder
 
 
-def export(vae: Path, base: Path, tokenizer: Path, out: Path) -> int:
-    """Averaged (EMA) weights of U-Net and text encoder, autoencoder with its measured scaling, tokenizer, scheduler.
+def export(vae: Path, base: Path, tokenizer: Path, corpus: Path, out: Path) -> int:
+    """Averaged (EMA) weights of U-Net and text encoder, autoencoder with its measured scaling, tokenizer, scheduler;
+    and the record of what the corpus showed.
 
     Returns the number of parameters. Stock diffusers loads the folder as a `StableDiffusionPipeline`.
     """
@@ -38,16 +41,22 @@ def export(vae: Path, base: Path, tokenizer: Path, out: Path) -> int:
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(out, safe_serialization=True)
+    record = read_record(corpus)
+    if record is None:
+        raise SystemExit(f"{corpus} holds no {RECORD_FILE}; run training.corpus again")
+    write_record(record, out)
     return sum(p.numel() for part in (decoder, model) for p in part.parameters())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("vae", "base", "tokenizer", "out"):
+    for name in ("vae", "base", "tokenizer", "corpus", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args()
     with torch.inference_mode():
-        print(f"{export(args.vae, args.base, args.tokenizer, args.out) / 1e6:.2f} M parameters in {args.out}")
+        print(
+            f"{export(args.vae, args.base, args.tokenizer, args.corpus, args.out) / 1e6:.2f} M parameters in {args.out}"
+        )
 
 
 if __name__ == "__main__":

@@ -28,8 +28,12 @@ _PICKLED = dict.fromkeys(_WEIGHTS, "diffusion_pytorch_model.bin") | {"text_encod
 _HALF = "fp16"
 """The one variant of weights that is read, and only where a component has no other."""
 
+RECORD_FILE = "training.json"
+"""What the base learnt from (`training_record`), where it says so; it travels with the base and is in no hash of it."""
+
 _SETTINGS_FILES: Sequence[str] = (
     "model_index.json",
+    RECORD_FILE,
     "scheduler/scheduler_config.json",
     "tokenizer/*",
     *(f"{component}/config.json" for component in _WEIGHTS),

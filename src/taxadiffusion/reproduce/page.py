@@ -25,6 +25,7 @@ from taxadiffusion.report.evaluation import (
     write_tables,
 )
 from taxadiffusion.report.page import Html, Section, page
+from taxadiffusion.reproduce.methods import Experiment
 from taxadiffusion.reproduce.run import Story, table1_of
 from taxadiffusion.reproduce.search import footnote, search_document
 from taxadiffusion.reproduce.sweeps import guidance_blocks, made, picked, rare_blocks
@@ -54,7 +55,8 @@ def write_story(story: Story, out: Path, *, command: str, config: Settings, size
         "command": command,
         "table1": table1_of(story.results),
         "experiments": experiments,
-        "settings": {name: footnote(models, story.choices, config) for name, models in story.models.items()},
+        "settings": {name: _footnote(story, name, config) for name in story.results},
+        "base_saw": story.base_saw or None,
         "search": search_document(story.choices, config) if story.choices else None,
         "training": {
             strategy: [{"samples": b.samples, "seconds": b.seconds} for b in budgets]
@@ -68,7 +70,7 @@ def write_story(story: Story, out: Path, *, command: str, config: Settings, size
     _generated_sheet(story, size_px).save(out / "generated.png")
     for name, results in story.results.items():
         (out / name).mkdir(exist_ok=True)
-        write_tables(results, out / name, footnote(story.models[name], story.choices, config))
+        write_tables(results, out / name, _footnote(story, name, config))
     report = out / "report.html"
     title = f"{story.dataset.path.name}: images of species, from their taxonomy"
     html = page(
@@ -76,6 +78,15 @@ def write_story(story: Story, out: Path, *, command: str, config: Settings, size
     )
     report.write_text(html, encoding="utf-8")
     return report
+
+
+def _footnote(story: Story, name: Experiment, config: Settings) -> str:
+    """What every table of an experiment says below its figures."""
+    settings = footnote(story.models[name], story.choices, config)
+    if name != "rare":
+        return settings
+    same = f"Distances, recall and coverage: to photographs of the same {len(story.thinned)} taxa, all of them kept."
+    return f"{story.base_saw} {same} {settings}"
 
 
 def _without_details(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +109,7 @@ def _sections(story: Story, command: str, config: Settings, size_px: int) -> lis
             blocks += rare_blocks(results, story, size_px)
         else:
             blocks += metric_blocks(results)
-        blocks.append(note(footnote(story.models[name], story.choices, config)))
+        blocks.append(note(_footnote(story, name, config)))
         sections.append(Section(_TITLES[name], tuple(blocks)))
     if "table1" in story.results:
         results = story.results["table1"]

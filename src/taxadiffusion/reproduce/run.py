@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from taxadiffusion.adapter import Adapter, open_model
+from taxadiffusion.base import resolve_base
 from taxadiffusion.build import ranks_of
 from taxadiffusion.config import Settings
 from taxadiffusion.dataset import PreparedDataset
@@ -27,6 +28,7 @@ from taxadiffusion.reproduce.search import Candidate, Choice, candidates, search
 from taxadiffusion.reproduce.training import Budget, Model, OnEvent, budget_of, model_of, seconds_to_train, trained
 from taxadiffusion.stages import Strategy
 from taxadiffusion.trainer.signals import StopSignal
+from taxadiffusion.training_record import read_record, what_was_seen
 
 Progress = Callable[[str], None]
 
@@ -82,6 +84,8 @@ class Story:
     thinned: tuple[Lineage, ...] = ()
     choices: dict[Strategy, Choice] = field(default_factory=dict)
     """What the search found, where there was one."""
+    base_saw: str = ""
+    """What the base had seen of the thinned species, where there are any."""
     models: dict[Experiment, dict[Strategy, Model]] = field(default_factory=dict)
     """Experiment → strategy → the model of its first seed."""
 
@@ -211,6 +215,7 @@ class Reproduction:
     def _rare_rows(self, story: Story, stop: StopSignal, progress: Progress) -> Iterator[tuple[str, list[Pictures]]]:
         species = species_to_leave_out(self.dataset, self.options.leave_out)
         story.thinned = tuple(lineage.only(self.ranks) for lineage in species)
+        story.base_saw = what_was_seen(read_record(resolve_base(self.config.base.path)), species)
         guidance = Guidance(self.options.guidance_scale)
         for number in self.options.keep:
             thinned(self.dataset, species, number, self.dataset.ranks, self.options.seeds[0], self._thinned(number))

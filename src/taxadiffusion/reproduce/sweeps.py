@@ -60,10 +60,14 @@ def rare_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
     pictures.append(PictureRow("photographs", tuple(_photographs(story, t, 3, size_px) for t in story.thinned)))
     return [
         heading("Named right"),
-        line_chart(accuracy, x_label=x_label, y_label="share", log_x=len(found) > 1),
+        line_chart(accuracy, x_label=x_label, y_label="share", log_x=len(found) > 1, caption=story.base_saw),
         heading("Flagged as copies"),
-        line_chart(copies, x_label=x_label, y_label="share", log_x=len(found) > 1),
-        table([x_label, *(t.label for t in story.thinned)], rows, caption="Named right, flagged as copies."),
+        line_chart(copies, x_label=x_label, y_label="share", log_x=len(found) > 1, caption=story.base_saw),
+        table(
+            [x_label, *(t.label for t in story.thinned)],
+            rows,
+            caption=f"Named right, flagged as copies. {story.base_saw}",
+        ),
         picture_grid(pictures, heads=[t.label for t in story.thinned], shown_px=64),
     ]
 
