@@ -11,7 +11,7 @@ from taxadiffusion.errors import SettingsError
 from taxadiffusion.evaluate.pick import differences, pick
 from taxadiffusion.evaluate.scores import RankScores
 from taxadiffusion.names import Lineage
-from taxadiffusion.reproduce.run import compared_row
+from taxadiffusion.reproduce.methods import compared_row
 
 TAXA = [Lineage.of({"family": f"F{i}"}) for i in range(10)]
 

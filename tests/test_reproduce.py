@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from taxadiffusion.adapter import Adapter, open_model
+from taxadiffusion.cli.reproduce import _show_plan
 from taxadiffusion.config import Settings, parse
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.errors import DataError, NonFiniteError, PreemptedError, SettingsError
@@ -269,6 +270,22 @@ def test_every_strategy_gets_the_same_counted_search_and_trains_with_what_it_fou
     again = searching(clade, tmp_path, *rows).run(("table1",), networks, StopSignal(), lambda _: None)
     assert again.choices == story.choices
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "search").rglob("adapter.json")} == before
+
+
+def test_a_plan_counts_the_search(
+    clade: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "seconds_to_train", lambda models, *_: {model.run_dir.name: 60.0 for model in models})
+    asked = searching(clade, tmp_path, "zero_shot", "lora", "taxadiffusion")
+    work = asked.plan(("table1",))
+    seconds = asked.seconds(work)
+    assert {seconds[candidate.model.run_dir.name] for candidate in work.search} == {30.0}  # half of the steps
+    assert {seconds[model.run_dir.name] for model in work.models} == {60.0}
+    _show_plan(asked, work)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "of these 8 for the search, 96 samples; 10 settings are tried" in told
+    assert "11 trainings" in told
+    assert "search/lora-rate0.001-names6" in told
 
 
 def test_a_search_needs_validation_photographs_and_survives_a_rate_that_is_too_high(

@@ -49,6 +49,17 @@ def methods_of(experiment: Experiment, ranks: Sequence[Rank], scale: float) -> t
     raise ValueError(f"experiment {experiment!r} has no fixed rows")
 
 
+def compared_row(experiment: Experiment, rows: Sequence[str]) -> str | None:
+    """The row that the others are compared with, known before anything is measured; None: picked among many settings.
+
+    The method of the paper; of rare species the most photographs, the last row.
+    """
+    if experiment == "guidance":
+        return None
+    named = rows[-1] if experiment == "rare" else "taxadiffusion"
+    return named if named in rows else None
+
+
 def experiments_named(name: str) -> tuple[Experiment, ...]:
     """`all`, or one experiment. Raises `SettingsError`."""
     if name == "all":

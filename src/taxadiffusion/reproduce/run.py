@@ -23,7 +23,7 @@ from taxadiffusion.generation import Sampling
 from taxadiffusion.guidance import DEFAULT_SCALE, Guidance
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.reproduce.leave_out import NUM_IMAGES, species_to_leave_out, thinned
-from taxadiffusion.reproduce.methods import Experiment, Method, methods_of
+from taxadiffusion.reproduce.methods import Experiment, Method, compared_row, methods_of
 from taxadiffusion.reproduce.search import Candidate, Choice, candidates, searched
 from taxadiffusion.reproduce.training import Budget, Model, OnEvent, budget_of, model_of, seconds_to_train, trained
 from taxadiffusion.stages import Strategy
@@ -298,17 +298,6 @@ class Reproduction:
 
     def _model(self, strategy: Strategy, seed: int, data: Path | None = None) -> Model:
         return model_of(self.config, strategy, seed, self.out, own=self._settings_for, data=data)
-
-
-def compared_row(experiment: Experiment, rows: Sequence[str]) -> str | None:
-    """The row that the others are compared with, known before anything is measured; None: picked among many settings.
-
-    The method of the paper; of rare species the most photographs, the last row.
-    """
-    if experiment == "guidance":
-        return None
-    named = rows[-1] if experiment == "rare" else "taxadiffusion"
-    return named if named in rows else None
 
 
 def _told(words: str, progress: Progress) -> OnEvent:
