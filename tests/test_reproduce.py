@@ -25,7 +25,7 @@ from taxadiffusion.reproduce.methods import EXPERIMENTS, experiments_named, meth
 from taxadiffusion.reproduce.page import write_story
 from taxadiffusion.reproduce.run import Options, Reproduction
 from taxadiffusion.reproduce.sweeps import rare_blocks
-from taxadiffusion.reproduce.training import Model
+from taxadiffusion.reproduce.training import Model, model_of, trained
 from taxadiffusion.simulate import TraitMeter, read_clade, simulate
 from taxadiffusion.trainer.signals import StopSignal
 from tests.tiny_run import tiny_base
@@ -286,6 +286,17 @@ def test_a_plan_counts_the_search(
     assert "of these 8 for the search, 96 samples; 10 settings are tried" in told
     assert "11 trainings" in told
     assert "search/lora-rate0.001-names6" in told
+
+
+def test_a_plan_is_told_after_models_were_trained_with_what_a_search_chose(clade: Path, tmp_path: Path) -> None:
+    grid = {"learning_rate_factors": [10.0], "name_gains": [6.0]}
+    (only,) = searching(clade, tmp_path, "lora", **grid).plan(("table1",)).search
+    asked = searching(clade, tmp_path, "lora", **grid)
+    trained(model_of(asked.config, "lora", 0, tmp_path, own={"lora": only.assignments}), StopSignal())
+    seconds = asked.seconds(asked.plan(("table1",)))
+    assert set(seconds) == {"lora-seed0", only.model.run_dir.name}
+    assert seconds["lora-seed0"] > 0
+    assert not (tmp_path / "measured").exists()
 
 
 def test_a_search_needs_validation_photographs_and_survives_a_rate_that_is_too_high(

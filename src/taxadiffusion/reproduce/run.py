@@ -10,7 +10,7 @@ from pathlib import Path
 from taxadiffusion.adapter import Adapter, open_model
 from taxadiffusion.base import resolve_base
 from taxadiffusion.build import ranks_of
-from taxadiffusion.config import Settings
+from taxadiffusion.config import OutputSettings, Settings
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.engine import EngineName
 from taxadiffusion.errors import SettingsError
@@ -137,13 +137,14 @@ class Reproduction:
     def seconds(self, work: Work) -> dict[str, float]:
         """Estimated seconds of training for each run, by measuring a few steps of each strategy on the full data.
 
-        Tries of a search are shorter by their budget.
+        Tries of a search are shorter by their budget. What the search will choose is not known here, so models that it
+        has trained already are not held against the configuration.
         """
         on_all_data = [
             Model(
                 m.strategy,
                 m.seed,
-                m.settings.model_copy(update={"data": self.config.data, "output": m.settings.output}),
+                m.settings.model_copy(update={"data": self.config.data, "output": self._measured_in(m, work)}),
             )
             for m in work.models
         ]
@@ -151,6 +152,13 @@ class Reproduction:
         whole = {model.strategy: seconds[model.run_dir.name] for model in work.models}
         tried = {c.model.run_dir.name: whole[c.model.strategy] * self.config.search.budget for c in work.search}
         return seconds | tried
+
+    def _measured_in(self, model: Model, work: Work) -> OutputSettings:
+        """Where a training is measured: its own directory, or with a search one that holds nothing."""
+        output = model.settings.output
+        if not work.search:
+            return output
+        return output.model_copy(update={"path": self.out / "measured" / model.run_dir.name})
 
     def run(self, experiments: Sequence[Experiment], networks: Networks, stop: StopSignal, progress: Progress) -> Story:
         """Do all of it. Call again after an interruption: finished trainings and images are not made again.
