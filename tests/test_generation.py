@@ -8,9 +8,11 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -20,11 +22,12 @@ from typer.testing import CliRunner
 from taxadiffusion import generation
 from taxadiffusion.adapter import Adapter, load_adapter, save_adapter
 from taxadiffusion.cli import generate as command
+from taxadiffusion.cli.paths import MAX_SEED
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import CheckpointError, DataError, SettingsError, TaxaDiffusionError
 from taxadiffusion.evaluate import generation as evaluate_generation
-from taxadiffusion.evaluate.generation import ImagePlan, generated_pictures
+from taxadiffusion.evaluate.generation import ImagePlan, generated_pictures, picture_seed
 from taxadiffusion.evaluate.pictures import generated_folder
 from taxadiffusion.generation import (
     DIGITAL_SOURCE_TYPE,
@@ -211,6 +214,60 @@ def test_processes_that_evaluate_a_model_all_return_with_all_pictures(
     monkeypatch.setattr(evaluate_generation, "_PATIENCE_S", 0.1)
     with pytest.raises(DataError, match="process 0 of this run is not at work"):
         generated_pictures(adapter, TAXA, plan, tmp_path / "without the first", shard=Shard(1, 2))
+
+
+def seeds_of(files: Sequence[str]) -> list[int]:
+    recipes = []
+    for file in files:
+        with Image.open(file) as image:
+            recipes.append(json.loads(image.text["taxadiffusion"]))
+    return [int(recipe["seed"]) for recipe in recipes]
+
+
+def test_two_taxa_never_share_noise() -> None:
+    taxa = [lineage.truncated(rank) for lineage in TAXA for rank in RANKS] + [
+        Lineage.of({"family": "Zanclidae", "genus": "Cornutus", "species": "zanclus"})
+    ]
+    seeds = [picture_seed(set_, taxon, i) for set_ in (0, 1) for taxon in taxa for i in range(1000)]
+    assert len(set(seeds)) == len(seeds)
+    assert 0 <= min(seeds) <= max(seeds) <= MAX_SEED
+    assert max(seeds) > MAX_SEED // 2  # all bits are used
+
+
+def test_a_taxon_has_the_same_seeds_for_every_method_and_order(adapter: Adapter, tmp_path: Path) -> None:
+    plan = ImagePlan(per_taxon=2, seed=7, sampling=FEW)
+    other = ImagePlan(per_taxon=3, seed=7, guidance=Guidance(2.0), sampling=Sampling(num_steps=3, batch_size=2))
+    ours = generated_pictures(adapter, TAXA, plan, tmp_path / "ours")
+    theirs = generated_pictures(adapter, TAXA[:0:-1], other, tmp_path / "theirs")
+    for taxon in TAXA[1:]:
+        mine, yours = (
+            seeds_of([file for file, shown in zip(side.files, side.lineages, strict=True) if shown == taxon])
+            for side in (ours, theirs)
+        )
+        assert mine == [picture_seed(7, taxon, i) for i in range(2)] == yours[:2]
+
+
+def test_pictures_drawn_under_other_seeds_are_not_taken_for_these(adapter: Adapter, tmp_path: Path) -> None:
+    """A folder of an earlier version holds pictures of seeds that all taxa share; these stay, and are not measured."""
+    plan = ImagePlan(per_taxon=2, sampling=FEW)
+    earlier = [Request(lineage, seed, plan.guidance) for lineage in TAXA for seed in (0, 1)]
+    old = {str(picture.path) for picture in generate(adapter, earlier, tmp_path, FEW)}
+    found = generated_pictures(adapter, TAXA, plan, tmp_path)
+    assert old.isdisjoint(found.files)
+    assert seeds_of(found.files) == [picture_seed(0, taxon, i) for taxon in TAXA for i in range(2)]
+    assert all(Path(file).is_file() for file in old)
+
+
+def test_a_mean_over_taxa_scatters_as_much_as_independent_pictures() -> None:
+    """What a seed does to a picture, whatever it shows: common to all taxa it would not average out."""
+    taxa = [Lineage.of({"family": "F", "genus": "G", "species": f"s{i}"}) for i in range(22)]
+
+    def scatter(seed_of: Callable[[Lineage, int], int]) -> float:
+        effects = [[np.random.default_rng(seed_of(taxon, i)).normal() for i in range(300)] for taxon in taxa]
+        return float(np.mean(effects, axis=0).var() * len(taxa))  # 1: as of independent pictures
+
+    assert 0.75 < scatter(lambda taxon, i: picture_seed(0, taxon, i)) < 1.3
+    assert scatter(lambda _, i: i) > 15
 
 
 def test_no_folder_of_a_large_job_holds_more_than_a_few_thousand_files() -> None:

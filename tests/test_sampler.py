@@ -17,7 +17,7 @@ from taxadiffusion.errors import NonFiniteError, SettingsError
 from taxadiffusion.guidance import Guidance
 from taxadiffusion.lora import LoRASettings, lora_parameters
 from taxadiffusion.names import Lineage
-from taxadiffusion.sampler import Request, Sampler
+from taxadiffusion.sampler import Request, Sampler, seeded
 from taxadiffusion.stages import plan
 from tests.tiny_base import write_tiny_base
 
@@ -194,3 +194,18 @@ def test_impossible_numbers_and_schedulers_are_refused(denoiser: Denoiser) -> No
         picture(denoiser, Request(CLARKII, 1), 2, "flow_euler")
     with pytest.raises(SettingsError, match="a multiple of 4 px"):
         Sampler(denoiser, size_px=18)
+
+
+def test_noise_follows_from_all_bits_of_a_seed() -> None:
+    """PyTorch's generator on the CPU reads the lowest 32 alone."""
+    small = [seed for power in (0, 1, 31) for seed in (2**power - 1, 2**power)]
+    for seed in small:
+        assert torch.equal(
+            torch.randn(40, generator=seeded(seed)), torch.randn(40, generator=torch.Generator().manual_seed(seed))
+        )
+    seeds = [5, 5 + 2**32, 5 + 2**40, 5 + 2**62, 2**63 - 1]
+    draws = torch.stack([torch.randn(4000, generator=seeded(seed)) for seed in seeds])
+    assert torch.equal(draws[1], torch.randn(4000, generator=seeded(seeds[1])))
+    assert torch.corrcoef(draws).sub(torch.eye(len(seeds))).abs().max() < 0.08
+    assert draws.mean(1).abs().max() < 0.08
+    assert draws.std(1).sub(1).abs().max() < 0.05

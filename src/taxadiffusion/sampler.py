@@ -25,6 +25,9 @@ from taxadiffusion.transfer import memory_faults
 
 NO_GUIDANCE = Guidance()
 
+_TWISTER = slice(24, 24 + 8 * 624)
+"""Where the state of a generator on the CPU holds the Mersenne Twister's 624 words of 32 bits, in 64 each."""
+
 BLANK_LEVELS = 2
 """A picture whose channels each span at most this many of 256 levels is blank."""
 
@@ -46,6 +49,21 @@ class Sample:
 
     request: Request
     image: NDArray[np.uint8]  # (3, h, w)
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A generator on the CPU whose numbers follow from all bits of `seed`, 0 … 2⁶³ - 1.
+
+    `manual_seed` reads 32 of them, so of a hundred thousand pictures with seeds of their own some would share noise. Up
+    to 32 bits the numbers are those of `manual_seed`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if seed >> 32:
+        state = generator.get_state()
+        words = state.numpy()[_TWISTER].view(np.uint64)
+        words[:] = np.random.MT19937(seed).state["state"]["key"]
+        generator.set_state(state)
+    return generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +153,7 @@ class Sampler:
         device = self.denoiser.backbone.device
         scheduler = schedule.scheduler(self.scheduler_name)
         scheduler.set_timesteps(num_steps, device=device)
-        generators = [torch.Generator().manual_seed(request.seed) for request in batch]
+        generators = [seeded(request.seed) for request in batch]
         noise = torch.stack([torch.randn(self.latent_shape, generator=generator) for generator in generators])
         latents = noise.to(device) * getattr(scheduler, "init_noise_sigma", 1.0)
         extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
