@@ -508,6 +508,17 @@ def test_validation_takes_whole_groups_of_every_taxon_whatever_the_order() -> No
     assert np.array_equal(again, shuffled(splits)[0])
 
 
+def test_photographs_for_judges_stay_in_their_split(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    rows = [f"{i}.jpg,{('Judge', 'train', 'test')[i % 3]},g{i},F0,Ga,alba" for i in range(12)]
+    report = prepare(source(tmp_path / "photos", rows), tmp_path / "out", val_fraction=0.5, num_workers=1)
+    dataset = PreparedDataset.open(tmp_path / "out")
+    assert report.images_per_split == {"train": 2, "val": 2, "test": 4, "judge": 4}
+    assert {dataset.record(int(row)).path.name for row in dataset.rows("judge")} == {
+        f"{i}.jpg" for i in range(0, 12, 3)
+    }
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.99])
 def test_a_taxon_never_loses_its_last_training_group(fraction: float) -> None:
     taxa = np.repeat(np.arange(6), [1, 1, 2, 3, 5, 9]).astype(np.int32)

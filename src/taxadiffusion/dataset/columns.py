@@ -16,7 +16,8 @@ QUARANTINE = "quarantine.csv"
 UNPACKED = "images"
 """Folder of the pictures that a source ships inside packages (zip, tar, HDF5)."""
 
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test", "judge")
+"""`judge` is for what names pictures and nothing else: no model learns from it, and no distance refers to it."""
 
 _SOURCE_FIELDS = [
     pa.field("group", pa.string()),

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from taxadiffusion.dataset.columns import SPLITS
 from taxadiffusion.dataset.prepared import PreparedDataset
 from taxadiffusion.errors import DataError, SettingsError
 
@@ -36,7 +37,7 @@ def write_html(dataset: PreparedDataset, out: Path) -> None:
         raise DataError(
             f"{dataset.path}: {len(taxonomy)} taxa are too many for one page (at most {MAX_TAXA}); use --to csv"
         )
-    images = sum(dataset.counts(split) for split in ("train", "val", "test"))
+    images = sum(dataset.counts(split) for split in SPLITS)
     assert isinstance(images, np.ndarray)
     plot = _icicle(go, dataset, images)
     title = html.escape(f"{dataset.path.name}: {len(taxonomy)} taxa, {len(dataset)} images")

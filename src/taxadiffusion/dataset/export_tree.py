@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from taxadiffusion.dataset.columns import SPLITS
 from taxadiffusion.dataset.prepared import PreparedDataset
 from taxadiffusion.taxonomy import Taxonomy
 
@@ -51,7 +52,8 @@ def write_csv(dataset: PreparedDataset, out: Path) -> None:
 
 def write_taxa(dataset: PreparedDataset, file: IO[str]) -> None:
     taxonomy = dataset.taxonomy
-    counts = {split: dataset.counts(split) for split in ("train", "val", "test")}
+    shown = [split for split in SPLITS if split != "judge" or len(dataset.rows(split))]
+    counts = {split: dataset.counts(split) for split in shown}
     writer = csv.writer(file)
     identity_columns = ("taxon_id", "parent_id", "rank", "name", "label", "source_taxon_id")
     writer.writerow([*identity_columns, *(f"images_{s}" for s in counts), *dataset.ranks])

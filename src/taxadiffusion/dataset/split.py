@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from taxadiffusion.dataset.columns import SPLITS
 
-TRAIN, VAL, TEST = range(len(SPLITS))
+TRAIN, VAL = SPLITS.index("train"), SPLITS.index("val")
 
 
 def assign_splits(
@@ -17,7 +17,7 @@ def assign_splits(
     val_fraction: float,
 ) -> npt.NDArray[np.int8]:
     """Split of each of N rows. Rows without a published split train; of each taxon's training groups, `val_fraction`
-    (rounded, never all) go to validation, chosen by the groups' hashes. Published val and test rows stay.
+    (rounded, never all) go to validation, chosen by the groups' hashes. Published val, test and judge rows stay.
     """
     splits = np.where(published < 0, TRAIN, published).astype(np.int8)
     if val_fraction <= 0 or not len(splits):

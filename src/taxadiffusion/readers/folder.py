@@ -26,6 +26,7 @@ _NAME_TABLES = tuple(f"names{suffix}" for suffix in (".csv", ".tsv", ".jsonl", "
 _SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+    "judge": "judge",
 }  # fmt: skip
 
 
@@ -127,7 +128,7 @@ class TableReader:
             return Rejected(name, row.number, image, fault)
         split = row.get(named.get("split"))
         if split and split.lower() not in _SPLITS:
-            return Rejected(name, row.number, split, "unknown split; use train, val or test")
+            return Rejected(name, row.number, split, "unknown split; use train, val, test or judge")
         taxon = columns.taxon(row, self.ranks)
         if taxon.fault:
             return Rejected(name, row.number, image, taxon.fault)

@@ -39,7 +39,7 @@ class Record:
     row: int
     """Row in `source` as a spreadsheet numbers it: the header is row 1; a line of JSON Lines; 1-based otherwise."""
     split: str | None = None
-    """"train", "val" or "test" as published; None lets `prepare` decide."""
+    """"train", "val", "test" or "judge" as published; None lets `prepare` decide."""
     group: str | None = None
     """Trajectory, observation …: images of one group stay on one side of a split."""
     box: Box | None = None
