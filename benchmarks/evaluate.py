@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from taxadiffusion.evaluate.judges import Judges, Settings
-from taxadiffusion.evaluate.scores import RankScores
+from taxadiffusion.evaluate.judges import Judges, Settings, fit_namers
+from taxadiffusion.evaluate.scores import FIRST_JUDGE, RankScores
 from taxadiffusion.evaluate.side import Side
 from taxadiffusion.names import Lineage
 
@@ -135,7 +135,8 @@ def measure(num_pictures: int, width: int) -> Measured:
             )
         last = words, now, used
 
-    judges = Judges(train, unseen, Settings(RANKS), progress)
+    namers = fit_namers(train, None, None, 0, progress)
+    judges = Judges(train, unseen, namers, Settings(RANKS), progress)
     scores = judges.of_method("made", made)
     real = judges.of_unseen("unseen photographs")
     progress("")
@@ -146,7 +147,7 @@ def measure(num_pictures: int, width: int) -> Measured:
         of_species=num_pictures,
         photographs=len(train.files),
         unseen=len(unseen.files),
-        namer=judges.namer.kind,
+        namer=namers[FIRST_JUDGE].kind,
         seconds=time.monotonic() - started,
         processor_seconds=time.process_time() - processor,
         peak_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,

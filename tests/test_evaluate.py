@@ -44,6 +44,7 @@ SPECIES: dict[Lineage, tuple[tuple[int, int, int], int]] = {  # true colour, tra
     Lineage.of({"family": "Viridae", "genus": "Caeruleus", "species": "clarus"}): ((60, 90, 220), 4),
 }
 NUM_TEST = 8
+NUM_JUDGE = 10  # so that every species is judged, however rare in training
 
 
 class Colours:
@@ -80,7 +81,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     pictures = [
         (lineage, paint(colour, rng), {"split": split})
         for lineage, (colour, number) in SPECIES.items()
-        for split, count in (("train", number), ("test", NUM_TEST))
+        for split, count in (("train", number), ("test", NUM_TEST), ("judge", NUM_JUDGE))
         for _ in range(count)
     ]
     prepare(write_folder(folder / "source", pictures), folder / "prepared")

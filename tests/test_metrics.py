@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from taxadiffusion.errors import DataError
+from taxadiffusion.metrics import probe
 from taxadiffusion.metrics.discriminant import SHRINKAGE, fit_discriminant
 from taxadiffusion.metrics.distribution import (
     FrechetReference,
@@ -18,7 +19,7 @@ from taxadiffusion.metrics.distribution import (
 )
 from taxadiffusion.metrics.naming import confusions, correct_at, error_height, mean_by_taxon
 from taxadiffusion.metrics.neighbours import memorisation, nearest, overlap
-from taxadiffusion.metrics.probe import fit_probe
+from taxadiffusion.metrics.probe import INVERSE_PENALTIES, Probe, choose_penalty, fit_probe
 from taxadiffusion.names import Lineage
 
 RANKS = ("family", "genus", "species")
@@ -195,7 +196,7 @@ def test_probe_finds_scikit_learns_solution(balanced: bool) -> None:
 
     labels = np.array([0] * 60 + [1] * 25 + [2] * 8)
     features = draws(13, len(labels)) + labels[:, None] * np.arange(6) * 0.3
-    ours = fit_probe(features, labels, ("a", "b", "c"), balanced=balanced, tolerance=1e-7)
+    ours = fit_probe(features, labels, ("a", "b", "c"), balanced=balanced)
     model = LogisticRegression(C=1.0, tol=1e-8, max_iter=5000, class_weight="balanced" if balanced else None)
     standard = StandardScaler().fit_transform(features)
     theirs = model.fit(standard, labels).predict_log_proba(standard)
@@ -207,6 +208,66 @@ def test_probe_refuses_one_class_and_empty_classes() -> None:
         fit_probe(draws(0, 4), np.array([0, 0, 2, 2]), ("a", "b", "c"))
     with pytest.raises(DataError, match="got 1 classes"):
         fit_probe(draws(0, 4), np.zeros(4, dtype=int), ("a",))
+
+
+def gradient(fitted: Probe, features: np.ndarray, labels: np.ndarray, inverse_penalty: float) -> np.ndarray:
+    """(D + 1, K) of the mean objective that `fit_probe` states, written out."""
+    standard = (features - features.mean(0)) / features.std(0)
+    residual = np.exp(fitted.log_probabilities(features))
+    residual[np.arange(len(labels)), labels] -= 1
+    weight = standard.T @ residual + fitted.weight / inverse_penalty
+    return np.vstack([weight, residual.sum(0)]) / len(labels)
+
+
+@pytest.mark.parametrize("inverse_penalty", [1e-3, 1.0])
+def test_the_probe_has_converged(inverse_penalty: float) -> None:
+    """Features of few directions and many columns, as a network's: the optimum is far along flat ones."""
+    rng = np.random.default_rng(3)
+    labels = np.arange(150) % 5
+    features = rng.normal(size=(150, 4)) @ rng.normal(size=(4, 60)) + 0.05 * rng.normal(size=(150, 60))
+    features += 0.3 * rng.normal(size=(5, 60))[labels]
+    fitted = fit_probe(features, labels, tuple("abcde"), inverse_penalty=inverse_penalty)
+    assert np.abs(gradient(fitted, features, labels, inverse_penalty)).max() < 3e-6
+
+
+def test_two_classes_are_two_columns() -> None:
+    labels = np.arange(40) % 2
+    features = draws(5, 40) + labels[:, None]
+    fitted = fit_probe(features, labels, ("a", "b"))
+    assert fitted.weight.shape == (6, 2)
+    assert (fitted.predict(features) == labels).mean() > 0.8
+
+
+def test_a_probe_that_does_not_converge_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_MAX_STEPS", 3)
+    with pytest.raises(DataError, match="a probe of 40 images did not converge in 3 steps"):
+        fit_probe(draws(5, 40), np.arange(40) % 4, tuple("abcd"))
+
+
+def test_regularisation_is_chosen_among_photographs_held_out_by_group() -> None:
+    """Photographs of one trajectory are alike: held out one by one, they say that no regularisation is needed."""
+    rng = np.random.default_rng(0)
+    labels, trajectories = np.repeat(np.arange(3), 80), np.repeat(np.arange(24), 10)
+    features = rng.normal(size=(24, 40))[trajectories] + 0.02 * rng.normal(size=(240, 40))
+    names = [f"trajectory {i}" for i in trajectories]
+    apart, together = choose_penalty(features, labels), choose_penalty(features, labels, names)
+    assert apart.inverse_penalty > 10 * together.inverse_penalty
+    assert together.inverse_penalty == INVERSE_PENALTIES[int(np.argmin(together.losses))]
+    assert together.num_images == 240
+    assert choose_penalty(features, labels, names, seed=1) == choose_penalty(features, labels, names, seed=1)
+
+
+def test_regularisation_is_chosen_by_a_part_of_many_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "MAX_SEARCHED", 30)
+    monkeypatch.setattr(probe, "MAX_SEARCHED_CLASSES", 4)
+    labels = np.concatenate([np.arange(120) % 6, [6, 6]])  # of the last class there is too little to hold out
+    rows = probe._searched(labels, np.arange(len(labels)), np.random.default_rng(0))
+    counts = np.bincount(labels[rows], minlength=7)
+    assert len(rows) == 30
+    assert sorted(counts.tolist()) == [0, 0, 0, 7, 7, 8, 8]
+    assert counts[6] == 0
+    few = choose_penalty(draws(0, 4), np.array([0, 0, 1, 1]))
+    assert few == probe.Choice(probe.DEFAULT_INVERSE_PENALTY, (), 0)
 
 
 def test_the_discriminant_is_scikit_learns() -> None:

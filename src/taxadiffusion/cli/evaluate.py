@@ -26,9 +26,15 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Where results.json, tables and report.html go.")] = Path("evaluation"),
     ranks: Annotated[str | None, typer.Option(help="Comma-separated; none: all of the data set.")] = None,
     extractor: Annotated[
-        str, typer.Option(help="What looks at the images: inception, bioclip or onnx:FILE.")
-    ] = "inception",
-    weights: Annotated[Path | None, typer.Option(help="The extractor's weights, for use without network.")] = None,
+        list[str] | None,
+        typer.Option(
+            help="What looks at the images: inception (if none is given), bioclip or onnx:FILE. A second one is a "
+            "second judge of how often they are named right."
+        ),
+    ] = None,
+    weights: Annotated[
+        list[Path] | None, typer.Option(help="Each extractor's weights, in their order, for use without network.")
+    ] = None,
     lpips: Annotated[Path | None, typer.Option(help="AlexNet weights: also measure LPIPS.")] = None,
     device: Device = "auto",
     clade: Annotated[
@@ -50,7 +56,8 @@ def evaluate(
     ] = None,
     guidance_rank: Annotated[str | None, typer.Option(help="Ancestor to guide from; none: the empty lineage.")] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=MAX_SEED, help="First seed of generated images; also of the bootstrap.")
+        int,
+        typer.Option(min=0, max=MAX_SEED, help="Of the images that a model draws; also of what is drawn to measure."),
     ] = 0,
 ) -> None:
     """Measure generated images, or a model's, against real photographs, rank by rank.
@@ -64,7 +71,7 @@ def evaluate(
     from taxadiffusion.generation import Sampling
     from taxadiffusion.guidance import Guidance
     from taxadiffusion.report.command import Extractors, command_line, evaluate_command
-    from taxadiffusion.report.evaluation import left_out_words, method_tables
+    from taxadiffusion.report.evaluation import method_tables, told_with_results
 
     where = chosen_device(device, cpu_only=only_on_cpu(engine))
     stderr = Console(stderr=True, highlight=False)
@@ -75,7 +82,7 @@ def evaluate(
             data,
             out,
             root=root,
-            extractors=Extractors(extractor, weights, lpips, str(where), clade),
+            extractors=Extractors(extractor or ["inception"], weights or (), lpips, str(where), clade),
             ranks=[rank.strip() for rank in ranks.split(",")] if ranks else None,
             images=ImagePlan(
                 per_taxon,
@@ -91,14 +98,16 @@ def evaluate(
         )
     if results is None:
         return  # the first process measures and tells
-    header, rows = method_tables(results)["rank_accuracy"]
+    header, rows = method_tables(results).get("rank_accuracy", ([], []))
     shown = Table(*header, title="share of images named right", title_justify="left")
     for row in rows:
-        shown.add_row(*(f"{cell.value}  [dim]{cell.small}[/dim]" if cell.small else escape(cell.value) for cell in row))
+        shown.add_row(
+            *(f"{escape(cell.value)}  [dim]{cell.small}[/dim]" if cell.small else escape(cell.value) for cell in row)
+        )
     console = Console()
     console.print(shown)
-    if results.left_out:
-        console.print(left_out_words(results), highlight=False, markup=False)
+    for words in told_with_results(results):
+        console.print(words, highlight=False, markup=False)
     console.print(f"{out / 'report.html'}, results.json, tables.md, tables.tex", highlight=False, soft_wrap=True)
 
 

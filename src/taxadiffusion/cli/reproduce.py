@@ -28,9 +28,15 @@ def reproduce(
         typer.Option(help="STRATEGY:key=value, for one strategy alone, e.g. full:optimiser.learning_rate=0.0002."),
     ] = None,
     extractor: Annotated[
-        str, typer.Option(help="What looks at the images: inception, bioclip or onnx:FILE.")
-    ] = "inception",
-    weights: Annotated[Path | None, typer.Option(help="The extractor's weights, for use without network.")] = None,
+        list[str] | None,
+        typer.Option(
+            help="What looks at the images: inception (if none is given), bioclip or onnx:FILE. A second one is a "
+            "second judge of how often they are named right."
+        ),
+    ] = None,
+    weights: Annotated[
+        list[Path] | None, typer.Option(help="Each extractor's weights, in their order, for use without network.")
+    ] = None,
     lpips: Annotated[Path | None, typer.Option(help="AlexNet weights: also measure LPIPS.")] = None,
     device: Device = "auto",
     clade: Annotated[
@@ -102,7 +108,7 @@ def reproduce(
     if plan:
         _show_plan(reproduction, reproduction.plan(experiments))
         return
-    networks = Extractors(extractor, weights, lpips, str(where), clade).open(out / "features")
+    networks = Extractors(extractor or ["inception"], weights or (), lpips, str(where), clade).open(out / "features")
     with stderr.status("starting") as status:
         story = reproduction.run(experiments, networks, stop, status.update)
         command = command_line(sys.argv[1:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from taxadiffusion.errors import DataError
 from taxadiffusion.evaluate.measure import RankJudge
 from taxadiffusion.evaluate.naming import Namer
-from taxadiffusion.evaluate.scores import RankScores
+from taxadiffusion.evaluate.scores import FIRST_JUDGE, SECOND_JUDGE, RankScores
 from taxadiffusion.evaluate.side import Side, at_most
 from taxadiffusion.metrics.neighbours import CopySearch
 from taxadiffusion.names import Lineage, Rank
@@ -43,17 +43,45 @@ class Settings:
     seed: int = 0
 
 
+def fit_namers(
+    train: Side, extra: Side | None, groups: Sequence[str] | None, seed: int, progress: Progress = lambda _: None
+) -> dict[str, Namer]:
+    """By its metric, what names images in the features of each network: one, or two where `train` has second ones.
+
+    extra: photographs of the split for judges, where the data set has one. groups: of the photographs of `train`, then
+    of `extra`, what stays on one side of a split; None: each is alone. Raises `DataError` as `Namer.fit` does.
+    """
+    lineages = train.lineages + (extra.lineages if extra else ())
+    found = {}
+    for metric, ours, theirs in (
+        (FIRST_JUDGE, train.features, extra.features if extra else None),
+        (SECOND_JUDGE, train.second, extra.second if extra else None),
+    ):
+        if ours is not None:
+            progress(f"fitting the probe that names images ({'first' if metric == FIRST_JUDGE else 'second'} judge)")
+            features = ours if theirs is None else np.concatenate([ours, theirs])
+            found[metric] = Namer.fit(features, lineages, groups, seed)
+    return found
+
+
 class Judges:
-    """Training and unseen photographs, and what is made of them once: the namer, the search for copies, a judge a rank.
+    """Training and unseen photographs, and what is made of them once: the search for copies, a judge a rank.
 
     Memory: the features of all sides, and of each rank's photographs where not all of them name it; beside these about
     0.6 GB a rank at width 2048, whatever the number of images.
     """
 
-    def __init__(self, train: Side, unseen: Side, settings: Settings, progress: Progress = lambda _: None) -> None:
+    def __init__(
+        self,
+        train: Side,
+        unseen: Side,
+        namers: Mapping[str, Namer],
+        settings: Settings,
+        progress: Progress = lambda _: None,
+    ) -> None:
+        """namers: by their metric, as of `fit_namers`."""
         self._train, self._unseen, self._settings, self._progress = train, unseen, settings, progress
-        progress("fitting the probe that names images")
-        self.namer = Namer.fit(train.features, train.lineages)
+        self._namers = namers
         progress("searching copies among unseen photographs")
         self._copies = CopySearch(train.features, unseen.features, settings.copy_quantile)
         self._taxa = {rank: frozenset(train.at(rank).lineages) for rank in settings.ranks}
@@ -69,7 +97,7 @@ class Judges:
             judge = RankJudge(
                 rank,
                 self._settings.ranks,
-                self.namer,
+                self._namers,
                 self._train,
                 self._copies,
                 max_reference_per_taxon=self._settings.max_reference_per_taxon,

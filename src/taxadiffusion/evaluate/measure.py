@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.evaluate.naming import Namer
-from taxadiffusion.evaluate.scores import BUCKETS, SHARES, ConfusionPair, CopyPair, RankScores, TaxonScores, bucket_of
+from taxadiffusion.evaluate.scores import (
+    BUCKETS,
+    FIRST_JUDGE,
+    SECOND_JUDGE,
+    SHARES,
+    ConfusionPair,
+    CopyPair,
+    RankScores,
+    TaxonScores,
+    bucket_of,
+)
 from taxadiffusion.evaluate.side import Floats, Rows, Side, at_most, spread, truncated
 from taxadiffusion.metrics.distribution import FrechetReference, KernelReference
 from taxadiffusion.metrics.intervals import (
@@ -22,7 +32,7 @@ from taxadiffusion.metrics.intervals import (
     mean_over_taxa,
     of_replicates,
 )
-from taxadiffusion.metrics.naming import confusions, correct_at, error_height
+from taxadiffusion.metrics.naming import Confusion, confusions, correct_at, error_height
 from taxadiffusion.metrics.neighbours import CopySearch, Memorisation, overlap, radius
 from taxadiffusion.names import Lineage, Rank
 
@@ -45,7 +55,7 @@ class RankJudge:
         self,
         rank: Rank,
         ranks: Sequence[Rank],
-        namer: Namer,
+        namers: Mapping[str, Namer],
         train: Side,
         copies: CopySearch,
         *,
@@ -53,7 +63,8 @@ class RankJudge:
         seed: int,
         shown: Collection[Lineage] | None = None,
     ) -> None:
-        """copies: the search among all training photographs.
+        """namers: by the metric that tells how often each finds images right. copies: the search among all training
+        photographs.
 
         shown: the taxa of the images that are to be judged, where those are not all. Distances, precision, recall,
         density and coverage are then to the photographs of these taxa: images of three species are no bad images of
@@ -62,7 +73,7 @@ class RankJudge:
         """
         self._rank = rank
         self._ranks = tuple(ranks)
-        self._namer = namer
+        self._namers = dict(namers)
         self._photographs = train
         self._copies = copies
         self._train = train.at(rank)
@@ -109,11 +120,11 @@ class RankJudge:
         strange = sorted({str(taxon) for taxon in side.lineages if taxon not in counts})
         if strange:
             raise DataError(f"{name}: no training photograph shows {strange[0]} at rank {self._rank}; leave it out")
-        predicted = truncated(self._namer(side.features), self._rank)
+        named = self._named(side)
         copied = search(side.features)
         cells = side.cells()
-        per_image = self._per_image(side, cells, predicted, copied) | dict(further)
-        metrics = {metric: _interval(metric, values, cells) for metric, values in per_image.items()}
+        per_image = self._per_image(side, cells, named, copied) | dict(further)
+        metrics = _intervals(per_image, cells)
         frechet = None
         if self._comparable and not (few and len(side.files) <= NUM_NEIGHBOURS):
             of_sets, frechet = self._of_sets(side, cells, name)
@@ -125,21 +136,47 @@ class RankJudge:
             buckets=_by_bucket(cells, per_image, counts),
             taxa=_by_taxon(cells, per_image, counts),
             confusions=tuple(
-                ConfusionPair(c.true, c.predicted, c.count, c.of) for c in confusions(predicted, side.lineages)
+                ConfusionPair(c.true, c.predicted, c.count, c.of) for c in self._confusions(side, named[FIRST_JUDGE])
             ),
             nearest=_nearest(side, copied, photographs),
-            right=_by_taxon_and_run(per_image["rank_accuracy"], cells),
+            right=_by_taxon_and_run(per_image[FIRST_JUDGE], cells),
+            right_second=_by_taxon_and_run(per_image[SECOND_JUDGE], cells) if SECOND_JUDGE in per_image else {},
             frechet=frechet,
         )
 
+    def _named(self, side: Side) -> dict[str, Sequence[Lineage]]:
+        """What each judge names the images as, at this rank."""
+        seen = {FIRST_JUDGE: side.features, SECOND_JUDGE: side.second}
+        found: dict[str, Sequence[Lineage]] = {}
+        for metric, namer in self._namers.items():
+            features = seen[metric]
+            if features is None:
+                raise ValueError(f"{metric}: no features of its network are given")
+            found[metric] = truncated(namer(features), self._rank)
+        return found
+
+    def _judged(self, side: Side) -> NDArray[np.bool_]:
+        """(N,) whether the taxon that an image was to show is known to the judges, all fitted on the same images."""
+        known = self._namers[FIRST_JUDGE].known
+        return np.array([taxon in known for taxon in side.lineages], dtype=bool)
+
+    def _confusions(self, side: Side, predicted: Sequence[Lineage]) -> list[Confusion]:
+        rows = np.flatnonzero(self._judged(side)).tolist()
+        return confusions([predicted[i] for i in rows], [side.lineages[i] for i in rows])
+
     def _per_image(
-        self, side: Side, cells: Cells, predicted: Sequence[Lineage], copied: Memorisation
+        self, side: Side, cells: Cells, named: Mapping[str, Sequence[Lineage]], copied: Memorisation
     ) -> dict[str, Floats]:
-        """Metrics that are means over images: their values (N,)."""
-        heights = [error_height(p, t, self._ranks) for p, t in zip(predicted, side.lineages, strict=True)]
+        """Metrics that are means over images: their values (N,), not a number where a judge does not know the taxon."""
+        judged = self._judged(side)
+        heights = [error_height(p, t, self._ranks) for p, t in zip(named[FIRST_JUDGE], side.lineages, strict=True)]
+        right = {
+            metric: np.where(judged, correct_at(self._rank, predicted, side.lineages), np.nan)
+            for metric, predicted in named.items()
+        }
         values: dict[str, NDArray[np.floating]] = {
-            "rank_accuracy": correct_at(self._rank, predicted, side.lineages).astype(np.float64),
-            "error_height": np.array(heights, dtype=np.float64),
+            **right,
+            "error_height": np.where(judged, np.array(heights, dtype=np.float64), np.nan),
             "distance_to_real": _distance_to_taxon(side, self._train),
             "copies": copied.copies.astype(np.float64),
             "nearer_than_real": copied.nearer,
@@ -176,8 +213,7 @@ class RankJudge:
         cells = {taxon: rows for taxon, rows in cells.items() if any(map(len, rows))}
         taxa = self._paired_taxa.values()
         return {
-            "precision": _interval("precision", density > 0, cells),
-            "density": _interval("density", density, cells),
+            **_intervals({"precision": (density > 0).astype(np.float32), "density": density}, cells),
             "recall": mean_over_taxa([[o.recalled[rows] for o in overlaps] for rows in taxa], share=True),
             "coverage": mean_over_taxa([[o.covered[rows] for o in overlaps] for rows in taxa], share=True),
         }
@@ -225,7 +261,7 @@ def _by_bucket(
     for bucket, _, _ in BUCKETS:
         mine = {taxon: rows for taxon, rows in cells.items() if bucket_of(counts[taxon]) == bucket}
         if mine:
-            found[bucket] = {name: _interval(name, values, mine) for name, values in per_image.items()}
+            found[bucket] = _intervals(per_image, mine)
     return found
 
 
@@ -238,8 +274,9 @@ def _by_taxon(cells: Cells, per_image: Mapping[str, Floats], counts: Mapping[Lin
                 taxon=taxon,
                 num_photographs=counts[taxon],
                 num_images=len(rows),
-                named_right=float(per_image["rank_accuracy"][rows].mean()),
-                error_height=float(per_image["error_height"][rows].mean()),
+                named_right=_mean(per_image[FIRST_JUDGE][rows]),
+                named_right_second=_mean(per_image[SECOND_JUDGE][rows]) if SECOND_JUDGE in per_image else None,
+                error_height=_mean(per_image["error_height"][rows]),
                 copies=float(per_image["copies"][rows].mean()),
             )
         )
@@ -260,15 +297,31 @@ def _nearest(side: Side, copied: Memorisation, seen: Side) -> tuple[CopyPair, ..
     )
 
 
-def _interval(metric: str, values: NDArray[np.generic], cells: Cells) -> Interval:
-    """The mean over taxa and runs of (N,) values. A taxon that a run lacks makes it a `DataError`."""
-    return mean_over_taxa(list(_by_taxon_and_run(values, cells).values()), share=metric in SHARES)
+def _intervals(per_image: Mapping[str, Floats], cells: Cells) -> dict[str, Interval]:
+    """By metric; without those of judges where they know none of the taxa."""
+    found = {metric: _interval(metric, values, cells) for metric, values in per_image.items()}
+    return {metric: interval for metric, interval in found.items() if interval is not None}
+
+
+def _interval(metric: str, values: NDArray[np.generic], cells: Cells) -> Interval | None:
+    """The mean over taxa and runs of (N,) values; None where they are of no taxon.
+
+    A taxon that a run lacks makes it a `DataError`.
+    """
+    found = _by_taxon_and_run(values, cells)
+    return mean_over_taxa(list(found.values()), share=metric in SHARES) if found else None
 
 
 def _by_taxon_and_run(values: NDArray[np.generic], cells: Cells) -> dict[Lineage, tuple[NDArray[np.floating], ...]]:
-    """(N,) values by taxon, then by run."""
+    """(N,) values by taxon, then by run, without the taxa that are not judged, whose values are not numbers."""
     numbers = np.asarray(values, dtype=np.float64)
-    return {taxon: tuple(numbers[rows] for rows in runs) for taxon, runs in cells.items()}
+    found = {taxon: tuple(numbers[rows] for rows in runs) for taxon, runs in cells.items()}
+    return {taxon: runs for taxon, runs in found.items() if not any(np.isnan(run).any() for run in runs)}
+
+
+def _mean(values: Floats) -> float | None:
+    """None of a taxon that is not judged."""
+    return None if np.isnan(values).any() else float(values.mean())
 
 
 def _unit(features: Floats) -> NDArray[np.floating]:

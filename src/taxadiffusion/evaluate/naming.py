@@ -1,7 +1,8 @@
-"""Is an image named as its taxon at every rank? One probe over the deepest taxa, fitted on real training features."""
+"""Is an image named as its taxon at every rank? One probe over the deepest taxa, fitted on real photographs."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from taxadiffusion.errors import DataError
 from taxadiffusion.metrics.discriminant import Discriminant, fit_discriminant
 from taxadiffusion.metrics.naming import correct_at, mean_by_taxon
-from taxadiffusion.metrics.probe import Probe, fit_probe
+from taxadiffusion.metrics.probe import Choice, Probe, choose_penalty, fit_probe
 from taxadiffusion.names import Lineage, Rank
 
 # N images, D feature width, K taxa
@@ -20,28 +21,58 @@ LARGEST_REGRESSION = 5 * 10**9
 """N · K · D up to which the probe is a logistic regression (about a minute of one core); beyond, a discriminant."""
 
 
+FEWEST_PHOTOGRAPHS = 10
+"""Photographs that a taxon needs for a judge to know it; of fewer, whether a picture is named right says little."""
+
+
 @dataclass(frozen=True, slots=True)
 class Namer:
-    """A linear probe whose classes are the deepest known taxa of the training photographs."""
+    """A linear probe whose classes are the deepest known taxa that have `FEWEST_PHOTOGRAPHS` or more."""
 
     taxa: tuple[Lineage, ...]
     counts: tuple[int, ...]
-    """Training photographs of each taxon."""
+    """Photographs of each taxon that the probe was fitted on."""
     probe: Probe | Discriminant
+    known: frozenset[Lineage]
+    """The taxa of all ranks in which a class lies: only of these can it be said whether a picture is named right."""
+    choice: Choice | None = None
+    """How the regularisation was chosen; a discriminant has none to choose."""
 
     @classmethod
-    def fit(cls, features: NDArray[np.float32], lineages: Sequence[Lineage]) -> Namer:
-        """Fit on (N, D) features of training photographs and what they show.
+    def fit(
+        cls,
+        features: NDArray[np.float32],
+        lineages: Sequence[Lineage],
+        groups: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> Namer:
+        """Fit on (N, D) features of photographs and what they show; `groups` (N,) as of `choose_penalty`.
 
         A logistic regression up to `LARGEST_REGRESSION`. Its cost grows with photographs times taxa: with ten thousand
-        taxa it would take days, so there a linear discriminant names the images; `kind` says which.
+        taxa it would take days, so there a linear discriminant names the images; `kind` says which. Raises `DataError`
+        where fewer than two taxa have enough photographs.
         """
-        taxa = tuple(sorted(set(lineages), key=lambda lineage: lineage.names))
+        numbers = Counter(lineages)
+        taxa = tuple(sorted((t for t, n in numbers.items() if n >= FEWEST_PHOTOGRAPHS), key=lambda t: t.names))
+        if len(taxa) < 2:
+            raise DataError(
+                f"a judge needs two or more taxa with {FEWEST_PHOTOGRAPHS} photographs each, to tell one from the "
+                f"other; of {len(numbers)} taxa {len(taxa)} have so many. Add photographs (split train or judge)"
+            )
         position = {taxon: i for i, taxon in enumerate(taxa)}
-        labels = np.array([position[lineage] for lineage in lineages])
-        counts = tuple(int(n) for n in np.bincount(labels))
-        fit = fit_probe if features.size * len(taxa) <= LARGEST_REGRESSION else fit_discriminant
-        return cls(taxa, counts, fit(features, labels, tuple(map(str, taxa))))
+        rows = [i for i, lineage in enumerate(lineages) if lineage in position]
+        labels = np.array([position[lineages[i]] for i in rows])
+        if len(rows) < len(lineages):
+            features = features[rows]
+            groups = groups and [groups[i] for i in rows]
+        names = tuple(map(str, taxa))
+        counts = tuple(numbers[taxon] for taxon in taxa)
+        known = frozenset(taxon.truncated(rank) for taxon in taxa for rank in taxon.ranks)
+        if features.size * len(taxa) > LARGEST_REGRESSION:
+            return cls(taxa, counts, fit_discriminant(features, labels, names), known)
+        choice = choose_penalty(features, labels, groups, seed=seed)
+        probe = fit_probe(features, labels, names, inverse_penalty=choice.inverse_penalty)
+        return cls(taxa, counts, probe, known, choice)
 
     @property
     def kind(self) -> str:
@@ -53,7 +84,7 @@ class Namer:
         return [self.taxa[i] for i in self.probe.predict(features)]
 
     def rarest(self, rank: Rank, number: int) -> list[Lineage]:
-        """The `number` taxa at `rank` with the fewest training photographs, rarest first."""
+        """The `number` taxa at `rank` with the fewest photographs, rarest first."""
         order = np.argsort(self.counts, kind="stable")
         return [self.taxa[i] for i in order if self.taxa[i].rank == rank][:number]
 

@@ -70,18 +70,21 @@ def pick(methods: Mapping[str, tuple[RankScores, ...]], named: str | None = None
     return Pick(best, "half" if halves else "same", shares[best], _share(half(right, 0) if halves else right))
 
 
-def differences(methods: Mapping[str, tuple[RankScores, ...]], picked: Pick) -> dict[str, dict[Rank, Interval]]:
+def differences(
+    methods: Mapping[str, tuple[RankScores, ...]], picked: Pick, *, second: bool = False
+) -> dict[str, dict[Rank, Interval]]:
     """How much more often the picked method is named right than each other one, where they show the same taxa.
 
-    Where the method was picked on half of the pictures, of the other half.
+    Where the method was picked on half of the pictures, of the other half. second: by the second judge.
     """
 
     def compared(scores: RankScores) -> Right:
-        return half(scores.right, 0) if picked.how == "half" else scores.right
+        right = scores.right_second if second else scores.right
+        return half(right, 0) if picked.how == "half" else right
 
     def named_right(ours: RankScores, theirs: RankScores) -> Interval | None:
         mine, others = compared(ours), compared(theirs)
-        if set(mine) != set(others):
+        if not mine or set(mine) != set(others):
             return None
         return difference_over_taxa([mine[taxon] for taxon in mine], [others[taxon] for taxon in mine], share=True)
 
@@ -94,7 +97,7 @@ def distance_differences(
     """The picked method's Fréchet distance minus each other one's, of all pictures, where they show the same taxa."""
 
     def distance(ours: RankScores, theirs: RankScores) -> Interval | None:
-        if ours.frechet is None or theirs.frechet is None or set(ours.right) != set(theirs.right):
+        if ours.frechet is None or theirs.frechet is None or _taxa(ours) != _taxa(theirs):
             return None
         return difference_of_replicates(ours.frechet, theirs.frechet)
 
@@ -125,8 +128,13 @@ def at_finest(methods: Mapping[str, tuple[RankScores, ...]]) -> dict[str, RankSc
     return {name: ranks[-1] for name, ranks in methods.items() if ranks[-1].rank == finest}
 
 
+def _taxa(scores: RankScores) -> set[Lineage]:
+    return {one.taxon for one in scores.taxa}
+
+
 def _share(right: Right) -> float:
-    return float(np.mean([[values.mean() for values in runs] for runs in right.values()]))
+    """0 where no taxon is judged."""
+    return 0.0 if not right else float(np.mean([[values.mean() for values in runs] for runs in right.values()]))
 
 
 def _have_halves(methods: Mapping[str, tuple[RankScores, ...]]) -> bool:

@@ -34,6 +34,8 @@ class Pictures:
     """Images of the same source that are not among these, since none of the ranks asked for is named or shown."""
     cut: Callable[[int], str] = lambda _: ""
     """position → which part of its file an image is, in words; with the file's content it decides the pixels."""
+    groups: tuple[str, ...] | None = None
+    """What stays on one side of a split with each image, e.g. its trajectory; None: each is alone."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -48,6 +50,7 @@ class Pictures:
             lambda i, size_px: self.load(kept[i], size_px),
             self.left_out,
             lambda i: self.cut(kept[i]),
+            tuple(self.groups[i] for i in kept) if self.groups else None,
         )
 
     def images(self, size_px: int, batch_size: int = 64) -> Iterator[NDArray[np.uint8]]:
@@ -92,6 +95,7 @@ def photographs(dataset: PreparedDataset, split: str, ranks: Sequence[Rank]) -> 
         lambda i, size_px: dataset.image(rows[kept[i]], size_px),
         len(rows) - len(kept),
         lambda i: _boxes(dataset, rows[kept[i]]),
+        tuple(dataset.groups(np.array([rows[i] for i in kept], dtype=np.int64))),
     )
 
 

@@ -12,22 +12,26 @@ from numpy.typing import NDArray
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.evaluate.extraction import FeatureStore
-from taxadiffusion.evaluate.judges import Judges, Progress, Settings
-from taxadiffusion.evaluate.naming import Namer
+from taxadiffusion.evaluate.judges import Judges, Progress, Settings, fit_namers
+from taxadiffusion.evaluate.naming import FEWEST_PHOTOGRAPHS, Namer
 from taxadiffusion.evaluate.pick import differences, distance_differences, pick
 from taxadiffusion.evaluate.pictures import Pictures, Places, photographs, unseen_split
-from taxadiffusion.evaluate.scores import Protocol, RankScores, Results
+from taxadiffusion.evaluate.scores import FIRST_JUDGE, JudgeProtocol, Protocol, RankScores, Results
 from taxadiffusion.evaluate.side import Side
 from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.features import Extractor
 from taxadiffusion.features.bioclip import BioclipExtractor
 from taxadiffusion.features.perceptual import PerceptualDistance
 from taxadiffusion.metrics.blocks import row_blocks
+from taxadiffusion.metrics.probe import INVERSE_PENALTIES
 from taxadiffusion.names import Rank
 
 # N images, D feature width
 
-_LIBRARIES = ("taxadiffusion", "numpy", "torch", "diffusers")
+_LIBRARIES = ("taxadiffusion", "numpy", "torch", "diffusers", "scikit-learn")
+
+JUDGE_SPLITS = ("train", "judge")
+"""Of the photographs that judges are fitted on, where a data set has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +39,35 @@ class Networks:
     """What looks at the images. `perceptual` (LPIPS) and `traits` (simulated clades) may be absent, with their rows."""
 
     features: Extractor
+    """Of distances, and of the first judge."""
     perceptual: PerceptualDistance | None = None
     alignment: BioclipExtractor | None = None
     traits: TraitJudge | None = None
     store: FeatureStore | None = None
     """Where features are kept and shared among processes; none: they are computed here, each time."""
+    second: Extractor | None = None
+    """Of the second judge, another network."""
 
-    def features_of(self, pictures: Pictures, size_px: int, progress: Progress) -> NDArray[np.float32]:
-        """(N, D) features of the images at `size_px`."""
+    def __post_init__(self) -> None:
+        if self.second is not None and self.second.content_hash == self.features.content_hash:
+            raise SettingsError(f"--extractor: {self.second.name} is given twice; a second judge is another network")
+
+    @property
+    def extractors(self) -> tuple[Extractor, ...]:
+        """One for each judge."""
+        return (self.features,) if self.second is None else (self.features, self.second)
+
+    def features_of(
+        self, pictures: Pictures, extractor: Extractor, size_px: int, progress: Progress
+    ) -> NDArray[np.float32]:
+        """(N, D) features of the images at `size_px` by one of `extractors`."""
         if self.store is None:
-            return pictures.features(self.features, size_px)
+            return pictures.features(extractor, size_px)
 
         def told(done: int, total: int) -> None:
-            progress(f"features of {pictures.name}: {done} of {total} images")
+            progress(f"features of {pictures.name} by {extractor.name}: {done} of {total} images")
 
-        return self.store.features(pictures, self.features, size_px, told)
+        return self.store.features(pictures, extractor, size_px, told)
 
 
 def evaluate(
@@ -72,10 +90,12 @@ def evaluate(
     check_ranks(dataset, settings.ranks)
     progress("reading photographs")
     held_back = unseen_split(dataset)
-    real_pictures = {split: photographs(dataset, split, settings.ranks) for split in ("train", held_back)}
-    train = _side([real_pictures["train"]], networks, settings, progress)
-    unseen = _side([real_pictures[held_back]], networks, settings, progress)
-    judges = Judges(train, unseen, settings, progress)
+    real_pictures = {split: photographs(dataset, split, settings.ranks) for split in _splits(dataset)}
+    sides = {split: _side([pictures], networks, settings, progress) for split, pictures in real_pictures.items()}
+    train = sides["train"]
+    groups = [group for split in JUDGE_SPLITS if split in sides for group in real_pictures[split].groups or ()]
+    namers = fit_namers(train, sides.get("judge"), groups, settings.seed, progress)
+    judges = Judges(train, sides[held_back], namers, settings, progress)
     places = Places(train.lineages, dataset.ranks)
     pairs = _Pairs(networks, settings, train)
 
@@ -94,14 +114,33 @@ def evaluate(
     left_out = {f"photographs, {split}": pictures.left_out for split, pictures in real_pictures.items()}
     left_out |= {name: sum(pictures.left_out for pictures in runs) for name, runs in methods.items()}
     return Results(
-        _protocol(dataset, networks, settings, judges.namer),
+        _protocol(dataset, networks, settings, namers, tuple(split for split in JUDGE_SPLITS if split in sides)),
         scored,
         real,
         differences(scored, picked),
         distance_differences(scored, picked),
         picked,
         {name: number for name, number in left_out.items() if number},
+        differences(scored, picked, second=True),
+        _not_judged(train, namers[FIRST_JUDGE], settings.ranks),
+        {name: len(runs) for name, runs in methods.items()},
     )
+
+
+def _splits(dataset: PreparedDataset) -> tuple[str, ...]:
+    """Of the photographs that an evaluation looks at."""
+    extra = ("judge",) if len(dataset.rows("judge")) else ()
+    return ("train", unseen_split(dataset), *extra)
+
+
+def _not_judged(train: Side, namer: Namer, ranks: Sequence[Rank]) -> dict[Rank, tuple[int, int]]:
+    """By rank, how many of how many taxa that training shows no judge knows, where there are any."""
+    found = {}
+    for rank in ranks:
+        taxa = {lineage.truncated(rank) for lineage in train.lineages if lineage.get(rank)}
+        if strange := taxa - namer.known:
+            found[rank] = len(strange), len(taxa)
+    return found
 
 
 def _with_traits(scores: RankScores, side: Side, networks: Networks, ranks: tuple[Rank, ...]) -> RankScores:
@@ -129,16 +168,22 @@ def extract(
 ) -> None:
     """Compute this process's share of all features that `evaluate` asks for; return when all are in the store."""
     check_ranks(dataset, settings.ranks)
-    real = (photographs(dataset, split, settings.ranks) for split in ("train", unseen_split(dataset)))
-    for pictures in (*real, *(run for runs in methods.values() for run in runs)):
-        networks.features_of(pictures, settings.size_px, progress)
+    real = [photographs(dataset, split, settings.ranks) for split in _splits(dataset)]
+    for extractor in networks.extractors:
+        for pictures in (*real, *(run for runs in methods.values() for run in runs)):
+            networks.features_of(pictures, extractor, settings.size_px, progress)
 
 
 def _side(runs: Sequence[Pictures], networks: Networks, settings: Settings, progress: Progress) -> Side:
     """The images of all runs together."""
     whole = [(run, i) for run, pictures in enumerate(runs) for i in range(len(pictures))]
+    features, *second = (
+        _joined([networks.features_of(pictures, extractor, settings.size_px, progress) for pictures in runs])
+        for extractor in networks.extractors
+    )
     return Side(
-        features=_joined([networks.features_of(pictures, settings.size_px, progress) for pictures in runs]),
+        features=features,
+        second=second[0] if second else None,
         lineages=tuple(lineage for pictures in runs for lineage in pictures.lineages),
         files=tuple(file for pictures in runs for file in pictures.files),
         runs=tuple(run for run, _ in whole),
@@ -215,7 +260,13 @@ def _next_of_taxon(side: Side) -> list[int]:
     return following
 
 
-def _protocol(dataset: PreparedDataset, networks: Networks, settings: Settings, namer: Namer) -> Protocol:
+def _protocol(
+    dataset: PreparedDataset,
+    networks: Networks,
+    settings: Settings,
+    namers: Mapping[str, Namer],
+    judge_splits: tuple[str, ...],
+) -> Protocol:
     return Protocol(
         dataset=dataset.path.name,
         dataset_hash=dataset.content_hash,
@@ -231,5 +282,25 @@ def _protocol(dataset: PreparedDataset, networks: Networks, settings: Settings, 
         software={name: version(name) for name in _LIBRARIES},
         perceptual=networks.perceptual.name if networks.perceptual else None,
         perceptual_sha256=networks.perceptual.content_hash if networks.perceptual else None,
+        judges=tuple(
+            _judge_protocol(extractor, namer, judge_splits)
+            for extractor, namer in zip(networks.extractors, namers.values(), strict=True)
+        ),
+    )
+
+
+def _judge_protocol(extractor: Extractor, namer: Namer, splits: tuple[str, ...]) -> JudgeProtocol:
+    choice = namer.choice
+    return JudgeProtocol(
+        extractor=extractor.name,
+        extractor_sha256=extractor.content_hash,
         namer=namer.kind,
+        splits=splits,
+        num_photographs=sum(namer.counts),
+        num_taxa=len(namer.taxa),
+        fewest_photographs=FEWEST_PHOTOGRAPHS,
+        inverse_penalty=choice.inverse_penalty if choice else None,
+        candidates=INVERSE_PENALTIES if choice else None,
+        losses=choice.losses if choice else None,
+        num_searched=choice.num_images if choice else None,
     )

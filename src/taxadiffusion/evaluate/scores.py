@@ -34,7 +34,10 @@ LOWER_IS_BETTER = frozenset(
 )
 """Metrics of which less is better; `nearer_than_real` is best at 0.5."""
 
-SHARES = frozenset({"rank_accuracy", "copies", "precision", "recall", "coverage", "zero_shot_accuracy"})
+FIRST_JUDGE, SECOND_JUDGE = "rank_accuracy", "rank_accuracy_second"
+"""The metrics of the two judges: share of images named right by a probe in each one's own features."""
+
+SHARES = frozenset({FIRST_JUDGE, SECOND_JUDGE, "copies", "precision", "recall", "coverage", "zero_shot_accuracy"})
 """Metrics that are a share of images, of which each counts or not."""
 
 
@@ -53,8 +56,11 @@ class TaxonScores:
     num_photographs: int
     """In training."""
     num_images: int
-    named_right: float
-    error_height: float
+    named_right: float | None
+    """None where the judges do not know the taxon, like the next two."""
+    named_right_second: float | None
+    """By the second judge; None also where there is none."""
+    error_height: float | None
     copies: float
 
 
@@ -94,9 +100,35 @@ class RankScores:
     traits: Mapping[str, float] = field(default_factory=dict)
     """Of a simulated clade: what the images tell of each species' true traits (`TraitScores.of_species`)."""
     right: Mapping[Lineage, tuple[NDArray[np.floating], ...]] = field(default_factory=dict)
-    """By taxon and run: 1 for each image named right, 0 for the others."""
+    """By taxon and run: 1 for each image named right, 0 for the others; without the taxa that are not judged."""
+    right_second: Mapping[Lineage, tuple[NDArray[np.floating], ...]] = field(default_factory=dict)
+    """The same by the second judge; {} where there is none."""
     frechet: Replicates | None = None
     """The Fréchet distance of each run, whole and without groups of taxa."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeProtocol:
+    """A judge: in whose features a probe names the images, and how that probe was fitted."""
+
+    extractor: str
+    extractor_sha256: str
+    namer: str
+    """`Namer.kind`."""
+    splits: tuple[str, ...]
+    """Of the photographs that it was fitted on."""
+    num_photographs: int
+    num_taxa: int
+    fewest_photographs: int
+    """Of a taxon; one that has fewer is not judged."""
+    inverse_penalty: float | None
+    """Its regularisation; None of a discriminant, like the next two."""
+    candidates: tuple[float, ...] | None
+    """Among which it was chosen, by cross-validation that keeps groups of photographs together …"""
+    losses: tuple[float, ...] | None
+    """… the mean loss of each on photographs held out; () where there were too few to choose by."""
+    num_searched: int | None
+    """Photographs held out in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +150,8 @@ class Protocol:
     """Of the photographs that are measured as `real`."""
     perceptual: str | None = None
     perceptual_sha256: str | None = None
-    namer: str = "logistic regression"
-    """What names the images: `Namer.kind`."""
+    judges: tuple[JudgeProtocol, ...] = ()
+    """What names the images: one, or two that look with different networks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +170,14 @@ class Results:
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Images not measured, since they show no taxon of the ranks: by method, and of the photographs by split."""
 
+    differences_second: Mapping[str, Mapping[Rank, Interval]] = field(default_factory=dict)
+    """`differences` of the same best method by the second judge."""
+    not_judged: Mapping[Rank, tuple[int, int]] = field(default_factory=dict)
+    """By rank, how many of how many taxa of the training photographs are not judged, where there are any."""
+
+    trainings: Mapping[str, int] = field(default_factory=dict)
+    """Of each method; the intervals of one that was trained once are of this model."""
+
     def to_json(self) -> dict[str, Any]:
         """JSON with `table1[method][rank][metric] = {mean, low, high}` first, details after."""
         named = {**self.methods, "real_test_photographs": self.real}
@@ -145,6 +185,8 @@ class Results:
             "schema": 1,
             "protocol": asdict(self.protocol),
             "left_out": dict(self.left_out),
+            "not_judged": {rank: {"taxa": number, "of": of} for rank, (number, of) in self.not_judged.items()},
+            "trainings": dict(self.trainings),
             "table1": {
                 method: {s.rank: {name: i.to_json() for name, i in s.metrics.items()} for s in ranks}
                 for method, ranks in named.items()
@@ -152,7 +194,8 @@ class Results:
             "differences": {
                 "from": self.compared.name,
                 "picked": asdict(self.compared),
-                "rank_accuracy": _differences_to_json(self.differences),
+                FIRST_JUDGE: _differences_to_json(self.differences),
+                **({SECOND_JUDGE: _differences_to_json(self.differences_second)} if self.differences_second else {}),
                 "frechet_distance": _differences_to_json(self.distance_differences),
             },
             "details": {method: {s.rank: _details(s) for s in ranks} for method, ranks in named.items()},
@@ -161,7 +204,7 @@ class Results:
     def best(self) -> str:
         """The method named right most often at the finest rank of any, over all of its pictures: part of it is luck."""
         scores = self.at_finest()
-        return max(scores, key=lambda name: scores[name].metrics["rank_accuracy"].mean)
+        return max(scores, key=lambda name: _named_right(scores[name]))
 
     def at_finest(self) -> dict[str, RankScores]:
         """The scores at the finest rank of any method, of those methods that were measured there."""
@@ -170,6 +213,12 @@ class Results:
 
 def _differences_to_json(differences: Mapping[str, Mapping[Rank, Interval]]) -> dict[str, dict[Rank, Any]]:
     return {method: {rank: i.to_json() for rank, i in found.items()} for method, found in differences.items()}
+
+
+def _named_right(scores: RankScores) -> float:
+    """Below every share where no taxon is judged."""
+    found = scores.metrics.get(FIRST_JUDGE)
+    return found.mean if found else -1.0
 
 
 def _details(scores: RankScores) -> dict[str, Any]:

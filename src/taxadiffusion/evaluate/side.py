@@ -26,6 +26,8 @@ class Side:
     """0 … R-1: models trained with their own seeds; all 0 for photographs."""
     load: Callable[[int, int], NDArray[np.uint8]]
     """(position, size_px) → uint8 (3, size_px, size_px)."""
+    second: Floats | None = None
+    """(N, D') features by the second judge's network, where there is one."""
 
     def select(self, positions: Sequence[int] | NDArray[np.integer]) -> Side:
         """Only the images at `positions`; all of them in their order are this side itself, without a copy."""
@@ -39,6 +41,7 @@ class Side:
             tuple(self.files[i] for i in kept),
             tuple(self.runs[i] for i in kept),
             lambda i, size_px: self.load(kept[i], size_px),
+            None if self.second is None else self.second[rows],
         )
 
     def at(self, rank: Rank) -> Side:

@@ -35,24 +35,32 @@ Progress = Callable[[str], None]
 class Extractors:
     """Names and weights of the networks that look at the images; `lpips` None leaves LPIPS out.
 
-    `clade`: the folder of a simulated clade, whose true traits are then compared with the images'.
+    `features`: one or two: the first for distances too, each for a judge. `weights`: of these, in their order, as far
+    as given. `clade`: the folder of a simulated clade, whose true traits are then compared with the images'.
     """
 
-    features: str
-    weights: Path | None = None
+    features: Sequence[str]
+    weights: Sequence[Path] = ()
     lpips: Path | None = None
     device: str = "cpu"
     clade: Path | None = None
 
     def open(self, cache_dir: Path) -> Networks:
         """The networks, features kept in `cache_dir`. Raises `SettingsError`."""
-        features = open_extractor(self.features, self.weights, self.device)
+        if not 1 <= len(self.features) <= 2:
+            raise SettingsError(f"--extractor is given {len(self.features)} times; one or two networks judge")
+        if len(self.weights) > len(self.features):
+            raise SettingsError("--weights is given more often than --extractor; give one for each, in their order")
+        weights = (*self.weights, *(None for _ in self.features[len(self.weights) :]))
+        opened = [open_extractor(name, own, self.device) for name, own in zip(self.features, weights, strict=True)]
+        first, *second = (CachedExtractor(extractor, cache_dir) for extractor in opened)
         return Networks(
-            features=CachedExtractor(features, cache_dir),
+            features=first,
             perceptual=PerceptualDistance(self.lpips, self.device) if self.lpips else None,
-            alignment=features if isinstance(features, BioclipExtractor) else None,
+            alignment=next((one for one in opened if isinstance(one, BioclipExtractor)), None),
             traits=TraitJudge.of(self.clade) if self.clade else None,
             store=FeatureStore(cache_dir / "blocks"),
+            second=second[0] if second else None,
         )
 
 

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from taxadiffusion.evaluate.scores import BUCKETS, LOWER_IS_BETTER, RankScores, Results
+from taxadiffusion.evaluate.scores import (
+    BUCKETS,
+    FIRST_JUDGE,
+    LOWER_IS_BETTER,
+    SECOND_JUDGE,
+    RankScores,
+    Results,
+)
 from taxadiffusion.images import load_image
 from taxadiffusion.metrics.intervals import Interval
 from taxadiffusion.names import Rank
@@ -26,6 +33,7 @@ from taxadiffusion.report.blocks import (
 )
 from taxadiffusion.report.charts import IntervalRow, interval_chart
 from taxadiffusion.report.figures import METRICS, Metric
+from taxadiffusion.report.judges import Column, judge_columns, judges_words, method_cell, not_judged_words
 from taxadiffusion.report.matrix import confusion_matrix
 from taxadiffusion.report.page import Html, Section
 from taxadiffusion.report.tables import latex_table, markdown_table
@@ -40,24 +48,32 @@ MOST_IN_MATRIX = 150
 NUM_CONFUSIONS = 40
 
 DIFFERENCE = (
-    "Difference of the shares, with an interval of its own: taxa are drawn for both methods together, since some are "
-    "hard for each. An interval above 0 tells them apart even where their own intervals overlap."
+    "Difference of the shares, with an interval of its own: taxa are paired, since some are hard for every method. An "
+    "interval above 0 tells them apart even where their own intervals overlap."
 )
 
 
 def method_tables(results: Results) -> dict[str, tuple[list[str], list[list[Cell]]]]:
-    """For each metric present: header and rows (methods, then real photographs) of a table with a column per rank."""
+    """For each metric present: header and rows (methods, then real photographs) of a table with a column per rank.
+
+    How often images are named right has a column per rank and judge.
+    """
     rows = [*results.methods.items(), (REAL, results.real)]
     tables = {}
     for metric in METRICS:
         ranks = [rank for rank in results.protocol.ranks if any(_at(s, rank, metric.key) for _, s in rows)]
         if ranks:
-            best = {rank: _best(results, rank, metric.key) for rank in ranks}
+            judges = judge_columns(results) if metric.key == FIRST_JUDGE else (Column(metric.key, ""),)
+            columns = [(rank, judge) for rank in ranks for judge in judges]
+            best = {(rank, judge): _best(results, rank, judge.metric) for rank, judge in columns}
             body = [
-                [Cell(name), *(_cell(_at(scores, rank, metric.key), metric, name == best[rank]) for rank in ranks)]
+                [
+                    method_cell(results, name),
+                    *(_cell(_at(scores, rank, j.metric), metric, name == best[rank, j]) for rank, j in columns),
+                ]
                 for name, scores in rows
             ]
-            tables[metric.key] = (["method", *ranks], body)
+            tables[metric.key] = (["method", *(judge.head(rank) for rank, judge in columns)], body)
     return tables
 
 
@@ -69,7 +85,7 @@ def evaluation_sections(results: Results, *, command: str, size_px: int) -> tupl
         Section("At a glance", _glance(results, best)),
         Section("Methods by rank", metric_blocks(results)),
         Section("Common and rare taxa", frequency_block(results)),
-        Section("Best and worst taxa", taxa_block(finest, best)),
+        Section("Best and worst taxa", taxa_block(results, finest, best)),
         Section("What is taken for what", confusion_block(finest, best)),
         *trait_sections(results, best),
         Section("Nearest training photographs", copies_block(results, size_px)),
@@ -83,6 +99,11 @@ def left_out_words(results: Results) -> str:
         return ""
     found = ", ".join(f"{number:,} of {name}" for name, number in results.left_out.items())
     return f"Images left out, since they show no taxon of {', '.join(results.protocol.ranks)}: {found}."
+
+
+def told_with_results(results: Results) -> list[str]:
+    """What names the images, and what was not judged or not measured: sentences to stand beside the figures."""
+    return [words for words in (judges_words(results), not_judged_words(results), left_out_words(results)) if words]
 
 
 def write_tables(results: Results, out: Path, footnote: str = "") -> None:
@@ -108,12 +129,14 @@ def write_tables(results: Results, out: Path, footnote: str = "") -> None:
         latex.insert(1, latex_table(header, rows, caption=f"{title}. {words}", label="tab:difference"))
     rank, buckets, by_frequency = _by_frequency(results)
     accuracy = next(m for m in METRICS if m.key == "rank_accuracy")
-    rows = _plain([[Cell(row.name), *(_cell(i, accuracy, False) for i in row.intervals)] for row in by_frequency])
+    rows = _plain(
+        [[method_cell(results, row.name), *(_cell(i, accuracy, False) for i in row.intervals)] for row in by_frequency]
+    )
     title = f"Named right at rank {rank}, by training photographs of the taxon"
     markdown.append(f"### {title}\n\n{markdown_table(['method', *buckets], rows)}")
     latex.append(latex_table(["method", *buckets], rows, caption=f"{title}.", label="tab:frequency"))
     extractor = f"Features: {results.protocol.extractor}, sha256 {results.protocol.extractor_sha256}."
-    opening = [f"{words}\n" for words in (extractor, left_out_words(results)) if words]
+    opening = [f"{words}\n" for words in (extractor, *told_with_results(results))]
     closing = [f"{footnote}\n"] if footnote else []
     (out / "tables.md").write_text("\n".join([*opening, *markdown, *closing]), encoding="utf-8")
     (out / "tables.tex").write_text("\n".join(latex), encoding="utf-8")
@@ -152,7 +175,8 @@ def _glance(results: Results, best: str) -> tuple[Html, ...]:
     for scores in reversed(results.methods[best]):
         real = _at(results.real, scores.rank, "rank_accuracy")
         beside = f" (real photographs: {real.mean:.0%})" if real else ""
-        figures[f"{scores.rank} named right{beside}"] = f"{scores.metrics['rank_accuracy'].mean:.0%}"
+        ours = scores.metrics.get("rank_accuracy")
+        figures[f"{scores.rank} named right{beside}"] = f"{ours.mean:.0%}" if ours else "not judged"
     finest = results.methods[best][-1]
     copies = finest.metrics["copies"]
     return (
@@ -168,21 +192,23 @@ def _glance(results: Results, best: str) -> tuple[Html, ...]:
         ),
         note(
             f"Features: {results.protocol.extractor}. Distances in the features of another network than Inception are "
-            "not comparable with published FID or KID. Intervals: 95 %, bootstrap over taxa, training runs and images."
+            "not comparable with published FID or KID. Intervals: 95 %, over taxa, trainings and images; those of a "
+            "method that was trained once are of this model, and say nothing of another training."
         ),
-        *([note(left_out_words(results))] if results.left_out else []),
+        *map(note, told_with_results(results)),
     )
 
 
 def metric_blocks(results: Results) -> tuple[Html, ...]:
     """Accuracy by rank as a chart, then a table for each metric: methods by rank."""
+    columns = [(rank, judge) for rank in results.protocol.ranks for judge in judge_columns(results)]
     blocks: list[Html] = [
         interval_chart(
             [
-                IntervalRow(name, tuple(_at(scores, rank, "rank_accuracy") for rank in results.protocol.ranks))
+                IntervalRow(name, tuple(_at(scores, rank, judge.metric) for rank, judge in columns))
                 for name, scores in [*results.methods.items(), (REAL, results.real)]
             ],
-            results.protocol.ranks,
+            [judge.head(rank) for rank, judge in columns],
             x_label="share of images named right",
             caption="Real test photographs are the ceiling: no probe names all of them.",
         )
@@ -199,12 +225,17 @@ def metric_blocks(results: Results) -> tuple[Html, ...]:
 
 def difference_table(results: Results) -> tuple[list[str], list[list[Cell]]]:
     """How much more often the compared method is named right: header and rows; no rows where there is one method."""
-    metric = next(m for m in METRICS if m.key == "rank_accuracy")
+    metric = next(m for m in METRICS if m.key == FIRST_JUDGE)
+    columns = [(rank, judge) for rank in results.protocol.ranks for judge in judge_columns(results)]
+    by_judge = {FIRST_JUDGE: results.differences, SECOND_JUDGE: results.differences_second}
     rows = [
-        [Cell(name), *(_cell(found.get(rank), metric, False) for rank in results.protocol.ranks)]
-        for name, found in results.differences.items()
+        [
+            method_cell(results, name),
+            *(_cell(by_judge[j.metric].get(name, {}).get(rank), metric, False) for rank, j in columns),
+        ]
+        for name in results.differences
     ]
-    return ["method", *results.protocol.ranks], rows
+    return ["method", *(judge.head(rank) for rank, judge in columns)], rows
 
 
 def difference_block(results: Results) -> list[Html]:
@@ -218,11 +249,11 @@ def difference_block(results: Results) -> list[Html]:
 
 def frequency_block(results: Results) -> tuple[Html, ...]:
     """Accuracy at the finest rank by how often taxa occur in training."""
-    rank, buckets, rows = _by_frequency(results)
+    rank, columns, rows = _by_frequency(results)
     return (
         interval_chart(
             rows,
-            [f"{bucket} photographs" for bucket in buckets],
+            columns,
             x_label=f"share of images named right at rank {rank}",
             caption="Taxa grouped by how many training photographs they have.",
         ),
@@ -230,35 +261,44 @@ def frequency_block(results: Results) -> tuple[Html, ...]:
 
 
 def _by_frequency(results: Results) -> tuple[Rank, list[str], list[IntervalRow]]:
-    """The finest rank, its frequency buckets that have taxa, and the accuracy of methods and photographs in each."""
+    """The finest rank, its frequency buckets that have taxa (by each judge), and the accuracy of each row in them."""
     scores = results.at_finest()
     rank = next(iter(scores.values())).rank
     real = next((found for found in results.real if found.rank == rank), None)
     if real is not None:
         scores[REAL] = real
     buckets = [bucket for bucket, _, _ in BUCKETS if any(bucket in found.buckets for found in scores.values())]
+    columns = [(bucket, judge) for bucket in buckets for judge in judge_columns(results)]
     rows = [
-        IntervalRow(name, tuple(found.buckets.get(bucket, {}).get("rank_accuracy") for bucket in buckets))
+        IntervalRow(name, tuple(found.buckets.get(bucket, {}).get(judge.metric) for bucket, judge in columns))
         for name, found in scores.items()
     ]
-    return rank, buckets, rows
+    return rank, [judge.head(bucket) for bucket, judge in columns], rows
 
 
-def taxa_block(scores: RankScores, method: str, number: int = 5) -> tuple[Html, ...]:
-    """The `number` best and worst taxa of a method."""
-    order = sorted(scores.taxa, key=lambda t: (-t.named_right, t.error_height))
+def share_words(share: float | None) -> str:
+    """A share as a percentage."""
+    return "not judged" if share is None else f"{share:.0%}"
+
+
+def taxa_block(results: Results, scores: RankScores, method: str, number: int = 5) -> tuple[Html, ...]:
+    """The `number` best and worst taxa of a method, of those that are judged."""
+    judges = judge_columns(results)
+    judged = [taxon for taxon in scores.taxa if taxon.named_right is not None]
+    order = sorted(judged, key=lambda t: (-(t.named_right or 0.0), t.error_height or 0.0))
     kept = order if len(order) <= 2 * number else [*order[:number], *order[-number:]]
     rows = [
         [
             taxon.taxon.label,
             str(taxon.num_photographs),
-            f"{taxon.named_right:.0%}",
+            *(share_words(share) for share in (taxon.named_right, taxon.named_right_second)[: len(judges)]),
             f"{taxon.error_height:.2f}",
             f"{taxon.copies:.0%}",
         ]
         for taxon in kept
     ]
-    header = ["taxon", "training photographs", "named right", "height of errors", "copies"]
+    named = (judge.head("named right") for judge in judges)
+    header = ["taxon", "training photographs", *named, "height of errors", "copies"]
     return (table(header, rows, caption=f"{method} at rank {scores.rank}."),)
 
 
@@ -269,9 +309,10 @@ def confusion_block(scores: RankScores, method: str) -> tuple[Html, ...]:
         caption = f"{method} at rank {scores.rank}: the {len(rows)} largest of {len(scores.confusions):,} confusions."
         return (table(["asked for", "named as", "images"], rows, caption=caption),)
     shares = {(c.true, c.predicted): c.count / c.of for c in scores.confusions}
-    shares |= {(t.taxon, t.taxon): t.named_right for t in scores.taxa}
+    judged = {t.taxon: t.named_right for t in scores.taxa if t.named_right is not None}
+    shares |= {(taxon, taxon): share for taxon, share in judged.items()}
     caption = f"{method} at rank {scores.rank}. Rows: asked for. Columns: named as. Relatives are neighbours."
-    return (confusion_matrix([t.taxon for t in scores.taxa], shares, caption=caption),)
+    return (confusion_matrix(list(judged), shares, caption=caption),)
 
 
 def trait_sections(results: Results, method: str) -> tuple[Section, ...]:

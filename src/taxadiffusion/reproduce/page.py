@@ -24,11 +24,12 @@ from taxadiffusion.report.evaluation import (
     trait_sections,
     write_tables,
 )
+from taxadiffusion.report.judges import judges_words, not_judged_words
 from taxadiffusion.report.page import Html, Section, page
 from taxadiffusion.reproduce.methods import Experiment
 from taxadiffusion.reproduce.run import Story, table1_of
 from taxadiffusion.reproduce.search import footnote, search_document
-from taxadiffusion.reproduce.sweeps import guidance_blocks, made, picked, rare_blocks
+from taxadiffusion.reproduce.sweeps import guidance_blocks, made, named_series, picked, rare_blocks
 from taxadiffusion.trainer.watchers import METRICS_FILE, read_metrics
 
 SHOWN_METHODS = ("zero_shot", "lora", "full", "taxadiffusion")
@@ -117,7 +118,7 @@ def _sections(story: Story, command: str, config: Settings, size_px: int) -> lis
         finest = results.methods[best][-1]
         sections += [
             Section("Common and rare taxa", (*frequency_block(results), *_by_number(results, best))),
-            Section("Best and worst taxa", taxa_block(finest, best)),
+            Section("Best and worst taxa", taxa_block(results, finest, best)),
             Section("What is taken for what", confusion_block(finest, best)),
             *trait_sections(results, best),
             Section("Nearest training photographs", copies_block(results, size_px, number=2)),
@@ -125,10 +126,10 @@ def _sections(story: Story, command: str, config: Settings, size_px: int) -> lis
     sections.append(Section("Training", tuple(_training(story))))
     settings = json.dumps(flattened(config, trajectory_only=False), indent=1, default=str)
     protocol = next(iter(story.results.values())).protocol
-    sections.append(
-        Section("Recipe", (code(command), note(f"Features: {protocol.extractor}, sha256 {protocol.extractor_sha256}."),
-                           code(settings)))
-    )  # fmt: skip
+    some = next(iter(story.results.values()))
+    told = (f"Features: {protocol.extractor}, sha256 {protocol.extractor_sha256}.", judges_words(some),
+            not_judged_words(some))  # fmt: skip
+    sections.append(Section("Recipe", (code(command), *(note(words) for words in told if words), code(settings))))
     return sections
 
 
@@ -173,7 +174,7 @@ def _by_number(results: Results, best: str) -> tuple[Html, ...]:
     taxa = sorted(results.methods[best][-1].taxa, key=lambda t: t.num_photographs)
     numbers = [float(t.num_photographs) for t in taxa]
     series = [
-        Series("named right", numbers, [t.named_right for t in taxa]),
+        *named_series(results, taxa, numbers),
         Series("flagged as copies", numbers, [t.copies for t in taxa]),
     ]
     chart = line_chart(series, x_label="training photographs of the taxon", y_label="share", log_x=True, joined=False)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from taxadiffusion.evaluate.scores import Results, TaxonScores
+from taxadiffusion.evaluate.scores import FIRST_JUDGE, Results, TaxonScores
 from taxadiffusion.images import load_image
 from taxadiffusion.names import Lineage
 from taxadiffusion.report.blocks import Cell, Picture, PictureRow, heading, picture_grid, table
 from taxadiffusion.report.charts import IntervalRow, Series, interval_chart, line_chart
-from taxadiffusion.report.evaluation import REAL, difference_block
+from taxadiffusion.report.evaluation import REAL, difference_block, share_words
 from taxadiffusion.report.figures import METRICS
+from taxadiffusion.report.judges import judge_columns, method_cell
 from taxadiffusion.report.page import Html
 from taxadiffusion.reproduce.run import Story
 
@@ -25,18 +28,26 @@ def guidance_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
     shown = ("rank_accuracy", "frechet_distance", "kernel_distance", "density", "diversity", "copies")
     measured = next(iter(results.methods.values()))[0].metrics
     metrics = [metric for metric in METRICS if metric.key in shown and metric.key in measured]
+    judges = judge_columns(results)
+    named = [replace(metrics[0], key=judge.metric, label=judge.head(metrics[0].label)) for judge in judges]
+    metrics[:1] = named
     rows: list[list[Cell | str]] = []
     chart = []
     for name, (scores,) in results.methods.items():
-        chart.append(IntervalRow(name, (scores.metrics["rank_accuracy"],)))
+        chart.append(IntervalRow(name, tuple(scores.metrics[judge.metric] for judge in judges)))
         cells = [(scores.metrics[m.key], m.decimals) for m in metrics]
         limits = [f"{i.low:.{d}f} to {i.high:.{d}f}" if i.known else "" for i, d in cells]
-        rows.append([name, *(Cell(f"{i.mean:.{d}f}", low) for (i, d), low in zip(cells, limits, strict=True))])
-    marks = [(REAL, scores.metrics["rank_accuracy"].mean) for scores in results.real[-1:]]
+        rows.append(
+            [
+                method_cell(results, name),
+                *(Cell(f"{i.mean:.{d}f}", low) for (i, d), low in zip(cells, limits, strict=True)),
+            ]
+        )
+    marks = [(REAL, found.mean) for scores in results.real[-1:] if (found := scores.metrics.get("rank_accuracy"))]
     species = [story.dataset.taxonomy.lineage(taxon).only(story.ranks) for taxon in picked(story)]
     pictures = [PictureRow(name, tuple(made(story, name, t, 1, size_px) for t in species)) for name in results.methods]
     return [
-        interval_chart(chart, ["named right"], x_label="share of images named right", marks=marks),
+        interval_chart(chart, [m.label for m in named], x_label="share of images named right", marks=marks),
         table(
             ["guidance", *(m.label for m in metrics)], rows, caption="base ×scale, and the interval of noise if limited"
         ),
@@ -50,7 +61,7 @@ def rare_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
     found = {name: {x.taxon.only(story.ranks): x for x in scores[-1].taxa} for name, scores in results.methods.items()}
     of_species = {t: [taxa[t] for taxa in found.values()] for t in story.thinned}
     numbers = {t: [float(x.num_photographs) for x in rows] for t, rows in of_species.items()}
-    accuracy = [Series(t.label, numbers[t], [x.named_right for x in rows]) for t, rows in of_species.items()]
+    accuracy = [s for t, rows in of_species.items() for s in named_series(results, rows, numbers[t], t.label)]
     copies = [Series(t.label, numbers[t], [x.copies for x in rows]) for t, rows in of_species.items()]
     rows = [[name, *(_thinned_cell(taxa[t], int(name)) for t in story.thinned)] for name, taxa in found.items()]
     x_label = "training images"
@@ -60,13 +71,17 @@ def rare_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
     pictures.append(PictureRow("photographs", tuple(_photographs(story, t, 3, size_px) for t in story.thinned)))
     return [
         heading("Named right"),
-        line_chart(accuracy, x_label=x_label, y_label="share", log_x=len(found) > 1, caption=story.base_saw),
+        *(
+            [line_chart(accuracy, x_label=x_label, y_label="share", log_x=len(found) > 1, caption=story.base_saw)]
+            if accuracy
+            else []
+        ),
         heading("Flagged as copies"),
         line_chart(copies, x_label=x_label, y_label="share", log_x=len(found) > 1, caption=story.base_saw),
         table(
             [x_label, *(t.label for t in story.thinned)],
             rows,
-            caption=f"Named right, flagged as copies. {story.base_saw}",
+            caption=f"Named right by each judge, flagged as copies. {story.base_saw}",
         ),
         picture_grid(pictures, heads=[t.label for t in story.thinned], shown_px=64),
     ]
@@ -75,7 +90,21 @@ def rare_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
 def _thinned_cell(scores: TaxonScores, number: int) -> str:
     """A species that has fewer images than asked for says how many it kept."""
     kept = f" (of {scores.num_photographs} images)" if scores.num_photographs < number else ""
-    return f"{scores.named_right:.0%}, {scores.copies:.0%}{kept}"
+    second = "" if scores.named_right_second is None else f" and {share_words(scores.named_right_second)}"
+    return f"{share_words(scores.named_right)}{second}, {scores.copies:.0%}{kept}"
+
+
+def named_series(
+    results: Results, taxa: Sequence[TaxonScores], x: Sequence[float], name: str = "named right"
+) -> list[Series]:
+    """How often the taxa are named right, by each judge; without those that are not judged."""
+    found = []
+    for judge in judge_columns(results):
+        shares = [t.named_right if judge.metric == FIRST_JUDGE else t.named_right_second for t in taxa]
+        points = [(at, share) for at, share in zip(x, shares, strict=True) if share is not None]
+        if points:
+            found.append(Series(judge.head(name), [at for at, _ in points], [share for _, share in points]))
+    return found
 
 
 def made(story: Story, name: str, taxon: Lineage, number: int, size_px: int) -> tuple[Picture, ...]:

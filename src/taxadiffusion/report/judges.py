@@ -1,0 +1,60 @@
+"""How a report speaks of what names the images: one judge, or two side by side; and of what they do not judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from taxadiffusion.evaluate.scores import FIRST_JUDGE, SECOND_JUDGE, Results
+from taxadiffusion.report.blocks import Cell
+
+ONE_TRAINING = "of this model: one training"
+"""Beside a method trained once: its interval is over taxa and pictures, and says nothing of another training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A judge's column: the metric that holds its figures, and how it is headed."""
+
+    metric: str
+    judge: str
+    """The network; "" where there is one judge alone, and nothing to tell apart."""
+
+    def head(self, words: str) -> str:
+        """`words`, and the judge where there are two."""
+        return f"{words} · {self.judge}" if self.judge else words
+
+
+def judge_columns(results: Results) -> tuple[Column, ...]:
+    """One for each judge, in their order."""
+    judges = results.protocol.judges
+    if len(judges) < 2:
+        return (Column(FIRST_JUDGE, ""),)
+    return tuple(
+        Column(metric, judge.extractor) for metric, judge in zip((FIRST_JUDGE, SECOND_JUDGE), judges, strict=True)
+    )
+
+
+def method_cell(results: Results, name: str) -> Cell:
+    """A method's name; of one training, that its intervals are of this model."""
+    return Cell(name, ONE_TRAINING if results.trainings.get(name) == 1 else "")
+
+
+def judges_words(results: Results) -> str:
+    """How the judges were fitted, as sentences."""
+    parts = []
+    for judge in results.protocol.judges:
+        how = f", C = {judge.inverse_penalty:g}" if judge.inverse_penalty is not None else ""
+        parts.append(
+            f"{judge.extractor}: {judge.namer}{how}, fitted on {judge.num_photographs:,} photographs of "
+            f"{judge.num_taxa:,} taxa (split {' and '.join(judge.splits)})"
+        )
+    return f"Named right by {'; and by '.join(parts)}." if parts else ""
+
+
+def not_judged_words(results: Results) -> str:
+    """How many taxa the judges do not know, as a sentence; "" where they know all."""
+    if not results.not_judged:
+        return ""
+    fewest = results.protocol.judges[0].fewest_photographs
+    found = ", ".join(f"{number:,} of {of:,} at rank {rank}" for rank, (number, of) in results.not_judged.items())
+    return f"Taxa not judged, since judges have fewer than {fewest} photographs of them: {found}."
