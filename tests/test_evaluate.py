@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from taxadiffusion.cli import app
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import DataError, SettingsError
@@ -369,7 +371,7 @@ def test_the_best_method_is_sought_where_the_finest_names_were_asked_for(
     write_results(results, tmp_path / "out", command="taxadiffusion evaluate x", size_px=32)
     by_number = (tmp_path / "out" / "tables.md").read_text().split("Named right at rank species, by")[1]
     assert "| 1–5 | 6–20 | 21–100 |" in by_number
-    assert "| swapped |" in by_number
+    assert "| swapped (of this model: one training) |" in by_number
     assert "families" not in by_number
 
 
@@ -437,9 +439,179 @@ def test_an_image_known_to_its_family_alone_is_judged_there() -> None:
 
 
 def test_namer_knows_the_rarest_species() -> None:
-    lineages = [s for s, (_, number) in SPECIES.items() for _ in range(number)]
+    lineages = [s for s, (_, number) in SPECIES.items() for _ in range(number + NUM_JUDGE)]
     namer = Namer.fit(np.random.default_rng(0).normal(size=(len(lineages), 3)).astype(np.float32), lineages)
     assert [taxon.label for taxon in namer.rarest("species", 2)] == ["Caeruleus clarus", "Ruber obscurus"]
+
+
+# Who judges
+
+
+class Brightness:
+    """A network that sees no colour: it cannot tell species of one brightness apart."""
+
+    name = "brightness"
+    content_hash = "b" * 64
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return np.stack([images.mean((1, 2, 3)), images.std((1, 2, 3))], 1).astype(np.float32)
+
+
+def test_a_judge_learns_from_the_splits_train_and_judge_and_nothing_else_does(
+    dataset: PreparedDataset, perfect: Results
+) -> None:
+    (judge,) = perfect.protocol.judges
+    assert judge.splits == ("train", "judge")
+    assert judge.num_photographs == sum(number for _, number in SPECIES.values()) + len(SPECIES) * NUM_JUDGE
+    assert judge.inverse_penalty in judge.candidates
+    assert judge.inverse_penalty == judge.candidates[int(np.argmin(judge.losses))]
+    assert judge.num_searched == judge.num_photographs
+    in_training = {str(dataset.record(int(row)).path) for row in dataset.rows("train")}
+    for scores in perfect.methods["method"]:
+        assert {pair.photograph for pair in scores.nearest} <= in_training
+    counts = {one.taxon: one.num_photographs for one in perfect.methods["method"][-1].taxa}
+    assert counts == {taxon: number for taxon, (_, number) in SPECIES.items()}
+    assert perfect.not_judged == {}
+
+
+@pytest.fixture(scope="module")
+def without_judge_split(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    folder, rng = tmp_path_factory.mktemp("rare"), np.random.default_rng(0)
+    pictures = [
+        (lineage, paint(colour, rng), {"split": split})
+        for lineage, (colour, number) in SPECIES.items()
+        for split, count in (("train", number), ("test", NUM_TEST))
+        for _ in range(count)
+    ]
+    prepare(write_folder(folder / "source", pictures), folder / "prepared", num_workers=1)
+    return PreparedDataset.open(folder / "prepared")
+
+
+def test_taxa_of_which_judges_have_too_few_photographs_are_left_out_of_the_judging_and_counted(
+    without_judge_split: PreparedDataset, tmp_path: Path
+) -> None:
+    """Of four species two have eight and four photographs; one of these is alone in its genus."""
+    results = scored(without_judge_split, fresh(tmp_path / "made", 1))
+    assert results.protocol.judges[0].splits == ("train",)
+    assert results.not_judged == {"genus": (1, 3), "species": (2, 4)}
+    family, genus, species = results.methods["method"]
+    rare = {"Ruber obscurus", "Caeruleus clarus"}
+    for one in species.taxa:
+        judged = one.taxon.label not in rare
+        assert (one.named_right is not None) == (one.error_height is not None) == judged
+        assert one.num_images == 10
+    assert species.metrics["rank_accuracy"].mean == np.mean(
+        [one.named_right for one in species.taxa if one.named_right is not None]
+    )
+    assert not {pair.true.label for pair in species.confusions} & rare
+    assert "rank_accuracy" not in species.buckets["1–5"]
+    assert "distance_to_real" in species.buckets["1–5"]  # nothing else is lost
+    assert {one.taxon.label for one in family.taxa if one.named_right is None} == set()
+    assert {one.taxon.label for one in genus.taxa if one.named_right is None} == {"Caeruleus"}
+    write_results(results, tmp_path / "out", command="taxadiffusion evaluate x", size_px=32)
+    document = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert document["not_judged"] == {"genus": {"taxa": 1, "of": 3}, "species": {"taxa": 2, "of": 4}}
+    assert document["protocol"]["judges"][0]["fewest_photographs"] == naming.FEWEST_PHOTOGRAPHS == 10
+    words = "judges have fewer than 10 photographs of them: 1 of 3 at rank genus, 2 of 4 at rank species."
+    for name in ("tables.md", "report.html"):
+        assert words in (tmp_path / "out" / name).read_text()
+
+
+def test_only_taxa_with_enough_photographs_can_be_told_apart() -> None:
+    species = [lineage for lineage in SPECIES for _ in range(9)]
+    with pytest.raises(DataError, match=r"two or more taxa with 10 photographs each.*of 4 taxa 0 have so many"):
+        Namer.fit(np.zeros((len(species), 3), np.float32), species)
+
+
+def test_every_table_shows_both_judges_side_by_side(dataset: PreparedDataset, tmp_path: Path) -> None:
+    methods = {
+        "right": [generated_folder(fresh(tmp_path / f"right{i}", i), RANKS) for i in (1, 2)],
+        "swapped": [generated_folder(fresh(tmp_path / "swapped", 3, swap=True), RANKS)],
+    }
+    settings = Settings(RANKS, size_px=32, max_reference_per_taxon=8)
+    one = evaluate(dataset, methods, Networks(Colours()), settings)
+    two = evaluate(dataset, methods, Networks(Colours(), second=Brightness()), settings)
+    for alone, beside in zip(one.methods["right"], two.methods["right"], strict=True):
+        first, second = (beside.metrics[key] for key in ("rank_accuracy", "rank_accuracy_second"))
+        assert {k: v for k, v in beside.metrics.items() if k != "rank_accuracy_second"} == alone.metrics
+        assert second.mean < first.mean
+    other_way = evaluate(dataset, methods, Networks(Brightness(), second=Colours()), settings)
+    for first, second in zip(two.methods["swapped"], other_way.methods["swapped"], strict=True):
+        assert first.metrics["rank_accuracy_second"] == second.metrics["rank_accuracy"]
+        assert first.metrics["rank_accuracy"] == second.metrics["rank_accuracy_second"]
+    out = tmp_path / "out"
+    write_results(two, out, command="taxadiffusion evaluate x", size_px=32)
+    document = json.loads((out / "results.json").read_text())
+    assert [judge["extractor"] for judge in document["protocol"]["judges"]] == ["colours", "brightness"]
+    assert document["table1"]["right"]["species"]["rank_accuracy_second"]["mean"] < 1
+    assert set(document["differences"]) == {"from", "rank_accuracy", "rank_accuracy_second", "frechet_distance"}
+    heads = " | ".join(f"{rank} · {judge}" for rank in RANKS for judge in ("colours", "brightness"))
+    markdown, latex, page = ((out / name).read_text() for name in ("tables.md", "tables.tex", "report.html"))
+    assert markdown.count(f"| method | {heads} |") == 2  # named right, and its differences
+    assert "| method | 1–5 · colours | 1–5 · brightness | 6–20 · colours |" in markdown
+    assert latex.count(heads.replace(" | ", " & ")) == 2
+    assert page.count("species · brightness") >= 3  # a chart and two tables
+    assert "named right · brightness" in page  # best and worst taxa
+    for text in (markdown, latex):
+        assert text.count("right (of this model") == 0  # trained twice
+        assert "swapped (of this model: one training)" in text
+    assert "of this model: one training" in page
+
+
+def test_a_second_judge_is_another_network() -> None:
+    with pytest.raises(SettingsError, match="colours is given twice; a second judge is another network"):
+        Networks(Colours(), second=Colours())
+
+
+def network(path: Path, channels: Sequence[int]) -> Path:
+    """A network file whose features are the means of some channels."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 32, 32])
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", len(channels)])
+    picked = helper.make_tensor("channels", TensorProto.INT64, [len(channels)], list(channels))
+    axes = helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])
+    nodes = [
+        helper.make_node("Gather", ["images", "channels"], ["some"], axis=1),
+        helper.make_node("ReduceMean", ["some", "axes"], ["features"], keepdims=0),
+    ]
+    graph = helper.make_graph(nodes, "means", [image], [features], [picked, axes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, path)
+    return path
+
+
+def test_evaluate_takes_two_networks(dataset: PreparedDataset, tmp_path: Path) -> None:
+    asked = [f"onnx:{network(tmp_path / f'{name}.onnx', c)}" for name, c in (("all", (0, 1, 2)), ("red", (0,)))]
+    folder = fresh(tmp_path / "made", 1)
+    arguments = [
+        "evaluate",
+        str(folder),
+        "--data",
+        str(dataset.path),
+        "--out",
+        str(tmp_path / "out"),
+        "--size-px",
+        "32",
+    ]
+    ran = CliRunner().invoke(app, [*arguments, "--extractor", asked[0], "--extractor", asked[1]])
+    assert ran.exit_code == 0, ran.output
+    document = json.loads((tmp_path / "out" / "results.json").read_text())
+    judges = document["protocol"]["judges"]
+    assert [judge["extractor"] for judge in judges] == ["onnx:all", "onnx:red"]
+    assert document["protocol"]["extractor_sha256"] == judges[0]["extractor_sha256"] != judges[1]["extractor_sha256"]
+    first, second = (
+        document["table1"]["made"]["species"][key]["mean"] for key in ("rank_accuracy", "rank_accuracy_second")
+    )
+    assert first > 0.95 > second
+    told = " ".join(ran.output.split())
+    assert "Named right by onnx:all: logistic regression" in told
+    three = CliRunner().invoke(
+        app, [*arguments, *(word for name in (*asked, asked[0]) for word in ("--extractor", name))]
+    )
+    assert isinstance(three.exception, SettingsError)
+    assert "given 3 times" in str(three.exception)
 
 
 # As many images as the paper's
@@ -486,15 +658,15 @@ def test_a_large_evaluation_measures_pairs_of_some_images_and_all_else_of_all(
 def test_so_many_taxa_that_a_regression_would_take_days_are_named_by_a_discriminant_and_the_results_say_so(
     dataset: PreparedDataset, perfect: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert perfect.protocol.namer == "logistic regression"
+    assert perfect.protocol.judges[0].namer == "logistic regression"
     monkeypatch.setattr(naming, "LARGEST_REGRESSION", 0)
     right, swapped = fresh(tmp_path / "right", 1), fresh(tmp_path / "swapped", 4, swap=True)
     results = scored(dataset, right)
-    assert results.protocol.namer == "linear discriminant"
+    assert results.protocol.judges[0].namer == "linear discriminant"
     assert results.methods["method"][-1].metrics["rank_accuracy"].mean > 0.95
     wrong = scored(dataset, swapped).methods["method"][-1].metrics["rank_accuracy"]
     assert wrong.mean == pytest.approx(0.5, abs=0.05)  # two of four species
-    assert json.loads(json.dumps(results.to_json()))["protocol"]["namer"] == "linear discriminant"
+    assert json.loads(json.dumps(results.to_json()))["protocol"]["judges"][0]["namer"] == "linear discriminant"
 
 
 # Features of many pictures, shared and kept
@@ -575,7 +747,7 @@ def test_processes_share_the_features_and_one_that_is_killed_loses_only_its_bloc
     for one in both:
         one.join(60)
     assert all(one.images for one in shares)
-    assert sum(one.images for one in shares) == 32 + 90
+    assert sum(one.images for one in shares) == 32 + 4 * NUM_JUDGE + 90
     first = CountedColours()
     together = evaluate(dataset, methods, Networks(first, store=FeatureStore(store, Shard(0, 2))), settings)
     assert first.images == 0
