@@ -517,6 +517,22 @@ def test_taxa_of_which_judges_have_too_few_photographs_are_left_out_of_the_judgi
         assert words in (tmp_path / "out" / name).read_text()
 
 
+def test_images_of_taxa_that_are_not_judged_are_measured_by_all_else(
+    without_judge_split: PreparedDataset, tmp_path: Path
+) -> None:
+    rare = [lineage for lineage, (_, number) in SPECIES.items() if number < naming.FEWEST_PHOTOGRAPHS]
+    rng = np.random.default_rng(0)
+    made = [(lineage, paint(SPECIES[lineage][0], rng), {}) for lineage in rare for _ in range(8)]
+    results = scored(without_judge_split, write_folder(tmp_path / "made", made))
+    (scores,) = results.methods["method"]
+    assert {"rank_accuracy", "error_height"}.isdisjoint(scores.metrics)
+    assert {"frechet_distance", "coverage", "copies", "diversity"} <= set(scores.metrics)
+    assert scores.confusions == ()
+    assert results.best() == "method"
+    write_results(results, tmp_path / "out", command="taxadiffusion evaluate x", size_px=32)
+    assert "not judged" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_only_taxa_with_enough_photographs_can_be_told_apart() -> None:
     species = [lineage for lineage in SPECIES for _ in range(9)]
     with pytest.raises(DataError, match=r"two or more taxa with 10 photographs each.*of 4 taxa 0 have so many"):

@@ -18,7 +18,7 @@ import numpy as np
 
 from taxadiffusion.backbone import Backbone
 from taxadiffusion.dataset import PreparedDataset
-from taxadiffusion.evaluate.naming import Namer, balanced_accuracy
+from taxadiffusion.evaluate.naming import FEWEST_PHOTOGRAPHS, Namer, balanced_accuracy
 from taxadiffusion.evaluate.pictures import Places, generated_folder, photographs
 from taxadiffusion.features.cache import CachedExtractor
 from taxadiffusion.features.onnx import OnnxExtractor
@@ -62,7 +62,10 @@ def main() -> None:
     dataset = PreparedDataset.open(options.real)
 
     train = photographs(dataset, "train", RANKS)
-    namer = Namer.fit(train.features(extractor, options.size_px), train.lineages)
+    namer = Namer.fit(train.features(extractor, options.size_px), train.lineages, train.groups)
+    unjudged = {lineage for lineage in train.lineages if lineage.rank == "species"} - set(namer.taxa)
+    if unjudged:
+        print(f"not judged: {len(unjudged)} species with fewer than {FEWEST_PHOTOGRAPHS} training photographs")
     rarest = namer.rarest("species", 10)
     test = photographs(dataset, "test", RANKS)
     if options.base:

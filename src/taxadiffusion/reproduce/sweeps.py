@@ -27,10 +27,10 @@ def guidance_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
     """Accuracy, Fréchet distance and copies of every setting of the sweep."""
     shown = ("rank_accuracy", "frechet_distance", "kernel_distance", "density", "diversity", "copies")
     measured = next(iter(results.methods.values()))[0].metrics
-    metrics = [metric for metric in METRICS if metric.key in shown and metric.key in measured]
-    judges = judge_columns(results)
-    named = [replace(metrics[0], key=judge.metric, label=judge.head(metrics[0].label)) for judge in judges]
-    metrics[:1] = named
+    judges = [judge for judge in judge_columns(results) if judge.metric in measured]
+    right, *others = (metric for metric in METRICS if metric.key in shown)
+    named = [replace(right, key=judge.metric, label=judge.head(right.label)) for judge in judges]
+    metrics = [*named, *(metric for metric in others if metric.key in measured)]
     rows: list[list[Cell | str]] = []
     chart = []
     for name, (scores,) in results.methods.items():
