@@ -560,7 +560,13 @@ def test_every_table_shows_both_judges_side_by_side(dataset: PreparedDataset, tm
     document = json.loads((out / "results.json").read_text())
     assert [judge["extractor"] for judge in document["protocol"]["judges"]] == ["colours", "brightness"]
     assert document["table1"]["right"]["species"]["rank_accuracy_second"]["mean"] < 1
-    assert set(document["differences"]) == {"from", "rank_accuracy", "rank_accuracy_second", "frechet_distance"}
+    assert set(document["differences"]) == {
+        "from",
+        "picked",
+        "rank_accuracy",
+        "rank_accuracy_second",
+        "frechet_distance",
+    }
     heads = " | ".join(f"{rank} · {judge}" for rank in RANKS for judge in ("colours", "brightness"))
     markdown, latex, page = ((out / name).read_text() for name in ("tables.md", "tables.tex", "report.html"))
     assert markdown.count(f"| method | {heads} |") == 2  # named right, and its differences

@@ -31,9 +31,16 @@ from taxadiffusion.report.blocks import (
     table,
     text,
 )
-from taxadiffusion.report.charts import IntervalRow, interval_chart
+from taxadiffusion.report.charts import IntervalRow
 from taxadiffusion.report.figures import METRICS, Metric
-from taxadiffusion.report.judges import Column, judge_columns, judges_words, method_cell, not_judged_words
+from taxadiffusion.report.judges import (
+    Column,
+    judge_columns,
+    judges_words,
+    method_cell,
+    named_chart,
+    not_judged_words,
+)
 from taxadiffusion.report.matrix import confusion_matrix
 from taxadiffusion.report.page import Html, Section
 from taxadiffusion.report.tables import latex_table, markdown_table
@@ -203,7 +210,7 @@ def metric_blocks(results: Results) -> tuple[Html, ...]:
     """Accuracy by rank as a chart, then a table for each metric: methods by rank."""
     columns = [(rank, judge) for rank in results.protocol.ranks for judge in judge_columns(results)]
     blocks: list[Html] = [
-        interval_chart(
+        named_chart(
             [
                 IntervalRow(name, tuple(_at(scores, rank, judge.metric) for rank, judge in columns))
                 for name, scores in [*results.methods.items(), (REAL, results.real)]
@@ -251,7 +258,7 @@ def frequency_block(results: Results) -> tuple[Html, ...]:
     """Accuracy at the finest rank by how often taxa occur in training."""
     rank, columns, rows = _by_frequency(results)
     return (
-        interval_chart(
+        named_chart(
             rows,
             columns,
             x_label=f"share of images named right at rank {rank}",

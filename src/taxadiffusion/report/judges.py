@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from taxadiffusion.evaluate.scores import FIRST_JUDGE, SECOND_JUDGE, Results
-from taxadiffusion.report.blocks import Cell
+from taxadiffusion.report.blocks import Cell, text
+from taxadiffusion.report.charts import IntervalRow, interval_chart
+from taxadiffusion.report.page import Html
 
 ONE_TRAINING = "of this model: one training"
 """Beside a method trained once: its interval is over taxa and pictures, and says nothing of another training."""
@@ -37,6 +40,20 @@ def judge_columns(results: Results) -> tuple[Column, ...]:
 def method_cell(results: Results, name: str) -> Cell:
     """A method's name; of one training, that its intervals are of this model."""
     return Cell(name, ONE_TRAINING if results.trainings.get(name) == 1 else "")
+
+
+def named_chart(
+    rows: Sequence[IntervalRow],
+    columns: Sequence[str],
+    *,
+    x_label: str,
+    caption: str = "",
+    marks: Sequence[tuple[str, float]] = (),
+) -> Html:
+    """`interval_chart` of how often images are named right, or a sentence where no taxon is judged."""
+    if all(interval is None for row in rows for interval in row.intervals):
+        return text("None of these taxa is judged, so there is no share of images named right to draw.")
+    return interval_chart(rows, columns, x_label=x_label, caption=caption, marks=marks)
 
 
 def judges_words(results: Results) -> str:

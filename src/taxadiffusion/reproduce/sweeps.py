@@ -13,10 +13,10 @@ from taxadiffusion.evaluate.scores import FIRST_JUDGE, Results, TaxonScores
 from taxadiffusion.images import load_image
 from taxadiffusion.names import Lineage
 from taxadiffusion.report.blocks import Cell, Picture, PictureRow, heading, picture_grid, table
-from taxadiffusion.report.charts import IntervalRow, Series, interval_chart, line_chart
+from taxadiffusion.report.charts import IntervalRow, Series, line_chart
 from taxadiffusion.report.evaluation import REAL, difference_block, share_words
 from taxadiffusion.report.figures import METRICS
-from taxadiffusion.report.judges import judge_columns, method_cell
+from taxadiffusion.report.judges import judge_columns, method_cell, named_chart
 from taxadiffusion.report.page import Html
 from taxadiffusion.reproduce.run import Story
 
@@ -47,7 +47,7 @@ def guidance_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
     species = [story.dataset.taxonomy.lineage(taxon).only(story.ranks) for taxon in picked(story)]
     pictures = [PictureRow(name, tuple(made(story, name, t, 1, size_px) for t in species)) for name in results.methods]
     return [
-        interval_chart(chart, [m.label for m in named], x_label="share of images named right", marks=marks),
+        named_chart(chart, [m.label for m in named], x_label="share of images named right", marks=marks),
         table(
             ["guidance", *(m.label for m in metrics)], rows, caption="base ×scale, and the interval of noise if limited"
         ),
