@@ -94,7 +94,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root, rng = tmp_path_factory.mktemp("fish"), np.random.default_rng(0)
     lines = ["file_name,split,family,genus,species"]
     for number, (family, genus, epithet) in enumerate(SPECIES):
-        for split, count in (("train", 8), ("val", 3), ("test", 6)):
+        for split, count in (("train", 10), ("val", 3), ("test", 6)):
             for index in range(count):
                 name = f"{epithet}-{split}-{index}.png"
                 pixels = rng.integers(100 * number, 156 + 100 * number, (20, 20, 3), dtype=np.uint8)
@@ -370,7 +370,7 @@ def test_evaluate_draws_and_looks_there(
             [f"ours={tmp_path / 'run'}"],
             prepared,
             tmp_path / "out",
-            extractors=Extractors("bioclip", clip, tmp_path / "alexnet.pth", str(device)),
+            extractors=Extractors(["bioclip"], [clip], tmp_path / "alexnet.pth", str(device)),
             ranks=list(RANKS),
             images=ImagePlan(6, sampling=Sampling(1)),
             base=str(tiny_base()),
