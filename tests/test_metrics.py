@@ -18,7 +18,7 @@ from taxadiffusion.metrics.distribution import (
     kernel_distance,
 )
 from taxadiffusion.metrics.naming import confusions, correct_at, error_height, mean_by_taxon
-from taxadiffusion.metrics.neighbours import memorisation, nearest, overlap
+from taxadiffusion.metrics.neighbours import NearestSearch, nearest, overlap
 from taxadiffusion.metrics.probe import INVERSE_PENALTIES, Probe, choose_penalty, fit_probe
 from taxadiffusion.names import Lineage
 
@@ -123,7 +123,7 @@ def test_figures_do_not_depend_on_the_size_of_blocks(monkeypatch: pytest.MonkeyP
     of_x, of_y = np.arange(83) % 4, np.arange(61) % 4
 
     def figures() -> list[np.ndarray]:
-        met, copied = overlap(x, y), memorisation(y, x, x[:40] + 1)
+        met, copied = overlap(x, y), NearestSearch(x, x[:40] + 1)(y)
         return [
             Moments.of(x).covariance,
             FrechetReference(x, of_x).replicates(y, of_y)[1], KernelReference(x, of_x).replicates(y, of_y)[1],
@@ -346,15 +346,12 @@ def test_nearest_finds_each_image_itself_across_blocks() -> None:
     assert distances.max() < 1e-5
 
 
-def test_memorisation_flags_copies_and_not_fresh_draws() -> None:
+def test_nearness_is_at_par_for_fresh_draws_and_high_for_copies() -> None:
     train, unseen, fresh = draws(15, 400), draws(16, 400), draws(17, 400)
-    copies = train[:50] * 1.0001
-    honest = memorisation(fresh, train, unseen)
-    assert honest.share < 0.04  # par is 0.01
-    assert 0.45 < honest.nearer_than_real < 0.55
-    caught = memorisation(np.concatenate([copies, fresh[:50]]), train, unseen)
-    assert caught.copies[:50].all()
-    assert caught.positions[:50].tolist() == list(range(50))
-    assert memorisation(copies, train, unseen).nearer_than_real > 0.99
+    search = NearestSearch(train, unseen)
+    assert 0.45 < search(fresh).nearer_than_real < 0.55
+    near = search(train[:50] * 1.0001)
+    assert near.positions.tolist() == list(range(50))
+    assert near.nearer_than_real > 0.99
     # unseen photographs judged by themselves are at par exactly
-    assert memorisation(unseen, train, unseen).nearer_than_real == pytest.approx(0.5)
+    assert search(unseen).nearer_than_real == pytest.approx(0.5)

@@ -114,7 +114,9 @@ def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(
         assert {taxon["num_photographs"] for taxon in details["taxa"]} == {int(number)}
         thin = PreparedDataset.open(tmp_path / "thinned" / f"keep{number}")
         left = {str(thin.record(int(row)).path) for row in thin.rows("train")}
-        assert {pair["photograph"] for pair in details["nearest"]} <= left
+        assert {pair["photograph"] for pair in [*details["nearest"], *details["most_alike"]]} <= left
+        assert details["most_alike"]
+        assert document["experiments"]["rare"]["copies"][number]["species"]["num_looked_at"] > 0
     assert "What the base saw is not recorded" in (tmp_path / "rare" / "tables.md").read_text()
     assert document["base_saw"].startswith("What the base saw is not recorded")
     taxa = document["experiments"]["rare"]["details"]["real_test_photographs"]["species"]["taxa"]
@@ -132,7 +134,7 @@ def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(
     ):
         assert word in page
     assert (tmp_path / "table1" / "tables.tex").is_file()
-    drawn = "".join(rare_blocks(story.results["rare"], story, 16))
+    drawn = "".join(rare_blocks(story.results["rare"], story, 16)).split("Copies of training photographs")[0]
     # each species: three images of the models of both numbers, and three photographs
     assert drawn.count("<img") == len(story.thinned) * 3 * (2 + 1)
 

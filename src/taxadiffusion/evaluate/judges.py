@@ -14,7 +14,7 @@ from taxadiffusion.evaluate.measure import RankJudge
 from taxadiffusion.evaluate.naming import Namer
 from taxadiffusion.evaluate.scores import FIRST_JUDGE, SECOND_JUDGE, RankScores
 from taxadiffusion.evaluate.side import Side, at_most
-from taxadiffusion.metrics.neighbours import CopySearch
+from taxadiffusion.metrics.neighbours import NearestSearch
 from taxadiffusion.names import Lineage, Rank
 
 # N images
@@ -39,7 +39,7 @@ class Settings:
     """Training photographs of each taxon in the reference of distances. Generated images show every taxon equally
     often; so should the reference, as far as rare taxa allow, or distances would measure the mixture of taxa."""
     copy_quantile: float = 0.01
-    """A generated image is flagged where it is nearer to training than all but this share of unseen photographs."""
+    """Share of unseen photographs that the search for copies may flag: its false alarms."""
     seed: int = 0
 
 
@@ -65,7 +65,7 @@ def fit_namers(
 
 
 class Judges:
-    """Training and unseen photographs, and what is made of them once: the search for copies, a judge a rank.
+    """Training and unseen photographs, and what is made of them once: the search for the nearest, a judge a rank.
 
     Memory: the features of all sides, and of each rank's photographs where not all of them name it; beside these about
     0.6 GB a rank at width 2048, whatever the number of images.
@@ -82,8 +82,8 @@ class Judges:
         """namers: by their metric, as of `fit_namers`."""
         self._train, self._unseen, self._settings, self._progress = train, unseen, settings, progress
         self._namers = namers
-        progress("searching copies among unseen photographs")
-        self._copies = CopySearch(train.features, unseen.features, settings.copy_quantile)
+        progress("searching the training photographs nearest to unseen ones")
+        self._nearest = NearestSearch(train.features, unseen.features)
         self._taxa = {rank: frozenset(train.at(rank).lineages) for rank in settings.ranks}
         self._judges: dict[Rank, tuple[frozenset[Lineage], RankJudge]] = {}
         self._shown: dict[Rank, set[Lineage]] = {rank: set() for rank in settings.ranks}
@@ -99,7 +99,7 @@ class Judges:
                 self._settings.ranks,
                 self._namers,
                 self._train,
-                self._copies,
+                self._nearest,
                 max_reference_per_taxon=self._settings.max_reference_per_taxon,
                 seed=self._settings.seed,
                 shown=None if every else mine,
@@ -124,7 +124,7 @@ class Judges:
         seen = None
         if trained_on is not None:
             photographs = self._train.select([i for i, file in enumerate(self._train.files) if file in trained_on])
-            search = CopySearch(photographs.features, self._unseen.features, self._settings.copy_quantile)
+            search = NearestSearch(photographs.features, self._unseen.features)
             seen = photographs, search
         scored = []
         for rank in self._settings.ranks:

@@ -17,7 +17,7 @@ from taxadiffusion.evaluate.scores import (
     SECOND_JUDGE,
     SHARES,
     ConfusionPair,
-    CopyPair,
+    NearPair,
     RankScores,
     TaxonScores,
     bucket_of,
@@ -33,7 +33,7 @@ from taxadiffusion.metrics.intervals import (
     of_replicates,
 )
 from taxadiffusion.metrics.naming import Confusion, confusions, correct_at, error_height
-from taxadiffusion.metrics.neighbours import CopySearch, Memorisation, overlap, radius
+from taxadiffusion.metrics.neighbours import NearestSearch, Nearness, overlap, radius
 from taxadiffusion.names import Lineage, Rank
 
 # N images, D feature width, G groups of taxa
@@ -57,13 +57,13 @@ class RankJudge:
         ranks: Sequence[Rank],
         namers: Mapping[str, Namer],
         train: Side,
-        copies: CopySearch,
+        nearest: NearestSearch,
         *,
         max_reference_per_taxon: int,
         seed: int,
         shown: Collection[Lineage] | None = None,
     ) -> None:
-        """namers: by the metric that tells how often each finds images right. copies: the search among all training
+        """namers: by the metric that tells how often each finds images right. nearest: the search among all training
         photographs.
 
         shown: the taxa of the images that are to be judged, where those are not all. Distances, precision, recall,
@@ -75,7 +75,7 @@ class RankJudge:
         self._ranks = tuple(ranks)
         self._namers = dict(namers)
         self._photographs = train
-        self._copies = copies
+        self._nearest = nearest
         self._train = train.at(rank)
         self._seed = seed
         groups = self._train.groups()
@@ -102,28 +102,28 @@ class RankJudge:
         side: Side,
         name: str,
         further: Mapping[str, NDArray[np.floating]],
-        seen: tuple[Side, CopySearch] | None = None,
+        seen: tuple[Side, NearestSearch] | None = None,
         *,
         few: bool = False,
     ) -> RankScores:
         """Scores of images of taxa of this rank; `further` holds more scores of each (N,), by metric (LPIPS …).
 
         seen: the training photographs that the method learnt from, and the search among them, where those are not all:
-        images are compared with these to find copies, and a taxon counts as common or rare by these. few: of too few
+        nearest photographs are sought among these, and a taxon counts as common or rare by these. few: of too few
         images for a metric of sets it is left out. Raises `DataError` where there are too few, or for a taxon that
         training lacks.
         """
         counts: Mapping[Lineage, int] = self._counts
-        photographs, search = seen or (self._photographs, self._copies)
+        photographs, search = seen or (self._photographs, self._nearest)
         if seen:
             counts = Counter(truncated((one for one in photographs.lineages if one.get(self._rank)), self._rank))
         strange = sorted({str(taxon) for taxon in side.lineages if taxon not in counts})
         if strange:
             raise DataError(f"{name}: no training photograph shows {strange[0]} at rank {self._rank}; leave it out")
         named = self._named(side)
-        copied = search(side.features)
+        near = search(side.features)
         cells = side.cells()
-        per_image = self._per_image(side, cells, named, copied) | dict(further)
+        per_image = self._per_image(side, cells, named, near) | dict(further)
         metrics = _intervals(per_image, cells)
         frechet = None
         if self._comparable and not (few and len(side.files) <= NUM_NEIGHBOURS):
@@ -138,7 +138,7 @@ class RankJudge:
             confusions=tuple(
                 ConfusionPair(c.true, c.predicted, c.count, c.of) for c in self._confusions(side, named[FIRST_JUDGE])
             ),
-            nearest=_nearest(side, copied, photographs),
+            nearest=_nearest(side, near, photographs),
             right=_by_taxon_and_run(per_image[FIRST_JUDGE], cells),
             right_second=_by_taxon_and_run(per_image[SECOND_JUDGE], cells) if SECOND_JUDGE in per_image else {},
             frechet=frechet,
@@ -165,7 +165,7 @@ class RankJudge:
         return confusions([predicted[i] for i in rows], [side.lineages[i] for i in rows])
 
     def _per_image(
-        self, side: Side, cells: Cells, named: Mapping[str, Sequence[Lineage]], copied: Memorisation
+        self, side: Side, cells: Cells, named: Mapping[str, Sequence[Lineage]], near: Nearness
     ) -> dict[str, Floats]:
         """Metrics that are means over images: their values (N,), not a number where a judge does not know the taxon."""
         judged = self._judged(side)
@@ -178,8 +178,7 @@ class RankJudge:
             **right,
             "error_height": np.where(judged, np.array(heights, dtype=np.float64), np.nan),
             "distance_to_real": _distance_to_taxon(side, self._train),
-            "copies": copied.copies.astype(np.float64),
-            "nearer_than_real": copied.nearer,
+            "nearer_than_real": near.nearer,
         }
         diversity = _distance_within_taxon(side, cells)
         if diversity is not None:
@@ -277,21 +276,19 @@ def _by_taxon(cells: Cells, per_image: Mapping[str, Floats], counts: Mapping[Lin
                 named_right=_mean(per_image[FIRST_JUDGE][rows]),
                 named_right_second=_mean(per_image[SECOND_JUDGE][rows]) if SECOND_JUDGE in per_image else None,
                 error_height=_mean(per_image["error_height"][rows]),
-                copies=float(per_image["copies"][rows].mean()),
             )
         )
     return tuple(sorted(scores, key=lambda s: (s.num_photographs, s.taxon.names)))
 
 
-def _nearest(side: Side, copied: Memorisation, seen: Side) -> tuple[CopyPair, ...]:
-    order = np.argsort(copied.distances, kind="stable")[:NUM_WORST_PAIRS]
+def _nearest(side: Side, near: Nearness, seen: Side) -> tuple[NearPair, ...]:
+    order = np.argsort(near.distances, kind="stable")[:NUM_WORST_PAIRS]
     return tuple(
-        CopyPair(
+        NearPair(
             generated=side.files[i],
-            photograph=seen.files[copied.positions[i]],
+            photograph=seen.files[near.positions[i]],
             taxon=side.lineages[i],
-            distance=float(copied.distances[i]),
-            flagged=bool(copied.copies[i]),
+            distance=float(near.distances[i]),
         )
         for i in order
     )

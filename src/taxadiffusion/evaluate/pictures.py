@@ -130,6 +130,13 @@ def generated_folder(folder: Path, ranks: Sequence[Rank]) -> Pictures:
     )
 
 
+def base_of(folder: Path) -> str | None:
+    """The base that made a folder's pictures, if its table names one for all of them, by a public name."""
+    with (folder / "metadata.csv").open(newline="", encoding="utf-8") as handle:
+        bases = {row.get("base") or "local" for row in csv.DictReader(handle)}
+    return None if len(bases) != 1 or "local" in bases else bases.pop()
+
+
 def _boxes(dataset: PreparedDataset, row: int) -> str:
     record = dataset.record(row)
     return f"{record.box} {record.content_box}"

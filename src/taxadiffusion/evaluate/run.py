@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import SettingsError
+from taxadiffusion.evaluate.copies import NO_BASE, CopySearch, not_looked
 from taxadiffusion.evaluate.extraction import FeatureStore
-from taxadiffusion.evaluate.judges import Judges, Progress, Settings, fit_namers
+from taxadiffusion.evaluate.judges import Finish, Judges, Progress, Settings, fit_namers
 from taxadiffusion.evaluate.naming import FEWEST_PHOTOGRAPHS, Namer
 from taxadiffusion.evaluate.pick import differences, distance_differences, pick
 from taxadiffusion.evaluate.pictures import Pictures, Places, photographs, unseen_split
+from taxadiffusion.evaluate.planted import Planter
 from taxadiffusion.evaluate.scores import FIRST_JUDGE, JudgeProtocol, Protocol, RankScores, Results
 from taxadiffusion.evaluate.side import Side
 from taxadiffusion.evaluate.traits import TraitJudge
@@ -47,6 +49,8 @@ class Networks:
     """Where features are kept and shared among processes; none: they are computed here, each time."""
     second: Extractor | None = None
     """Of the second judge, another network."""
+    planter: Planter | None = None
+    """Plants copies with the base that made the pictures; none: whether pictures are copies is not told."""
 
     def __post_init__(self) -> None:
         if self.second is not None and self.second.content_hash == self.features.content_hash:
@@ -98,9 +102,31 @@ def evaluate(
     judges = Judges(train, sides[held_back], namers, settings, progress)
     places = Places(train.lineages, dataset.ranks)
     pairs = _Pairs(networks, settings, train)
+    copies = None
+    if networks.planter:
+        copies = CopySearch(
+            train,
+            sides[held_back],
+            networks.features,
+            networks.planter,
+            size_px=settings.size_px,
+            expected=settings.copy_quantile,
+            seed=settings.seed,
+            progress=progress,
+        )
 
     def finished(scores: RankScores, part: Side) -> RankScores:
         return _with_traits(scores, part, networks, dataset.ranks)
+
+    def looked_at(seen: Collection[str] | None) -> Finish:
+        def finish(scores: RankScores, part: Side) -> RankScores:
+            progress(f"looking for copies at rank {scores.rank}")
+            scores = finished(scores, part)
+            if copies is None:
+                return replace(scores, copies=not_looked(len(part.files), NO_BASE))
+            return copies(scores, part, seen)
+
+        return finish
 
     scored = {}
     for name, runs in methods.items():
@@ -108,8 +134,8 @@ def evaluate(
         side = _side(runs, networks, settings, progress)
         side = replace(side, lineages=tuple(places(lineage, name) for lineage in side.lineages))
         seen = trained_on[name] if trained_on and name in trained_on else None
-        scored[name] = judges.of_method(name, side, pairs, seen, finished)
-    real = judges.of_unseen(f"photographs of the {held_back} split", pairs, finished)
+        scored[name] = judges.of_method(name, side, pairs, seen, looked_at(seen))
+    real = judges.of_unseen(f"photographs of the {held_back} split", pairs, looked_at(None))
     picked = pick(scored, compared)
     left_out = {f"photographs, {split}": pictures.left_out for split, pictures in real_pictures.items()}
     left_out |= {name: sum(pictures.left_out for pictures in runs) for name, runs in methods.items()}

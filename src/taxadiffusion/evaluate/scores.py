@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taxadiffusion.evaluate.memorisation import CopyFindings, Found
 from taxadiffusion.evaluate.pick import Pick, at_finest
 from taxadiffusion.metrics.intervals import Interval, Replicates
 from taxadiffusion.names import Lineage, Rank
@@ -28,7 +29,6 @@ LOWER_IS_BETTER = frozenset(
         "lpips_to_real",
         "distance_to_real",
         "error_height",
-        "copies",
         "trait_error",
     }
 )
@@ -37,7 +37,7 @@ LOWER_IS_BETTER = frozenset(
 FIRST_JUDGE, SECOND_JUDGE = "rank_accuracy", "rank_accuracy_second"
 """The metrics of the two judges: share of images named right by a probe in each one's own features."""
 
-SHARES = frozenset({FIRST_JUDGE, SECOND_JUDGE, "copies", "precision", "recall", "coverage", "zero_shot_accuracy"})
+SHARES = frozenset({FIRST_JUDGE, SECOND_JUDGE, "precision", "recall", "coverage", "zero_shot_accuracy"})
 """Metrics that are a share of images, of which each counts or not."""
 
 
@@ -61,18 +61,18 @@ class TaxonScores:
     named_right_second: float | None
     """By the second judge; None also where there is none."""
     error_height: float | None
-    copies: float
+    copies: Found | None = None
+    """Of its images that were looked at; None: cannot tell."""
 
 
 @dataclass(frozen=True, slots=True)
-class CopyPair:
-    """A generated image and its nearest training photograph."""
+class NearPair:
+    """A generated image and its nearest training photograph by features; near is not copied."""
 
     generated: str
     photograph: str
     taxon: Lineage
     distance: float
-    flagged: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,12 @@ class RankScores:
     buckets: Mapping[str, Mapping[str, Interval]]
     taxa: tuple[TaxonScores, ...]
     confusions: tuple[ConfusionPair, ...]
-    nearest: tuple[CopyPair, ...]
+    nearest: tuple[NearPair, ...]
     """The pairs nearest to each other, nearest first."""
     traits: Mapping[str, float] = field(default_factory=dict)
     """Of a simulated clade: what the images tell of each species' true traits (`TraitScores.of_species`)."""
+    copies: CopyFindings | None = None
+    """None: nobody looked."""
     right: Mapping[Lineage, tuple[NDArray[np.floating], ...]] = field(default_factory=dict)
     """By taxon and run: 1 for each image named right, 0 for the others; without the taxa that are not judged."""
     right_second: Mapping[Lineage, tuple[NDArray[np.floating], ...]] = field(default_factory=dict)
@@ -191,6 +193,10 @@ class Results:
                 method: {s.rank: {name: i.to_json() for name, i in s.metrics.items()} for s in ranks}
                 for method, ranks in named.items()
             },
+            "copies": {
+                method: {s.rank: s.copies.to_json() for s in ranks if s.copies}
+                for method, ranks in self.methods.items()
+            },
             "differences": {
                 "from": self.compared.name,
                 "picked": asdict(self.compared),
@@ -234,6 +240,10 @@ def _details(scores: RankScores) -> dict[str, Any]:
             for c in scores.confusions
         ],
         "traits": dict(scores.traits),
+        "most_alike": [
+            {**asdict(p), "taxon": _names(p.taxon), "label": p.taxon.label}
+            for p in (scores.copies.pairs if scores.copies else ())
+        ],
         "nearest": [{**asdict(p), "taxon": _names(p.taxon), "label": p.taxon.label} for p in scores.nearest],
     }
 

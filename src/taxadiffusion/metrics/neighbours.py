@@ -1,4 +1,4 @@
-"""What nearest neighbours in feature space say: fidelity, coverage, and whether a training image was copied."""
+"""What nearest neighbours in feature space say: fidelity, coverage, and nearness to training."""
 
 from __future__ import annotations
 
@@ -144,72 +144,50 @@ def _row_distances(queries: Floats, references: Floats, positions: NDArray[np.in
 
 
 @dataclass(frozen=True, slots=True)
-class Memorisation:
-    """Nearest training images of N generated ones, judged by how near unseen photographs come to the training set."""
+class Nearness:
+    """Nearest training images of N generated ones, beside how near unseen photographs come to the training set."""
 
     positions: NDArray[np.intp]
     """(N,) nearest training image."""
     distances: Floats
     """(N,) its distance, features scaled to length 1."""
-    threshold: float
-    """Nearer than all but `expected` of the unseen photographs."""
-    expected: float
-    """Share of unseen photographs nearer than `threshold`: what a model that copies nothing would show."""
     nearer: Floats
     """(N,) share of unseen photographs that lie farther from training than each image."""
-
-    @property
-    def copies(self) -> NDArray[np.bool_]:
-        """(N,) whether each image is flagged as a copy."""
-        return np.asarray(self.distances < self.threshold)
 
     @property
     def nearer_than_real(self) -> float:
         """P(a generated image is nearer to training than an unseen photograph); 0.5 is par (Meehan et al. 2020)."""
         return float(self.nearer.mean())
 
-    @property
-    def share(self) -> float:
-        """Share of images flagged."""
-        return float(self.copies.mean())
 
-
-class CopySearch:
-    """Training photographs in which copies are sought, calibrated by unseen photographs, once for many sets.
+class NearestSearch:
+    """Training photographs among which the nearest are sought, beside unseen photographs' nearest, for many sets.
 
     Distances are Euclidean between features scaled to length 1, so brightness of a network's response does not matter.
-    An image is flagged where it is nearer to its nearest training photograph than the `expected` quantile of unseen
-    photographs is to theirs.
+    Near is not copied: `copies` looks for that.
     """
 
-    def __init__(self, train: Floats, unseen: Floats, expected: float = 0.01) -> None:
+    def __init__(self, train: Floats, unseen: Floats) -> None:
         """Of (N, D) and (M, D) features. Raises `DataError` where a side is empty."""
         if not len(unseen):
-            raise DataError("memorisation needs unseen images to calibrate by, got 0")
+            raise DataError("nearness to training needs unseen images to compare with, got 0")
         self._train = _unit(train)
         self._real_distances = np.sort(self._nearest(unseen)[1])
-        self._expected = expected
 
-    def __call__(self, generated: Floats) -> Memorisation:
+    def __call__(self, generated: Floats) -> Nearness:
         """Of (N, D) features. Raises `DataError` without images."""
         if not len(generated):
-            raise DataError("memorisation needs generated images, got 0")
+            raise DataError("nearness to training needs generated images, got 0")
         positions, distances = self._nearest(generated)
         real = self._real_distances
         below = np.searchsorted(real, distances, side="left")
         ties = np.searchsorted(real, distances, side="right") - below
         nearer = 1 - (below + ties / 2) / len(real)  # (N,) share of unseen photographs farther than this image
-        threshold = float(np.quantile(real, self._expected))
-        return Memorisation(positions, distances, threshold, self._expected, nearer)
+        return Nearness(positions, distances, nearer)
 
     def _nearest(self, features: Floats) -> tuple[NDArray[np.intp], Floats]:
         parts = [nearest(_unit(features[block]), self._train) for block in row_blocks(len(features), features.shape[1])]
         return np.concatenate([p for p, _ in parts]), np.concatenate([d for _, d in parts])
-
-
-def memorisation(generated: Floats, train: Floats, unseen: Floats, expected: float = 0.01) -> Memorisation:
-    """`CopySearch` for a single set: (N, D) generated features, calibrated by (M, D) features of unseen photographs."""
-    return CopySearch(train, unseen, expected)(generated)
 
 
 def _unit(features: Floats) -> Floats:

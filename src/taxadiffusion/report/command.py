@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from taxadiffusion.adapter import open_model
+from taxadiffusion.backbone import Backbone
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.evaluate.extraction import FeatureStore
 from taxadiffusion.evaluate.generation import ImagePlan, generated_pictures, taxa_to_show
 from taxadiffusion.evaluate.judges import Settings
-from taxadiffusion.evaluate.pictures import Pictures, generated_folder
+from taxadiffusion.evaluate.pictures import Pictures, base_of, generated_folder
+from taxadiffusion.evaluate.planted import Planter
 from taxadiffusion.evaluate.run import Networks, check_ranks, evaluate, extract
 from taxadiffusion.evaluate.scores import Results
 from taxadiffusion.evaluate.traits import TraitJudge
@@ -91,17 +93,21 @@ def evaluate_command(
     check_ranks(dataset, wanted)
     networks = extractors.open(out / "features")
     methods: dict[str, list[Pictures]] = {}
+    bases: set[str | None] = set()
     for entry in generated:
         name, path = _named(entry)
         if (path / "metadata.csv").is_file():
             pictures = generated_folder(path, wanted)
+            bases.add(base_of(path))
         else:
             progress(f"generating images of {name}")
             model = open_model(str(path), base=base, device=extractors.device)
+            bases.add(model.denoiser.backbone.name)
             run = out / "generated" / f"{name}-{len(methods.get(name, []))}"
             pictures = generated_pictures(model, taxa_to_show(dataset, wanted), images, run, shard=shard)
         methods.setdefault(name, []).append(pictures)
     settings = Settings(ranks=tuple(wanted), size_px=size_px, seed=images.seed)
+    networks = replace(networks, planter=_planter(base, bases, extractors.device))
     if shard.number:
         extract(dataset, methods, networks, settings, progress)
         return None
@@ -126,6 +132,12 @@ def write_results(results: Results, out: Path, *, command: str, size_px: int) ->
 def command_line(arguments: Sequence[str]) -> str:
     """The command as one would type it."""
     return shlex.join(["taxadiffusion", *arguments])
+
+
+def _planter(base: str | None, bases: set[str | None], device: str) -> Planter | None:
+    """With the base asked for, else the one that all pictures come from; None where that is not known."""
+    (only, *others) = [base] if base else bases
+    return None if only is None or others else Planter(Backbone.load(only, device=device))
 
 
 def _named(entry: str) -> tuple[str, Path]:

@@ -15,23 +15,27 @@ from taxadiffusion.evaluate.scores import (
     RankScores,
     Results,
 )
-from taxadiffusion.images import load_image
 from taxadiffusion.metrics.intervals import Interval
 from taxadiffusion.names import Rank
 from taxadiffusion.report.blocks import (
     Cell,
-    Picture,
-    PictureRow,
     code,
     facts,
     folded,
     heading,
     note,
-    picture_grid,
     table,
     text,
 )
 from taxadiffusion.report.charts import IntervalRow
+from taxadiffusion.report.copies import (
+    MEANING,
+    copies_blocks,
+    copies_cell,
+    copies_table,
+    copies_words,
+    not_looked_words,
+)
 from taxadiffusion.report.figures import METRICS, Metric
 from taxadiffusion.report.judges import (
     Column,
@@ -46,7 +50,7 @@ from taxadiffusion.report.page import Html, Section
 from taxadiffusion.report.tables import latex_table, markdown_table
 
 REAL = "real test photographs"
-FIRST = ("rank_accuracy", "frechet_distance", "kernel_distance", "lpips_to_real", "alignment", "trait_error", "copies")
+FIRST = ("rank_accuracy", "frechet_distance", "kernel_distance", "lpips_to_real", "alignment", "trait_error")
 """Metrics that a page shows at once; the others are folded away."""
 
 MOST_IN_MATRIX = 150
@@ -95,7 +99,7 @@ def evaluation_sections(results: Results, *, command: str, size_px: int) -> tupl
         Section("Best and worst taxa", taxa_block(results, finest, best)),
         Section("What is taken for what", confusion_block(finest, best)),
         *trait_sections(results, best),
-        Section("Nearest training photographs", copies_block(results, size_px)),
+        Section("Copies of training photographs", copies_blocks(results, size_px)),
         Section("Recipe", (code(command), code(json.dumps(asdict(results.protocol), indent=2, ensure_ascii=False)))),
     )
 
@@ -142,6 +146,11 @@ def write_tables(results: Results, out: Path, footnote: str = "") -> None:
     title = f"Named right at rank {rank}, by training photographs of the taxon"
     markdown.append(f"### {title}\n\n{markdown_table(['method', *buckets], rows)}")
     latex.append(latex_table(["method", *buckets], rows, caption=f"{title}.", label="tab:frequency"))
+    header, body = copies_table(results)
+    words = "\n\n".join(words for words in (MEANING, not_looked_words(results)) if words)
+    rows = _plain(body)
+    markdown.append(f"### Copies of training photographs\n\n{words}\n\n{markdown_table(header, rows) if rows else ''}")
+    latex.append(latex_table(header, rows, caption=words.replace("\n\n", " "), label="tab:copies"))
     extractor = f"Features: {results.protocol.extractor}, sha256 {results.protocol.extractor_sha256}."
     opening = [f"{words}\n" for words in (extractor, *told_with_results(results))]
     closing = [f"{footnote}\n"] if footnote else []
@@ -185,7 +194,6 @@ def _glance(results: Results, best: str) -> tuple[Html, ...]:
         ours = scores.metrics.get("rank_accuracy")
         figures[f"{scores.rank} named right{beside}"] = f"{ours.mean:.0%}" if ours else "not judged"
     finest = results.methods[best][-1]
-    copies = finest.metrics["copies"]
     return (
         text(
             f"{len(results.methods)} method(s) on {results.protocol.dataset}. The figures below are those of {best}, "
@@ -193,10 +201,7 @@ def _glance(results: Results, best: str) -> tuple[Html, ...]:
             + (" Part of a picked method's lead is luck." if len(results.methods) > 1 else "")
         ),
         facts(figures),
-        text(
-            f"{copies.mean:.1%} of its images are flagged as copies of a training photograph; of unseen photographs "
-            f"{results.protocol.copy_quantile:.0%} would be."
-        ),
+        text(copies_words(finest)),
         note(
             f"Features: {results.protocol.extractor}. Distances in the features of another network than Inception are "
             "not comparable with published FID or KID. Intervals: 95 %, over taxa, trainings and images; those of a "
@@ -300,12 +305,12 @@ def taxa_block(results: Results, scores: RankScores, method: str, number: int = 
             str(taxon.num_photographs),
             *(share_words(share) for share in (taxon.named_right, taxon.named_right_second)[: len(judges)]),
             f"{taxon.error_height:.2f}",
-            f"{taxon.copies:.0%}",
+            copies_cell(taxon.copies),
         ]
         for taxon in kept
     ]
     named = (judge.head("named right") for judge in judges)
-    header = ["taxon", "training photographs", *named, "height of errors", "copies"]
+    header = ["taxon", "training photographs", *named, "height of errors", "flagged as copies"]
     return (table(header, rows, caption=f"{method} at rank {scores.rank}."),)
 
 
@@ -339,17 +344,3 @@ def trait_sections(results: Results, method: str) -> tuple[Section, ...]:
         "instrument's own error."
     )
     return (Section("Traits learned at each rank", (table(["trait", *at, REAL], rows, caption=caption),)),)
-
-
-def copies_block(results: Results, size_px: int, number: int = 6) -> tuple[Html, ...]:
-    """The `number` images of each method that lie nearest to training, beside what they are near to."""
-    rows = []
-    for method, ranks in results.methods.items():
-        for pair in ranks[-1].nearest[:number]:
-            images = (load_image(Path(pair.generated), size_px), load_image(Path(pair.photograph), size_px))
-            flagged = "flagged as a copy" if pair.flagged else "not flagged"
-            rows.append(
-                PictureRow(pair.taxon.label, ((Picture(images[0]),), (Picture(images[1]),)),
-                           f"{method}: distance {pair.distance:.3f}, {flagged}")
-            )  # fmt: skip
-    return (picture_grid(rows, heads=["generated", "its nearest training photograph"]),)

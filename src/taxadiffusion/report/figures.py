@@ -33,6 +33,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("lpips_diversity", "LPIPS diversity", 4, "Between images of the same taxon."),
     Metric("alignment", "BioCLIP score", 2, "100 × cosine of the image and the taxon's name."),
     Metric("trait_error", "Trait error", 3, "Of the taxon's mean reading, in standard deviations between species."),
-    Metric("copies", "Flagged as copies", 3, "Share nearer to a training photograph than nearly all unseen ones are."),
-    Metric("nearer_than_real", "Nearer than unseen", 3, "Chance to be nearer to training than an unseen photograph."),
+    Metric(
+        "nearer_than_real",
+        "Nearer than unseen",
+        3,
+        "Chance to be nearer to training than an unseen photograph; 0.5 is par.",
+    ),
 )

@@ -15,9 +15,9 @@ from taxadiffusion.evaluate.scores import Results
 from taxadiffusion.images import image_grid, load_image
 from taxadiffusion.report.blocks import Picture, PictureRow, code, heading, note, picture_grid, table, text
 from taxadiffusion.report.charts import Band, Series, line_chart
+from taxadiffusion.report.copies import copies_blocks
 from taxadiffusion.report.evaluation import (
     confusion_block,
-    copies_block,
     frequency_block,
     metric_blocks,
     taxa_block,
@@ -121,7 +121,7 @@ def _sections(story: Story, command: str, config: Settings, size_px: int) -> lis
             Section("Best and worst taxa", taxa_block(results, finest, best)),
             Section("What is taken for what", confusion_block(finest, best)),
             *trait_sections(results, best),
-            Section("Nearest training photographs", copies_block(results, size_px, number=2)),
+            Section("Copies of training photographs", copies_blocks(results, size_px, number=2)),
         ]
     sections.append(Section("Training", tuple(_training(story))))
     settings = json.dumps(flattened(config, trajectory_only=False), indent=1, default=str)
@@ -175,8 +175,11 @@ def _by_number(results: Results, best: str) -> tuple[Html, ...]:
     numbers = [float(t.num_photographs) for t in taxa]
     series = [
         *named_series(results, taxa, numbers),
-        Series("flagged as copies", numbers, [t.copies for t in taxa]),
     ]
+    told = [t for t in taxa if t.copies]
+    if told:
+        counts = [float(t.num_photographs) for t in told]
+        series.append(Series("flagged as copies", counts, [t.copies.share for t in told if t.copies]))
     chart = line_chart(series, x_label="training photographs of the taxon", y_label="share", log_x=True, joined=False)
     return (heading(f"Each taxon, {best}"), chart)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
 from taxadiffusion.adapter import Adapter, open_model
+from taxadiffusion.backbone import Backbone
 from taxadiffusion.base import resolve_base
 from taxadiffusion.build import ranks_of
 from taxadiffusion.config import OutputSettings, Settings
@@ -17,6 +18,7 @@ from taxadiffusion.errors import SettingsError
 from taxadiffusion.evaluate.generation import ImagePlan, generated_pictures, taxa_to_show
 from taxadiffusion.evaluate.judges import Settings as Measuring
 from taxadiffusion.evaluate.pictures import Pictures, unseen_split
+from taxadiffusion.evaluate.planted import Planter
 from taxadiffusion.evaluate.run import Networks, evaluate
 from taxadiffusion.evaluate.scores import Results
 from taxadiffusion.generation import Sampling
@@ -166,6 +168,7 @@ class Reproduction:
         A wrong name of a row or a species is an error before anything is trained.
         """
         self.plan(experiments)
+        networks = replace(networks, planter=Planter(Backbone.load(self.config.base.path, device=self.options.device)))
         story = Story(self.dataset, self.ranks)
         for strategy, tries in self._tries(experiments).items():
             story.choices[strategy] = self._chosen(tries, stop, progress)

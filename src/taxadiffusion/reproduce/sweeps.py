@@ -14,6 +14,7 @@ from taxadiffusion.images import load_image
 from taxadiffusion.names import Lineage
 from taxadiffusion.report.blocks import Cell, Picture, PictureRow, heading, picture_grid, table
 from taxadiffusion.report.charts import IntervalRow, Series, line_chart
+from taxadiffusion.report.copies import copies_blocks, copies_cell
 from taxadiffusion.report.evaluation import REAL, difference_block, share_words
 from taxadiffusion.report.figures import METRICS
 from taxadiffusion.report.judges import judge_columns, method_cell, named_chart
@@ -25,7 +26,7 @@ SHOWN_TAXA = 8
 
 def guidance_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
     """Accuracy, Fréchet distance and copies of every setting of the sweep."""
-    shown = ("rank_accuracy", "frechet_distance", "kernel_distance", "density", "diversity", "copies")
+    shown = ("rank_accuracy", "frechet_distance", "kernel_distance", "density", "diversity")
     measured = next(iter(results.methods.values()))[0].metrics
     judges = [judge for judge in judge_columns(results) if judge.metric in measured]
     right, *others = (metric for metric in METRICS if metric.key in shown)
@@ -53,6 +54,8 @@ def guidance_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
         ),
         *difference_block(results),
         picture_grid(pictures, heads=[t.label for t in species], shown_px=64),
+        heading("Copies of training photographs"),
+        *copies_blocks(results, size_px, number=1),
     ]
 
 
@@ -62,7 +65,6 @@ def rare_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
     of_species = {t: [taxa[t] for taxa in found.values()] for t in story.thinned}
     numbers = {t: [float(x.num_photographs) for x in rows] for t, rows in of_species.items()}
     accuracy = [s for t, rows in of_species.items() for s in named_series(results, rows, numbers[t], t.label)]
-    copies = [Series(t.label, numbers[t], [x.copies for x in rows]) for t, rows in of_species.items()]
     rows = [[name, *(_thinned_cell(taxa[t], int(name)) for t in story.thinned)] for name, taxa in found.items()]
     x_label = "training images"
     pictures = [
@@ -76,14 +78,14 @@ def rare_blocks(results: Results, story: Story, size_px: int) -> list[Html]:
             if accuracy
             else []
         ),
-        heading("Flagged as copies"),
-        line_chart(copies, x_label=x_label, y_label="share", log_x=len(found) > 1, caption=story.base_saw),
         table(
             [x_label, *(t.label for t in story.thinned)],
             rows,
             caption=f"Named right by each judge, flagged as copies. {story.base_saw}",
         ),
         picture_grid(pictures, heads=[t.label for t in story.thinned], shown_px=64),
+        heading("Copies of training photographs"),
+        *copies_blocks(results, size_px, number=2),
     ]
 
 
@@ -91,7 +93,7 @@ def _thinned_cell(scores: TaxonScores, number: int) -> str:
     """A species that has fewer images than asked for says how many it kept."""
     kept = f" (of {scores.num_photographs} images)" if scores.num_photographs < number else ""
     second = "" if scores.named_right_second is None else f" and {share_words(scores.named_right_second)}"
-    return f"{share_words(scores.named_right)}{second}, {scores.copies:.0%}{kept}"
+    return f"{share_words(scores.named_right)}{second}, {copies_cell(scores.copies)}{kept}"
 
 
 def named_series(
