@@ -19,7 +19,7 @@ from tests import test_readers_treeoflife as treeoflife
 KINGDOM = {"kingdom": "Animalia", "phylum": "Chordata", "class": "Actinopterygii", "order": "Perciformes"}
 SPECIES = {
     "Thalassoma lunare": ("Labridae", 32),
-    "Thalassoma hardwicke": ("Labridae", 9),
+    "Thalassoma hardwicke": ("Labridae", 16),
     "Zanclus cornutus": ("Zanclidae", 4),
 }
 """Binomial → family and training photographs; each has two more in every other split."""
