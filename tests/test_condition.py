@@ -7,17 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from taxadiffusion.condition import (
     ClassEmbeddingConditioner,
     ClassEmbeddingSettings,
+    Conditioner,
     PromptConditioner,
     PromptSettings,
     TaxonAdapterConditioner,
     TaxonAdapterSettings,
     TaxonomyConditioner,
     TaxonomySettings,
+    build_conditioner,
     num_parts_needed,
     prompt,
 )
@@ -380,3 +383,110 @@ def test_name_gain_enlarges_what_tells_a_name_from_none() -> None:
     expected = plain.encoders["order"]((none + 3.0 * (name - none))[None])
     torch.testing.assert_close(enlarged([CLARKII.truncated("order")]), expected)
     torch.testing.assert_close(enlarged.encode([Lineage()]), plain.encode([Lineage()]))  # the null has no name
+    lessened = make(SETTINGS.model_copy(update={"name_gain": 0.5})).eval()
+    expected = plain.encoders["order"]((none + 0.5 * (name - none))[None])
+    torch.testing.assert_close(lessened([CLARKII.truncated("order")]), expected)
+
+
+# Settings and what they build
+
+
+@pytest.mark.parametrize(
+    ("settings", "built"),
+    [
+        (SETTINGS, TaxonomyConditioner),
+        (PromptSettings(), PromptConditioner),
+        (ClassEmbeddingSettings(), ClassEmbeddingConditioner),
+        (TaxonAdapterSettings(), TaxonAdapterConditioner),
+    ],
+)
+def test_every_kind_of_settings_builds_its_conditioner(settings: BaseModel, built: type[Conditioner]) -> None:
+    conditioner = build_conditioner(settings, RANKS, States(), [CLARKII])  # type: ignore[arg-type]
+    assert type(conditioner) is built
+    assert conditioner.settings == settings
+
+
+NUMBERS = [
+    (TaxonomySettings, "num_layers", 2, 1, 64),
+    (TaxonomySettings, "num_heads", 8, 1, 256),
+    (TaxonomySettings, "feed_forward", 2048, 1, 65536),
+    (PromptSettings, "num_parts", 1, 1, 32),
+    (TaxonAdapterSettings, "num_tokens", 4, 1, 256),
+    (TaxonAdapterSettings, "embedding_width", None, 1, 16384),
+    (TaxonAdapterSettings, "num_parts", 1, 1, 32),
+]
+
+
+@pytest.mark.parametrize(("settings", "name", "default", "least", "most"), NUMBERS)
+def test_numbers_of_settings_have_stated_defaults_and_bounds(
+    settings: type[BaseModel], name: str, default: int | None, least: int, most: int
+) -> None:
+    """METHOD: 2 layers, 8 heads, a feed-forward of 2048; beyond the bounds a file is no adapter of ours."""
+    assert getattr(settings(), name) == default
+    for taken in (least, most):
+        assert getattr(settings(**{name: taken}), name) == taken
+    for refused in (least - 1, most + 1):
+        with pytest.raises(ValidationError):
+            settings(**{name: refused})
+
+
+def test_shares_and_gains_have_stated_defaults_and_bounds() -> None:
+    assert (TaxonomySettings().dropout, TaxonomySettings().name_gain) == (0.1, 1.0)
+    assert not any((TaxonomySettings().norm_first, TaxonomySettings().zero_init, TaxonomySettings().warm_start))
+    TaxonomySettings(dropout=0.0, name_gain=100.0)
+    for refused in ({"dropout": 1.0}, {"dropout": -0.1}, {"name_gain": 0.0}, {"name_gain": 100.1}, {"gain": 1}):
+        with pytest.raises(ValidationError):
+            TaxonomySettings(**refused)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("duty", ["encode", "texts", "parameter_groups"])
+def test_a_conditioner_without_one_of_its_duties_cannot_be_made(duty: str) -> None:
+    duties = {name: lambda *_: None for name in ("encode", "texts", "parameter_groups") if name != duty}
+    with pytest.raises(TypeError, match=duty):
+        type("Idle", (Conditioner,), duties)(RANKS, States(), PromptSettings())
+
+
+def test_only_named_groups_learn() -> None:
+    classes = ClassEmbeddingConditioner(RANKS, States(), ClassEmbeddingSettings(), [CLARKII])
+    for conditioner, group in ((classes, "classes"), (make(), "encoder.family")):
+        for groups in ([group], [], [group]):
+            conditioner.train_only(groups)
+            learning = {name for name, p in conditioner.named_parameters() if p.requires_grad}
+            assert learning == (set(conditioner.parameter_groups()[group]) if groups else set())
+
+
+def test_only_a_trained_encoder_has_dropout() -> None:
+    conditioner = make(SETTINGS.model_copy(update={"dropout": 0.5})).train()
+    conditioner.train_only(["encoder.family"])
+    assert {rank for rank in RANKS if conditioner.encoders[rank].training} == {"family"}
+    family = CLARKII.truncated("family")
+    assert not torch.equal(conditioner([family]), conditioner([family]))
+    conditioner.train_only(["encoder.species"])
+    assert torch.equal(conditioner([family]), conditioner([family]))
+
+
+def test_a_prompt_as_long_as_the_limit_is_whole() -> None:
+    longest = len(prompt(CLARKII))
+    assert num_parts_needed([CLARKII], RANKS, len, longest) == 1
+    assert num_parts_needed([CLARKII], RANKS, len, longest - 1) == 2
+
+
+def test_a_table_of_many_taxa_is_written_to_its_last_row() -> None:
+    taxa = [Lineage.of({"genus": f"G{number:03d}"}) for number in range(600)]
+    settings = TaxonAdapterSettings(embedding_width=1)
+    conditioner = TaxonAdapterConditioner(("genus",), States(), settings, taxa)
+    conditioner.fill(lambda asked: np.array([[float(lineage.names[0][1][1:])] for lineage in asked], np.float32))
+    assert conditioner.table is not None
+    assert conditioner.table[:, 0].tolist() == list(range(600))
+
+
+def test_names_are_compared_up_to_64_a_rank() -> None:
+    conditioner = TaxonomyConditioner(("genus",), States(), SETTINGS).eval()
+    states = conditioner.states
+    assert isinstance(states, States)
+    for number in (64, 70):
+        states.asked.clear()
+        spread = conditioner.name_spread([Lineage.of({"genus": f"G{i}"}) for i in range(number)])
+        assert len(states.asked) == 64
+        assert spread["genus"] > 0
+    assert conditioner.name_spread([Lineage.of({"genus": name}) for name in ("G1", "G2")])

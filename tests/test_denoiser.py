@@ -290,3 +290,11 @@ def test_a_stage_for_another_model_is_refused(bases: dict[str, Path]) -> None:
     denoiser = make(bases["epsilon"], lora=False)
     with pytest.raises(SettingsError, match="'lora', which this model lacks"):
         denoiser.prepare_stage(plan("progressive", RANKS, 1)[0])
+
+
+def test_a_base_in_half_precision_is_never_trained_whole(bases: dict[str, Path]) -> None:
+    half = Backbone.load(str(bases["epsilon"]), dtype=torch.bfloat16)
+    conditioner = build_conditioner(PromptSettings(), RANKS, half.text, TAXA)
+    with pytest.raises(SettingsError, match=r"needs the base in float32, it was loaded in torch\.bfloat16"):
+        Denoiser(half, conditioner, full_unet=True)
+    assert not Denoiser(half, conditioner).full_unet

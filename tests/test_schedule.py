@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler, HeunDiscreteScheduler
 
+from taxadiffusion import schedule as schedule_module
 from taxadiffusion.errors import CheckpointError, SettingsError
 from taxadiffusion.schedule import NoiseSchedule, SamplerName
 from tests.published_bases import PUBLISHED, Name
@@ -162,3 +163,81 @@ def test_unknown_predictions_and_samplers_are_refused() -> None:
         NoiseSchedule(SCALED | {"prediction_type": "sample"})
     with pytest.raises(SettingsError, match="choose one of"):
         NoiseSchedule(FLOW).scheduler("ddim")
+
+
+def test_a_timestep_lies_in_the_schedule_where_its_noise_does() -> None:
+    """0 is clean and 1 pure noise: the last of the integer levels, and sigma 1 of a flow."""
+    levels, flow = NoiseSchedule(SCALED), NoiseSchedule(FLOW)
+    assert [levels.noise_fraction(t) for t in (0, 333, 999)] == [0.0, pytest.approx(1 / 3), 1.0]
+    assert [flow.noise_fraction(t) for t in (0.0, 250.0, 1000.0)] == [0.0, 0.25, 1.0]
+    for schedule in (levels, flow):
+        assert (schedule.noise_fraction(-1), schedule.noise_fraction(2000)) == (0.0, 1.0)
+
+
+def test_where_another_class_is_silent_a_sampler_suits_latents() -> None:
+    silent = NoiseSchedule(SCALED | {"_class_name": "EulerDiscreteScheduler"})
+    assert silent.scheduler("pndm").config.skip_prk_steps
+    assert not silent.scheduler("ddim").config.set_alpha_to_one
+    assert silent.scheduler("dpm").config.algorithm_type == "dpmsolver++"
+    assert type(silent.scheduler()) is type(silent.scheduler("dpm"))
+    assert isinstance(NoiseSchedule(FLOW).scheduler(), FlowMatchEulerDiscreteScheduler)
+    assert silent.scheduler("pndm").config.steps_offset == 1
+    assert not silent.scheduler("ddim").config.clip_sample
+
+
+def test_a_sampler_that_walks_a_little_beside_the_schedule_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    schedule = NoiseSchedule(SCALED)
+    beside = schedule.scheduler("ddim")
+    beside.alphas_cumprod = beside.alphas_cumprod * 1.001
+    monkeypatch.setattr(schedule_module, "_made", lambda *_: beside)
+    with pytest.raises(SettingsError, match="'ddim' cannot follow the base's noise schedule"):
+        schedule.scheduler("ddim")
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_betas_of_another_number_than_the_noise_levels_are_refused(number: int) -> None:
+    config = {"_class_name": "DDIMScheduler", "num_train_timesteps": 3, "trained_betas": [0.1] * number}
+    with pytest.raises(CheckpointError, match="not as many trained_betas as num_train_timesteps"):
+        NoiseSchedule(config)
+    assert len(NoiseSchedule(config | {"trained_betas": [0.1] * 3}).alphas_cumprod) == 3
+
+
+@pytest.mark.parametrize("name", ["UNet2DConditionModel", "NoSuchScheduler", "utils"])
+def test_what_is_no_scheduler_is_refused_by_name(name: str) -> None:
+    with pytest.raises(CheckpointError, match=f"the scheduler '{name}', which diffusers does not have"):
+        NoiseSchedule({"_class_name": name})
+
+
+def test_a_scheduler_without_betas_is_refused_with_what_it_lacks() -> None:
+    with pytest.raises(CheckpointError, match="'EDMEulerScheduler' is not served: it has no beta_schedule"):
+        NoiseSchedule({"_class_name": "EDMEulerScheduler"})
+
+
+@pytest.mark.parametrize(
+    "raised", [ValueError, TypeError, KeyError, ZeroDivisionError, AttributeError, RuntimeError, ImportError]
+)
+def test_whatever_a_scheduler_raises_when_it_is_made_is_one_error(
+    monkeypatch: pytest.MonkeyPatch, raised: type[Exception]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise raised("no")
+
+    monkeypatch.setattr(DDIMScheduler, "from_config", refuse)
+    with pytest.raises(CheckpointError, match=r"DDIMScheduler cannot be made from the base's settings: .*no"):
+        NoiseSchedule({"_class_name": "DDIMScheduler"})
+    with pytest.raises(SettingsError, match=r"'ddim' cannot follow the base's settings: .*no"):
+        NoiseSchedule(SCALED).scheduler("ddim")
+
+
+@pytest.mark.parametrize("shift", [0, -1.0, "3", None])
+def test_a_shift_that_is_no_number_above_zero_is_refused(shift: object) -> None:
+    solver = {"_class_name": "DPMSolverMultistepScheduler", "prediction_type": "flow_prediction"}
+    with pytest.raises(CheckpointError, match=r"has flow_shift .*, expected a number above 0"):
+        NoiseSchedule(solver | {"use_flow_sigmas": True, "flow_shift": shift})
+    assert NoiseSchedule(FLOW | {"shift": 0.5}).shift == 0.5
+
+
+@pytest.mark.parametrize("key", ["use_dynamic_shifting", "invert_sigmas"])
+def test_a_flow_whose_shift_is_not_fixed_is_refused(key: str) -> None:
+    with pytest.raises(CheckpointError, match=f"with {key} is not served"):
+        NoiseSchedule(FLOW | {key: True})
