@@ -11,25 +11,30 @@ MODULES = (
     "metrics/*.py", "evaluate/measure.py", "evaluate/run.py", "evaluate/scores.py",
 )  # fmt: skip
 
-_TRAINER = "tests/test_trainer.py"
+_PROJECT = Path(__file__).resolve().parents[2]
 _VALUES = "tests/test_values.py"
-_ELSEWHERE = (  # of the loader, its processes, locks and launchers
-    "processes", "100_000", "milliseconds", "loader", "launcher", "one_run", "changed_setting", "thread_count",
+_TRAINER = "tests/test_trainer.py"
+_ELSEWHERE = (  # of the loader, its processes, locks and launchers; named by how they begin
+    "a_batch_is_drawn", "loader_processes", "a_loader", "100_000", "under_a_launcher", "one_run", "a_changed_setting",
+    "another_thread", "watching_and_loading",
 )  # fmt: skip
-_OF_A_RUN = ("tests/test_stages_run.py", _TRAINER, "-k", " and ".join(f"not {word}" for word in _ELSEWHERE))
+_OF_A_RUN = (
+    "tests/test_stages_run.py",
+    _TRAINER,
+    *(part for name in _ELSEWHERE for part in ("--deselect", f"{_TRAINER}::test_{name}")),
+)
 
 _GUARDS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("guidance.py", ("tests/test_guidance.py", _VALUES)),
-    ("schedule.py", ("tests/test_schedule.py",)),
-    ("denoiser.py", (_VALUES, "tests/test_denoiser.py")),
-    ("condition/*.py", ("tests/test_condition.py", _VALUES)),
-    ("trainer/conditions.py", ("tests/test_conditions.py", _TRAINER, "-k", "condition or truncation")),
-    ("trainer/order.py", ("tests/test_order.py", _TRAINER, "-k", "order or epoch or balance")),
-    ("trainer/optimiser.py", ("tests/test_optimiser.py", *_OF_A_RUN)),
+    ("trainer/conditions.py", ()),
+    ("trainer/order.py", (f"{_TRAINER}::test_an_epoch_is_a_permutation",)),
     ("trainer/*.py", _OF_A_RUN),
+    ("denoiser.py", (_VALUES,)),
+    ("guidance.py", (_VALUES,)),
+    ("condition/*.py", ("tests/test_condition.py", _VALUES)),
     ("metrics/*.py", ("tests/test_metrics.py", _VALUES)),
-    ("evaluate/*.py", ("tests/test_evaluate.py", _VALUES)),
+    ("evaluate/*.py", ("tests/test_evaluate.py", "tests/test_pairs.py", _VALUES)),
 )
+"""Beside the tests of the module's own name, which come first."""
 
 
 def modules(package: Path) -> list[str]:
@@ -39,4 +44,7 @@ def modules(package: Path) -> list[str]:
 
 def guards(module: str) -> tuple[str, ...]:
     """Arguments of pytest."""
-    return next(tests for pattern, tests in _GUARDS if fnmatch(module, pattern))
+    own = f"tests/test_{Path(module).stem}.py"
+    others = next((tests for pattern, tests in _GUARDS if fnmatch(module, pattern)), ())
+    named = (_PROJECT / own).exists() and not module.startswith("condition/")  # its taxonomy is not `taxonomy/`
+    return (own, *others) if named else others
