@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint audit clean
+.PHONY: demo test lint mutants audit clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -24,6 +24,14 @@ lint: $(STAMP)
 # A process a core, each of one thread: several threads in each would wait for one another.
 test: lint
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+# Which deliberate changes of the source do the tests not notice? About 20 minutes of one processor; resumable.
+$(VENV)/.mutants: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,mutants]'
+	touch $(VENV)/.mutants
+
+mutants: $(VENV)/.mutants
+	$(BIN)/python -m tests.mutants
 
 audit:
 	$(PYTHON) -m venv $(VENV)-audit

@@ -13,8 +13,8 @@ import taxadiffusion
 
 PACKAGE = Path(taxadiffusion.__file__).parent
 LAYERS = ("guidance.py", "denoiser.py", "lora.py", "condition/*.py", "trainer/*.py", "metrics/*.py", "evaluate/*.py")
-GROWING = {"Progress"}
-"""What a run fills while it goes."""
+GROWING = {"Progress", "_Blank"}
+"""What a run, or the estimate of its memory, fills while it goes."""
 
 
 def modules_with(word: str) -> list[str]:

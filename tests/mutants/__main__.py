@@ -23,8 +23,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from tests.mutants.guards import guards, modules
+from tests.mutants.guards import modules
 from tests.mutants.judge import PACKAGE, PASSED, WorkingCopy
+from tests.mutants.named import named_mutants
 from tests.mutants.places import Mutant, sample
 from tests.mutants.report import report
 
@@ -43,12 +44,13 @@ def main() -> int:
     chosen.out.mkdir(parents=True, exist_ok=True)
     verdicts = chosen.out / "verdicts.jsonl"
     package = PROJECT / PACKAGE
+    named = list(named_mutants(package))
     mutants, sizes = sample({m: (package / m).read_text() for m in modules(package)}, chosen.number, chosen.seed)
     known = _read(verdicts)
     if not chosen.report:
         wanted = [
             mutant
-            for mutant in mutants
+            for mutant in [*mutants, *named]
             if any(fnmatch(mutant.module, pattern) for pattern in chosen.only)
             and not known.get(mutant.key, {}).get("killed")
         ]
@@ -57,7 +59,7 @@ def main() -> int:
                 known[found["key"]] = found
                 file.write(json.dumps(found, ensure_ascii=False) + "\n")
                 file.flush()
-    return report(mutants, sizes, known, console)
+    return report(mutants, named, sizes, known, console)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
@@ -70,7 +72,7 @@ def _verdicts(wanted: list[Mutant]) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="mutants-") as place:
         copy = WorkingCopy(PROJECT, Path(place))
         for mutant in track(wanted, "mutants", console=console):
-            tests = guards(mutant.module)
+            tests = mutant.tests
             if tests not in unchanged_s:
                 plain = copy.test(mutant.module, copy.source(mutant.module), tests)
                 if plain.exit_code != PASSED:

@@ -14,6 +14,8 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 from parso.tree import NodeOrLeaf
 
+from tests.mutants.guards import guards
+
 _SAME_FOR_INTERNED = ("_Eq_Is", "_NotEq_IsNot")
 """CPython keeps one object of each short string and small number: identity and equality are the same for them."""
 
@@ -40,6 +42,7 @@ class Mutant:
     old: str  # the changed lines
     new: str
     source: str  # of the whole module
+    tests: tuple[str, ...]  # which should notice: arguments of pytest
 
     @property
     def key(self) -> str:
@@ -103,7 +106,7 @@ def mutants_at(place: Place, source: str, seed: int) -> Iterator[Mutant]:
         changed = mutate_code(source, get_operator(name)(), occurrence)
         if changed is not None and _differs(source, changed):
             old, new = _changed_lines(source, changed)
-            yield Mutant(place.module, place.line, name.partition("/")[2], old, new, changed)
+            yield Mutant(place.module, place.line, name.partition("/")[2], old, new, changed, guards(place.module))
 
 
 def _drawn(seed: int, *what: str) -> str:
