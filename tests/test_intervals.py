@@ -152,3 +152,172 @@ def test_a_difference_of_distances_pairs_taxa_and_not_trainings() -> None:
 def test_intervals_overlap_where_they_share_a_value() -> None:
     assert Interval(0, 0, 1).overlaps(Interval(1, 1, 2))
     assert not Interval(0, 0, 1).overlaps(Interval(2, 1.1, 3))
+
+
+# The formulas themselves, written out once more
+
+
+def t(degrees: int, confidence: float = 0.95) -> float:
+    from scipy.stats import t as students
+
+    return float(students.ppf((1 + confidence) / 2, degrees))
+
+
+def margin_of(interval: Interval) -> float:
+    assert interval.high - interval.mean == pytest.approx(interval.mean - interval.low)
+    return interval.high - interval.mean
+
+
+def tables(seed: int, num_taxa: int, num_runs: int, shares: bool = False) -> list[list[np.ndarray]]:
+    """Values of taxon k in run r, of one to four images."""
+    rng = np.random.default_rng(seed)
+    values = [[rng.normal(k + r / 2, 1, size=1 + (k + r) % 4) for r in range(num_runs)] for k in range(num_taxa)]
+    return [[(run > num_taxa / 2).astype(float) for run in runs] for runs in values] if shares else values
+
+
+def means_of(values: list[list[np.ndarray]]) -> np.ndarray:
+    return np.array([[run.mean() for run in runs] for runs in values])
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_the_half_width_joins_students_over_taxa_and_over_trainings(confidence: float) -> None:
+    values = tables(0, 6, 3)
+    means = means_of(values)
+    taxa, runs = means.mean(1), means.mean(0)
+    expected = np.hypot(
+        t(5, confidence) * taxa.std(ddof=1) / np.sqrt(6), t(2, confidence) * runs.std(ddof=1) / np.sqrt(3)
+    )
+    found = mean_over_taxa(values, confidence=confidence)
+    assert found.mean == pytest.approx(means.mean())
+    assert margin_of(found) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("num_runs", [1, 2, 3])
+def test_the_interval_of_one_taxon_joins_images_and_trainings(num_runs: int) -> None:
+    rng = np.random.default_rng(7)
+    runs = [rng.normal(r, 1, size=5 + r) for r in range(num_runs)]
+    number = sum(map(len, runs))
+    images = np.sqrt(sum(run.var(ddof=1) / len(run) for run in runs)) / num_runs
+    margin = t(number - num_runs) * images
+    if num_runs > 1:
+        margin = np.hypot(margin, t(num_runs - 1) * np.std([r.mean() for r in runs], ddof=1) / np.sqrt(num_runs))
+    found = mean_over_taxa([runs])
+    assert found.mean == pytest.approx(np.mean([run.mean() for run in runs]))
+    assert margin_of(found) == pytest.approx(margin)
+
+
+def test_two_images_of_one_taxon_have_an_interval_and_one_in_each_training_has_none() -> None:
+    pair = mean_over_taxa([[np.array([1.0, 3.0])]])
+    assert margin_of(pair) == pytest.approx(t(1))  # s/√2 = 1
+    assert not mean_over_taxa([[np.array([1.0]), np.array([2.0])]]).known
+    assert not mean_over_taxa([[np.array([1.0]), np.array([2.0, 3.0])]]).known
+
+
+@pytest.mark.parametrize("num_runs", [1, 3])
+def test_limits_of_a_share_are_clopper_and_pearsons_for_the_images_it_is_worth(num_runs: int) -> None:
+    """Korn & Graubard 1998; trainings enter at 98 %."""
+    from scipy.stats import beta, norm
+
+    values = tables(3, 8, num_runs, shares=True)
+    means = means_of(values)
+    margin = t(7) * means.mean(1).std(ddof=1) / np.sqrt(8)
+    if num_runs > 1:
+        margin = np.hypot(margin, t(num_runs - 1, 0.98) * means.mean(0).std(ddof=1) / np.sqrt(num_runs))
+    mean, number = means.mean(), sum(len(run) for runs in values for run in runs)
+    worth = min(number, mean * (1 - mean) * (norm.ppf(0.975) / margin) ** 2)
+    assert worth < number
+    found = mean_over_taxa(values, share=True)
+    right = worth * mean
+    assert found.low == pytest.approx(beta.ppf(0.025, right, worth - right + 1))
+    assert found.high == pytest.approx(beta.ppf(0.975, right + 1, worth - right))
+
+
+def test_a_share_that_does_not_vary_is_worth_its_images_and_no_more() -> None:
+    from scipy.stats import binomtest
+
+    halves = [[np.array([1.0, 0.0, 1.0, 0.0])] for _ in range(5)]
+    nearly = [*halves, [np.array([1.0, 0.0, 1.0, 0.0, 0.999, 0.001])]]  # varies by less than chance among its images
+    for values, right, number in ((halves, 10, 20), (nearly, 13, 26)):
+        found, exact = mean_over_taxa(values, share=True), binomtest(right, number).proportion_ci()
+        assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=1e-3)
+
+
+def test_a_share_of_one_taxon_over_trainings_stays_within_its_bounds() -> None:
+    found = mean_over_taxa([[np.array([1.0, 1.0, 0.0]), np.array([1.0, 0.0, 0.0])]], share=True)
+    narrow = mean_over_taxa([[np.array([1.0, 1.0, 0.0, 1.0, 0.0, 0.0])]], share=True)
+    assert 0 <= found.low < narrow.low < 0.5 < narrow.high < found.high <= 1
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_a_difference_joins_students_over_pairs_of_taxa_and_over_each_sides_trainings(confidence: float) -> None:
+    ours, theirs = tables(1, 6, 3), tables(2, 6, 2)
+    a, b = means_of(ours), means_of(theirs)
+    parts = [
+        t(5, confidence) * (a.mean(1) - b.mean(1)).std(ddof=1) / np.sqrt(6),
+        t(2, confidence) * a.mean(0).std(ddof=1) / np.sqrt(3),
+        t(1, confidence) * b.mean(0).std(ddof=1) / np.sqrt(2),
+    ]
+    found = difference_over_taxa(ours, theirs, confidence=confidence)
+    assert found.mean == pytest.approx(a.mean() - b.mean())
+    assert margin_of(found) == pytest.approx(np.sqrt(np.square(parts).sum()))
+
+
+def test_a_difference_of_shares_ends_at_one() -> None:
+    right, mixed = [[np.ones(2)] for _ in range(3)], [[np.array([float(k)])] for k in (0, 0, 1)]
+    plain = difference_over_taxa(right, mixed)
+    assert plain.high > 1
+    assert difference_over_taxa(right, mixed, share=True) == Interval(plain.mean, plain.low, 1.0)
+    assert difference_over_taxa(mixed, right, share=True) == Interval(-plain.mean, -1.0, -plain.low)
+
+
+def test_shares_that_differ_alike_in_every_taxon_have_newcombes_limits() -> None:
+    ours, theirs = ([[np.array([1.0, last])] for _ in range(4)] for last in (1.0, 0.0))
+    a, b = mean_over_taxa(ours, share=True), mean_over_taxa(theirs, share=True)
+    found = difference_over_taxa(ours, theirs, share=True)
+    assert found.mean == 0.5
+    assert found.low == pytest.approx(0.5 - np.hypot(a.mean - a.low, b.high - b.mean))
+    assert found.high == pytest.approx(0.5 + np.hypot(a.high - a.mean, b.mean - b.low))
+
+
+def test_a_jackknife_of_unequal_groups_is_busings() -> None:
+    """Busing et al. 1999, eq. 4: pseudo-values by each group's size, their squares weighted by 1/(h − 1)."""
+    means = np.random.default_rng(9).normal(size=(23, 2))
+    group = groups_of_taxa(23, 0)
+    sizes = np.bincount(group)
+    assert sorted(sizes.tolist()) == [2] * 7 + [3] * 3
+    h, whole = 23 / sizes, means.mean()
+    without = np.array([means[group != g].mean() for g in range(10)])
+    centre = 10 * whole - ((1 - sizes / 23) * without).sum()
+    variance = np.mean((h * whole - (h - 1) * without - centre) ** 2 / (h - 1))
+    over_runs = t(1) * means.mean(0).std(ddof=1) / np.sqrt(2)
+    found = of_replicates(replicates(means))
+    assert found.mean == pytest.approx(whole)
+    assert margin_of(found) == pytest.approx(np.hypot(t(9) * np.sqrt(variance), over_runs))
+
+
+def test_a_single_group_shows_no_spread_and_a_distance_has_a_least_value() -> None:
+    alone = of_replicates(Replicates(np.array([2.0]), np.array([[2.0]]), np.array([1.0])))
+    assert (alone.mean, alone.known) == (2.0, False)
+    two = Replicates(np.array([1.0]), np.array([[0.0, 2.0]]), np.array([0.5, 0.5]))
+    assert of_replicates(two).low < 0
+    assert of_replicates(two, least=0.25).low == 0.25
+    assert of_replicates(two, least=-1e9) == of_replicates(two)
+
+
+def test_groups_are_ten_at_most_as_even_as_can_be_and_drawn_by_the_seed() -> None:
+    assert groups_of_taxa(10, 0).tolist() == list(range(10))
+    assert sorted(np.bincount(groups_of_taxa(11, 0)).tolist()) == [1] * 9 + [2]
+    assert groups_of_taxa(40, 1).tolist() != groups_of_taxa(40, 2).tolist()
+    assert groups_of_taxa(40, 1).tolist() == groups_of_taxa(40, 1).tolist()
+
+
+def test_what_is_not_known_on_one_side_is_not_known() -> None:
+    assert not Interval(0.0, -np.inf, 1.0).known
+    assert not Interval(0.0, -1.0, np.inf).known
+    assert Interval(0.5, 0.0, 1.0).to_json() == {"mean": 0.5, "low": 0.0, "high": 1.0}
+
+
+@pytest.mark.parametrize("values", [[], [[]], [[np.ones(2), np.ones(2)], [np.ones(2)]], [[np.array([])]]])
+def test_a_taxon_without_a_value_in_a_run_is_refused(values: list[list[np.ndarray]]) -> None:
+    with pytest.raises(DataError, match="one or more values for every taxon in every run"):
+        mean_over_taxa(values)

@@ -18,11 +18,14 @@ _ELSEWHERE = (  # of the loader, its processes, locks and launchers; named by ho
     "a_batch_is_drawn", "loader_processes", "a_loader", "100_000", "under_a_launcher", "one_run", "a_changed_setting",
     "another_thread", "watching_and_loading",
 )  # fmt: skip
-_OF_A_RUN = (
-    "tests/test_stages_run.py",
-    _TRAINER,
-    *(part for name in _ELSEWHERE for part in ("--deselect", f"{_TRAINER}::test_{name}")),
-)
+_SIMULATED = ("intervals_hold_the_truth", "intervals_are_not_bought", "interval_of_a_frechet")  # half a minute
+
+
+def _deselected(file: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part for name in names for part in ("--deselect", f"{file}::test_{name}"))
+
+
+_OF_A_RUN = ("tests/test_stages_run.py", _TRAINER, *_deselected(_TRAINER, _ELSEWHERE))
 
 _GUARDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("trainer/conditions.py", ()),
@@ -31,6 +34,7 @@ _GUARDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("denoiser.py", (_VALUES,)),
     ("guidance.py", (_VALUES,)),
     ("condition/*.py", ("tests/test_condition.py", _VALUES)),
+    ("metrics/intervals.py", ("tests/test_metrics.py", *_deselected("tests/test_intervals.py", _SIMULATED), _VALUES)),
     ("metrics/*.py", ("tests/test_metrics.py", _VALUES)),
     ("evaluate/*.py", ("tests/test_evaluate.py", "tests/test_pairs.py", _VALUES)),
 )

@@ -89,7 +89,7 @@ def _kind(name: str) -> str:
 
 def _means_nothing(node: NodeOrLeaf) -> bool:
     parent = node.parent
-    if parent is not None and parent.type in ("parameters", "param", "lambdef"):
+    if parent is not None and parent.type in ("parameters", "param", "lambdef") and node.type == "operator":
         return True
     while parent is not None:
         if parent.type == "annassign" and node is parent.children[1]:
