@@ -29,7 +29,7 @@ def half(value: int | None, *, up: bool = False) -> int | None:
 def test_annotations_and_the_stars_of_signatures_are_no_places() -> None:
     found = {(place.line, place.column, place.kind) for place in places("half.py", SOURCE)}
     assert found == {
-        (2, 43, "ReplaceFalseWithTrue"),
+        (2, 42, "ReplaceFalseWithTrue"),
         (4, 23, "NumberReplacer"),
         (4, 28, "AddNot"),
         (4, 36, "NumberReplacer"),
@@ -81,8 +81,8 @@ def test_a_working_copy_says_which_changes_are_noticed_and_is_then_as_before(tmp
     (package / "half.py").write_text(
         "def half(value):\n    while value % 2:\n        value += 1\n    return value // 2\n"
     )
-    law = "from taxadiffusion.half import half\n\n\ndef test_half():\n    assert half(4) == 2\n    assert half(3) in (1, 2)\n"
-    (tests / "test_half.py").write_text(law)
+    law = "def test_half():\n    assert half(4) == 2\n    assert half(3) in (1, 2)\n"
+    (tests / "test_half.py").write_text(f"from taxadiffusion.half import half\n\n\n{law}")
     script = f"""
         import json, sys
         from pathlib import Path

@@ -88,6 +88,7 @@ def test_a_cosine_halves_the_rate_half_way_and_ends_at_its_share() -> None:
     assert learning_rate(settings, 35, 110) == pytest.approx(2.0 * (0.2 + 0.8 * (1 + 0.5**0.5) / 2))
     assert learning_rate(settings, 110, 110) == learning_rate(settings, 500, 110) == pytest.approx(0.4)
     assert learning_rate(settings, 10, 10) == 2.0  # a stage that is all warm-up
+    assert learning_rate(settings, 11, 11) == pytest.approx(0.4)  # or all but one step
 
 
 def test_the_moving_average_follows_its_recursion() -> None:

@@ -1,4 +1,4 @@
-"""Laws of what is measured in pairs: which pictures LPIPS is asked about, what an alignment is, whose reference it is."""
+"""Laws of what is measured in pairs: which pictures LPIPS is asked about, what an alignment is, and of references."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from PIL import Image
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.evaluate.pictures import generated_folder
 from taxadiffusion.evaluate.run import Networks, Settings, evaluate
-from taxadiffusion.names import Lineage
 from tests.test_evaluate import RANKS, SPECIES, ColourNames, Colours, fresh, paint, write_folder
 
 NUM_TEST = 9
