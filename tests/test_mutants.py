@@ -14,7 +14,6 @@ import pytest
 pytest.importorskip("cosmic_ray", reason="needs the extra `mutants`, which `make mutants` installs")
 
 from tests.mutants.judge import PACKAGE
-from tests.mutants.named import named_mutants
 from tests.mutants.places import mutants_at, places, sample
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -60,16 +59,6 @@ def test_a_sample_can_be_drawn_again_and_a_change_elsewhere_leaves_it() -> None:
     longer = {name: f"'''Above.'''\n{source}" for name, source in sources.items()}
     moved, _ = sample(longer, 10, 1)
     assert [(m.module, m.line - 1, m.new) for m in moved] == [(m.module, m.line, m.new) for m in drawn]
-
-
-def test_named_changes_are_of_the_source_as_it_is() -> None:
-    named = list(named_mutants(PROJECT / PACKAGE))
-    assert len(named) >= 20
-    for mutant in named:
-        compile(mutant.source, mutant.module, "exec")
-        for test in mutant.tests:
-            file, _, name = test.partition("::")
-            assert f"def {name.partition('[')[0]}(" in (PROJECT / file).read_text() or not name
 
 
 def test_a_working_copy_says_which_changes_are_noticed_and_is_then_as_before(tmp_path: Path) -> None:

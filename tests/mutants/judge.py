@@ -17,6 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis  # noqa: F401 — with pytest, so that no fork has to
+import pytest
+
 PACKAGE = "src/taxadiffusion"
 _SPARE_S = 20  # processor time beyond the multiple of what the unchanged tests take
 _MULTIPLE = 3
@@ -107,8 +110,6 @@ class WorkingCopy:
             sys.dont_write_bytecode = True  # two mutants of one size in one second would share what was compiled
             for name in [name for name in sys.modules if name == "tests" or name.startswith("tests.")]:
                 del sys.modules[name]
-            import pytest
-
             scratch = ["--basetemp", str(self._scratch), "-p", "no:cacheprovider"]
             code = int(
                 pytest.main(["-x", "-q", "--no-header", "--durations=0", "--hypothesis-seed=0", *scratch, *tests])
