@@ -82,8 +82,11 @@ def test_no_second_prediction_where_it_could_not_matter() -> None:
 def test_interval_bounds_are_inclusive_and_checked() -> None:
     guidance = Guidance(3.0, interval=(0.25, 0.75))
     assert [guidance.acts(f) for f in (0.2, 0.25, 0.5, 0.75, 0.8)] == [False, True, True, True, False]
-    with pytest.raises(SettingsError, match="interval"):
-        Guidance(3.0, interval=(0.5, 0.5))
+    assert Guidance(3.0, interval=(0.0, 1.0)).acts(0.0)
+    assert Guidance(3.0, interval=(0.0, 1.0)).acts(1.0)
+    for interval in ((0.5, 0.5), (0.6, 0.5), (-0.01, 0.5), (0.5, 1.01)):
+        with pytest.raises(SettingsError, match="interval"):
+            Guidance(3.0, interval=interval)
 
 
 def test_an_unknown_rank_is_refused() -> None:
