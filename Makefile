@@ -39,4 +39,4 @@ audit:
 	$(VENV)-audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit demo-out
+	rm -rf $(VENV) $(VENV)-audit demo-out build/mutants

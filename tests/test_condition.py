@@ -434,6 +434,7 @@ def test_shares_and_gains_have_stated_defaults_and_bounds() -> None:
     assert (TaxonomySettings().dropout, TaxonomySettings().name_gain) == (0.1, 1.0)
     assert not any((TaxonomySettings().norm_first, TaxonomySettings().zero_init, TaxonomySettings().warm_start))
     TaxonomySettings(dropout=0.0, name_gain=100.0)
+    TaxonomySettings(dropout=0.99, name_gain=0.01)
     for refused in ({"dropout": 1.0}, {"dropout": -0.1}, {"name_gain": 0.0}, {"name_gain": 100.1}, {"gain": 1}):
         with pytest.raises(ValidationError):
             TaxonomySettings(**refused)  # type: ignore[arg-type]

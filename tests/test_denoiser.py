@@ -286,6 +286,19 @@ def test_state_goes_round_and_a_wrong_one_changes_nothing(bases: dict[str, Path]
         assert not changed(before, everything(fresh))
 
 
+def test_a_wrong_lora_leaves_the_conditioner_as_it_was_too(bases: dict[str, Path]) -> None:
+    """All sections are looked at before any is written, whichever comes first."""
+    denoiser = make(bases["epsilon"])
+    state, before = denoiser.state(), everything(denoiser)
+    for wrong in state:
+        name = next(iter(state[wrong]))
+        altered = {section: {k: v + 1 for k, v in tensors.items()} for section, tensors in state.items()}
+        altered[wrong][name] = torch.zeros(3)
+        with pytest.raises(CheckpointError, match=rf"wrong \({wrong}\)"):
+            denoiser.load_state(altered, "wrong")
+        assert not changed(before, everything(denoiser))
+
+
 def test_a_stage_for_another_model_is_refused(bases: dict[str, Path]) -> None:
     denoiser = make(bases["epsilon"], lora=False)
     with pytest.raises(SettingsError, match="'lora', which this model lacks"):

@@ -102,4 +102,8 @@ def _verdicts(wanted: list[Mutant]) -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        console.print("interrupted: the same command goes on")
+        sys.exit(130)
