@@ -162,9 +162,50 @@ def test_kept_states_are_bounded_and_forgotten_when_weights_change() -> None:
     assert not torch.allclose(small([CLARKII, CORNUTUS]), plain, atol=1e-2)
 
 
+@pytest.mark.parametrize("change", ["loaded", "begin", "cast", "train_only"])
+def test_kept_states_are_forgotten_whatever_changes_the_weights(change: str) -> None:
+    conditioner = make(SETTINGS.model_copy(update={"warm_start": True}))
+    conditioner.train_only([])
+    family = CLARKII.truncated("family")
+    before = conditioner([family])
+    assert torch.equal(conditioner([family]), before)
+    with torch.no_grad():
+        for parameter in conditioner.encoders["family"].parameters():
+            parameter.add_(0.1)
+    assert torch.equal(conditioner([family]), before)  # nobody said so
+    if change == "loaded":
+        conditioner.loaded()
+    elif change == "begin":
+        conditioner.begin("family")
+    elif change == "cast":
+        conditioner.to(torch.float64).to(torch.float32)
+    else:
+        conditioner.train_only(["encoder.family"])
+        conditioner.eval()
+    after = conditioner([family])
+    assert not torch.allclose(after, before, atol=1e-2)
+    plain = sum(encoded(conditioner, rank, f"{rank}: {CLARKII.get(rank)}") for rank in RANKS[:2])
+    torch.testing.assert_close(after, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_that_change_leave_what_other_ranks_keep() -> None:
+    conditioner = make(SETTINGS.model_copy(update={"warm_start": True}))
+    conditioner.train_only([])
+    conditioner([CLARKII])
+    states = conditioner.states
+    assert isinstance(states, States)
+    states.asked.clear()
+    conditioner.begin("family")
+    conditioner([CLARKII])
+    assert states.asked == ["family: Pomacentridae"]
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
 @pytest.mark.parametrize("norm_first", [False, True])
-def test_zero_init_starts_a_stage_where_the_one_before_ended(norm_first: bool) -> None:
-    settings = TaxonomySettings(num_heads=2, feed_forward=32, zero_init=True, norm_first=norm_first)
+def test_zero_init_starts_a_stage_where_the_one_before_ended(norm_first: bool, num_layers: int) -> None:
+    settings = TaxonomySettings(
+        num_heads=2, feed_forward=32, zero_init=True, norm_first=norm_first, num_layers=num_layers
+    )
     conditioner = make(settings).eval()
     assert torch.equal(conditioner([CLARKII]), conditioner([CLARKII.truncated("order")]))
     conditioner.train_only(["encoder.family"])

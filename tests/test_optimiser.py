@@ -163,6 +163,14 @@ def test_processes_add_up_their_gradients_and_what_none_used_keeps_none() -> Non
     assert found[2] is None
 
 
+def test_a_single_parameter_is_added_up_as_many_are() -> None:
+    optimiser = made({"a": nn.Parameter(torch.zeros(2))}, clip_norm=1e9)
+    optimiser.parameters[0].grad = torch.tensor([1.0, 2.0])
+    norm = optimiser.reduced_norm(TwoProcesses(others=[torch.tensor([2.0, 2.0, 1.0])]))
+    assert float(norm) == 5.0
+    assert torch.equal(optimiser.parameters[0].grad, torch.tensor([3.0, 4.0]))
+
+
 def test_a_restored_optimiser_goes_on_with_the_same_bits() -> None:
     first = made(parameters(), ema_decay=0.9)
     walk(first, range(4))

@@ -106,7 +106,7 @@ def test_unseen_photographs_are_measured_up_to_as_many_of_a_taxon_as_the_referen
 
 
 def test_the_reference_shows_every_taxon_as_often_as_its_bound_allows(dataset: PreparedDataset, tmp_path: Path) -> None:
-    """30, 16, 12 and 10 photographs: bounded by 10 their mixture is that of pictures that show all alike, else it is not.
+    """Of 30, 16, 12 and 10 photographs, bounded by 10, the mixture is that of pictures that show all alike, else not.
     Measured on one set of pictures, so only the reference differs."""
     pictures = generated_folder(fresh(tmp_path / "made", 1, ("species",), per_taxon=40), RANKS)
 
