@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from taxadiffusion.dataset import PreparedDataset
+from taxadiffusion.evaluate.pick import differences, distance_differences, pick
 from taxadiffusion.evaluate.pictures import generated_folder
 from taxadiffusion.evaluate.run import Networks, Settings, evaluate
-from taxadiffusion.evaluate.scores import (
-    RankScores,
-    bucket_of,
-    differences_from_best,
-    distance_differences_from_best,
-)
+from taxadiffusion.evaluate.scores import RankScores, TaxonScores, bucket_of
 from taxadiffusion.metrics.intervals import Replicates, difference_of_replicates, difference_over_taxa, mean_over_taxa
 from taxadiffusion.names import Lineage
 from tests.test_evaluate import RANKS, Colours, fresh
@@ -25,6 +22,7 @@ from tests.test_pairs import dataset
 
 __all__ = ["dataset"]
 
+UNSAID = [one.name for one in fields(TaxonScores)]
 A, B, C = (Lineage.of({"genus": "Ruber", "species": name}) for name in "abc")
 Right = Mapping[Lineage, Sequence[Sequence[float]]]
 
@@ -39,7 +37,7 @@ def scores(right: Right, rank: str = "species", distance: float | None = None) -
         num_images=sum(len(run) for of_runs in runs.values() for run in of_runs),
         metrics={"rank_accuracy": mean_over_taxa(list(runs.values()), share=True)},
         buckets={},
-        taxa=(),
+        taxa=tuple(TaxonScores(**dict.fromkeys(UNSAID, 0) | {"taxon": taxon}) for taxon in runs),  # type: ignore[arg-type]
         confusions=(),
         nearest=(),
         right=runs,
@@ -51,13 +49,15 @@ GOOD: Right = {A: [[1, 1]], B: [[1, 0]], C: [[1, 1]]}
 POOR: Right = {C: [[0, 1]], A: [[1, 0]], B: [[0, 0]]}  # the same taxa, met in another order
 
 
-def test_the_best_is_named_right_most_often_where_the_finest_names_were_asked_for() -> None:
+def test_methods_are_compared_at_ranks_and_taxa_that_both_show() -> None:
     methods = {
         "coarse": (scores({A: [[1, 1]], B: [[1, 1]]}, "genus"),),
         "poor": (scores(POOR, "genus"), scores(POOR)),
         "good": (scores(GOOD),),
     }
-    found = differences_from_best(methods)
+    picked = pick(methods, "good")
+    assert picked.compared_at == pytest.approx(5 / 6)
+    found = differences(methods, picked)
     assert list(found) == ["poor"]  # "coarse" is easier, and the best has no genera
     assert list(found["poor"]) == ["species"]
     pairs = [[np.array(run) for run in side[taxon]] for side in (GOOD, POOR) for taxon in (A, B, C)]
@@ -69,19 +69,20 @@ def test_the_best_is_named_right_most_often_where_the_finest_names_were_asked_fo
 def test_methods_that_show_other_taxa_are_not_compared() -> None:
     for other in ({A: [[0, 0]], B: [[0, 0]]}, {**POOR, A.truncated("genus"): [[0, 0]]}):
         methods = {"good": (scores(GOOD, distance=1.0),), "other": (scores(other, distance=2.0),)}
-        assert differences_from_best(methods) == {}
-        assert distance_differences_from_best(methods) == {}
+        assert differences(methods, pick(methods, "good")) == {}
+        assert distance_differences(methods, pick(methods, "good")) == {}
 
 
 def test_a_difference_of_distances_is_the_bests_minus_the_others() -> None:
     good, poor = scores(GOOD, distance=3.0), scores(POOR, distance=5.0)
-    found = distance_differences_from_best({"poor": (poor,), "good": (good,)})
+    both = {"poor": (poor,), "good": (good,)}
+    found = distance_differences(both, pick(both, "good"))
     assert good.frechet is not None
     assert poor.frechet is not None
     assert found == {"poor": {"species": difference_of_replicates(good.frechet, poor.frechet)}}
     assert found["poor"]["species"].mean == -2
     for methods in ({"good": (scores(GOOD),), "poor": (poor,)}, {"good": (good,), "poor": (scores(POOR),)}):
-        assert distance_differences_from_best(methods) == {}
+        assert distance_differences(methods, pick(methods, "good")) == {}
 
 
 def test_json_holds_every_figure_and_what_lies_behind_it(dataset: PreparedDataset, tmp_path: Path) -> None:
@@ -114,12 +115,12 @@ def test_json_holds_every_figure_and_what_lies_behind_it(dataset: PreparedDatase
             shown = [(c["true"], c["predicted"], c["count"], c["of"]) for c in details["confusions"]]
             assert shown == [(c.true.label, c.predicted.label, c.count, c.of) for c in found.confusions]
             assert [p["label"] for p in details["nearest"]] == [p.taxon.label for p in found.nearest]
-    differences = document["differences"]
-    assert differences["from"] == results.best() == "right"
+    compared = document["differences"]
+    assert compared["from"] == results.best() == "right"
     for name, found_in in (("rank_accuracy", results.differences), ("frechet_distance", results.distance_differences)):
-        assert set(differences[name]) == {"swapped"}
-        assert set(differences[name]["swapped"]) == {"genus", "species"}
+        assert set(compared[name]) == {"swapped"}
+        assert set(compared[name]["swapped"]) == {"genus", "species"}
         for rank, interval in found_in["swapped"].items():
-            assert differences[name]["swapped"][rank] == interval.to_json()
+            assert compared[name]["swapped"][rank] == interval.to_json()
     assert results.methods["swapped"][-1].confusions
     assert set(results.at_finest()) == {"right", "swapped"}

@@ -8,7 +8,8 @@ from pathlib import Path
 MODULES = (
     "guidance.py", "schedule.py", "denoiser.py", "condition/*.py",
     "trainer/optimiser.py", "trainer/conditions.py", "trainer/gradients.py", "trainer/loop.py", "trainer/order.py",
-    "metrics/*.py", "evaluate/measure.py", "evaluate/run.py", "evaluate/scores.py",
+    "metrics/*.py", "evaluate/measure.py", "evaluate/judges.py", "evaluate/side.py", "evaluate/run.py",
+    "evaluate/scores.py", "evaluate/pick.py",
 )  # fmt: skip
 
 _PROJECT = Path(__file__).resolve().parents[2]
@@ -27,6 +28,11 @@ def _deselected(file: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 _OF_A_RUN = ("tests/test_stages_run.py", _TRAINER, *_deselected(_TRAINER, _ELSEWHERE))
 
+_OF_AN_EVALUATION = (
+    "tests/test_measure.py", "tests/test_pairs.py", "tests/test_scores.py", "tests/test_evaluate.py",
+    *_deselected("tests/test_evaluate.py", ("processes_share",)), _VALUES,
+)  # fmt: skip
+
 _GUARDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("trainer/conditions.py", ()),
     ("trainer/order.py", (f"{_TRAINER}::test_an_epoch_is_a_permutation",)),
@@ -36,7 +42,7 @@ _GUARDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("condition/*.py", ("tests/test_condition.py", _VALUES)),
     ("metrics/intervals.py", ("tests/test_metrics.py", *_deselected("tests/test_intervals.py", _SIMULATED), _VALUES)),
     ("metrics/*.py", ("tests/test_metrics.py", _VALUES)),
-    ("evaluate/*.py", ("tests/test_evaluate.py", "tests/test_pairs.py", _VALUES)),
+    ("evaluate/*.py", _OF_AN_EVALUATION),
 )
 """Beside the tests of the module's own name, which come first."""
 
@@ -51,4 +57,4 @@ def guards(module: str) -> tuple[str, ...]:
     own = f"tests/test_{Path(module).stem}.py"
     others = next((tests for pattern, tests in _GUARDS if fnmatch(module, pattern)), ())
     named = (_PROJECT / own).exists() and not module.startswith("condition/")  # its taxonomy is not `taxonomy/`
-    return (own, *others) if named else others
+    return (own, *(part for part in others if part != own)) if named else others
