@@ -209,3 +209,24 @@ def test_commits_validations_and_previews_come_when_they_are_due(tmp_path: Path)
     assert steps_of_each("asked", **asked) == [[3, 5, 6, 9, 10, 12, 15], *[[4, 5, 8, 10, 12, 15]] * 2]
     seldom = {"checkpoint": {"every_steps": 99}, "validation": {"every_steps": 0}, "preview_every_steps": 0}
     assert steps_of_each("seldom", **seldom) == [[5, 10, 15], [], [5, 10, 15]]
+
+
+@pytest.mark.parametrize("stopped_after", [1, 2, 3])
+def test_a_stage_begins_once_and_not_again_where_it_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_after: int
+) -> None:
+    """A warm start would undo what was learnt; stopped at a stage's end, the next one has still to begin."""
+    begun: list[str] = []
+
+    def trained() -> Any:
+        denoiser = tiny_denoiser()
+        monkeypatch.setattr(denoiser, "begin_stage", lambda stage: begun.append(stage.name))
+        settings = loop_settings(checkpoint={"every_steps": 1}, validation={"every_steps": 0})
+        return tiny_trainer(tmp_path, steps=2, settings=settings, denoiser=denoiser).run()
+
+    run = trained()
+    next(event for event in run if isinstance(event, events.Committed) and event.step == stopped_after)
+    run.close()
+    assert begun == list(RANKS[: (stopped_after + 1) // 2])
+    list(trained())
+    assert begun == list(RANKS)
