@@ -481,6 +481,16 @@ def test_shares_and_gains_have_stated_defaults_and_bounds() -> None:
             TaxonomySettings(**refused)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("settings", [TaxonomySettings, PromptSettings, TaxonAdapterSettings])
+def test_names_may_be_enlarged_or_lessened_and_are_neither_unless_asked(settings: type[BaseModel]) -> None:
+    assert settings().name_gain == 1.0  # type: ignore[attr-defined]
+    for taken in (0.01, 100):
+        assert settings(name_gain=taken).name_gain == taken  # type: ignore[attr-defined]
+    for refused in (0, -1, 100.1):
+        with pytest.raises(ValidationError):
+            settings(name_gain=refused)
+
+
 @pytest.mark.parametrize("duty", ["encode", "texts", "parameter_groups"])
 def test_a_conditioner_without_one_of_its_duties_cannot_be_made(duty: str) -> None:
     duties = {name: lambda *_: None for name in ("encode", "texts", "parameter_groups") if name != duty}
