@@ -118,7 +118,8 @@ class WorkingCopy:
             if not found.is_relative_to(self.root):
                 print(f"the tests read {found}, not the working copy")
                 code = 70
-            self._log.with_name("imported").write_text("\n".join(sys.modules))
+            elsewhere = [name for name, module in list(sys.modules.items()) if not self._holds(module)]
+            self._log.with_name("imported").write_text("\n".join(elsewhere))
         finally:
             sys.stdout.flush()
             os._exit(code)
