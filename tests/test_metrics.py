@@ -100,6 +100,17 @@ def test_references_give_the_distances_without_each_group_as_if_it_had_never_bee
     assert KernelReference(x)(y) == pytest.approx(kernel, rel=1e-9)
 
 
+def test_two_images_a_side_are_enough_for_a_distance_and_one_is_not() -> None:
+    x, y = draws(25, 2, 4), draws(26, 2, 4)
+    expected = frechet_distance(Moments.of(x), Moments.of(y))
+    assert FrechetReference(x)(y) == pytest.approx(expected, rel=1e-6)
+    assert KernelReference(x)(y) == pytest.approx(straightforward_kernel_distance(x, y))
+    for reference in (FrechetReference, KernelReference):
+        for real, features in ((x[:1], y), (x, y[:1])):
+            with pytest.raises(DataError, match="2 or more images on each side, got 1"):
+                reference(real)(features)
+
+
 def test_a_side_of_a_single_group_cannot_be_left_out() -> None:
     x = draws(23, 9, 4)
     for reference in (FrechetReference(x, np.zeros(9, dtype=np.intp)), KernelReference(x, np.zeros(9, dtype=np.intp))):
@@ -293,6 +304,16 @@ def test_the_discriminant_is_scikit_learns() -> None:
     assert (ours.predict(fresh) == expected).mean() > 0.99
     scores, reference = standard @ ours.weight + ours.bias, theirs.decision_function(standard)
     np.testing.assert_allclose(scores - scores[:, :1], reference - reference[:, :1], atol=1e-3)
+
+
+def test_a_constant_feature_says_nothing_to_a_discriminant() -> None:
+    labels = np.arange(60) % 3
+    features = draws(24, 60) + labels[:, None]
+    plain = fit_discriminant(features, labels, ("a", "b", "c"))
+    more = fit_discriminant(np.hstack([features, np.full((60, 1), 7.0)]), labels, ("a", "b", "c"))
+    assert np.isfinite(more.weight).all()
+    assert not more.weight[-1].any()
+    assert np.array_equal(more.predict(np.hstack([features, np.full((60, 1), 9.0)])), plain.predict(features))
 
 
 def test_a_discriminant_refuses_what_it_cannot_be_fitted_on() -> None:
