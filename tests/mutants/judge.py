@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,17 +121,24 @@ class WorkingCopy:
                 code = 70
             elsewhere = [name for name, module in list(sys.modules.items()) if not self._holds(module)]
             self._log.with_name("imported").write_text("\n".join(elsewhere))
+        except BaseException:  # noqa: BLE001 — whatever it was, this process must not go on as its parent
+            traceback.print_exc()
+            code = 70
         finally:
             sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(code)
 
+    def _holds(self, module: object) -> bool:
+        file = getattr(module, "__dict__", {}).get(
+            "__file__"
+        )  # asking a lazy module itself may import what it stands for
+        return str(file or "").startswith(f"{self.root}{os.sep}")
+
     def import_what_was_imported(self) -> None:
-        """Import here what the last tests needed, the package and its tests excepted."""
+        """Import here what the last tests needed, all that lies in the project excepted."""
         for name in self._log.with_name("imported").read_text().split("\n"):
-            if (
-                name.partition(".")[0] not in ("taxadiffusion", "tests", "conftest", "__main__")
-                and "pytest" not in name
-            ):
+            if name.partition(".")[0] not in ("taxadiffusion", "tests", "__main__") and "pytest" not in name:
                 try:
                     importlib.import_module(name)
                 except Exception:  # noqa: BLE001 — made by a test, or of another's inner life; a fork imports it itself
