@@ -11,9 +11,11 @@ from taxadiffusion.metrics.intervals import (
     MAX_GROUPS,
     Interval,
     Replicates,
+    difference_of_means,
     difference_of_replicates,
     difference_over_taxa,
     groups_of_taxa,
+    mean_of_means,
     mean_over_taxa,
     of_replicates,
 )
@@ -179,13 +181,15 @@ def means_of(values: list[list[np.ndarray]]) -> np.ndarray:
     return np.array([[run.mean() for run in runs] for runs in values])
 
 
+@pytest.mark.parametrize("num_runs", [2, 3])
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
-def test_the_half_width_joins_students_over_taxa_and_over_trainings(confidence: float) -> None:
-    values = tables(0, 6, 3)
+def test_the_half_width_joins_students_over_taxa_and_over_trainings(confidence: float, num_runs: int) -> None:
+    values = tables(0, 6, num_runs)
     means = means_of(values)
     taxa, runs = means.mean(1), means.mean(0)
     expected = np.hypot(
-        t(5, confidence) * taxa.std(ddof=1) / np.sqrt(6), t(2, confidence) * runs.std(ddof=1) / np.sqrt(3)
+        t(5, confidence) * taxa.std(ddof=1) / np.sqrt(6),
+        t(num_runs - 1, confidence) * runs.std(ddof=1) / np.sqrt(num_runs),
     )
     found = mean_over_taxa(values, confidence=confidence)
     assert found.mean == pytest.approx(means.mean())
@@ -268,6 +272,10 @@ def test_a_difference_of_shares_ends_at_one() -> None:
     assert plain.high > 1
     assert difference_over_taxa(right, mixed, share=True) == Interval(plain.mean, plain.low, 1.0)
     assert difference_over_taxa(mixed, right, share=True) == Interval(-plain.mean, -1.0, -plain.low)
+    assert difference_of_means(means_of(right), means_of(mixed), 6, 3) == plain
+    alone = mean_over_taxa(mixed)
+    assert mean_of_means(means_of(mixed), 3) == alone
+    assert alone.low < 0
 
 
 def test_shares_that_differ_alike_in_every_taxon_have_newcombes_limits() -> None:

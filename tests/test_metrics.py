@@ -360,6 +360,17 @@ def test_confusions_count_every_wrong_image_once_and_no_right_one() -> None:
     }
 
 
+def test_as_many_names_as_images_or_it_is_an_error() -> None:
+    a, b = fish("A"), fish("B")
+    for call in (
+        lambda: mean_by_taxon(np.ones(3), [a, b]),
+        lambda: correct_at("family", [a, b], [a]),
+        lambda: confusions([a], [a, b]),
+    ):
+        with pytest.raises(ValueError, match="zip"):
+            call()
+
+
 def test_nearest_finds_each_image_itself_across_blocks() -> None:
     x = draws(14, 2100, 3)
     positions, distances = nearest(x, x)
