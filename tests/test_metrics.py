@@ -249,6 +249,43 @@ def test_two_classes_are_two_columns() -> None:
     assert (fitted.predict(features) == labels).mean() > 0.8
 
 
+def test_two_unequal_classes_have_scikit_learns_probabilities() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    labels = np.array([0] * 50 + [1] * 10)
+    features = draws(6, 60) + labels[:, None]
+    standard = StandardScaler().fit_transform(features)
+    theirs = LogisticRegression(C=1.0, tol=1e-10, max_iter=5000).fit(standard, labels).predict_log_proba(standard)
+    ours = fit_probe(features, labels, ("a", "b")).log_probabilities(features)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    assert ours[:, 0].mean() != pytest.approx(ours[:, 1].mean(), abs=0.5)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_the_regularisation_of_two_classes_is_chosen_by_the_mean_loss_of_what_was_held_out(balanced: bool) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.preprocessing import StandardScaler
+
+    labels = np.array([0] * 36 + [1] * 9)
+    features = draws(7, 45) + labels[:, None]
+    found = choose_penalty(features, labels, balanced=balanced) if balanced else choose_penalty(features, labels)
+    assert found.num_images == 45
+    losses = np.zeros(len(INVERSE_PENALTIES))
+    for learnt, held_out in StratifiedGroupKFold(3, shuffle=True, random_state=0).split(
+        features, labels, np.arange(45)
+    ):
+        scaler = StandardScaler().fit(features[learnt])
+        for i, penalty in enumerate(INVERSE_PENALTIES):
+            model = LogisticRegression(C=penalty, class_weight="balanced" if balanced else None, tol=1e-8)
+            model.fit(scaler.transform(features[learnt]), labels[learnt])
+            said = model.predict_log_proba(scaler.transform(features[held_out]))
+            losses[i] -= said[np.arange(len(held_out)), labels[held_out]].sum()
+    assert found.losses == pytest.approx(losses / 45, rel=1e-2)
+    assert found.inverse_penalty == INVERSE_PENALTIES[int(losses.argmin())]
+
+
 def test_a_probe_that_does_not_converge_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_MAX_STEPS", 3)
     with pytest.raises(DataError, match="a probe of 40 images did not converge in 3 steps"):
