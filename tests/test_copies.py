@@ -83,6 +83,27 @@ def test_a_copy_stands_out_from_all_other_photographs_whatever_was_done_to_it(ch
         assert standing(copies[part]).min() > standing(fresh[part]).max()
 
 
+@pytest.mark.parametrize("top", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("left", [0.0, 0.5, 1.0])
+def test_a_crop_is_found_at_each_of_nine_places(top: float, left: float) -> None:
+    originals, size = photographs(9, 6), round(SIZE * 0.85)
+    y, x = round((SIZE - size) * top), round((SIZE - size) * left)
+    part = torch.from_numpy(originals[:, :, y : y + size, x : x + size].astype(np.float32))
+    crops = torch.nn.functional.interpolate(part, SIZE, mode="bilinear").round().clamp(0, 255).byte().numpy()
+    found = likeness(contrast_maps(crops), contrast_maps(originals), np.arange(6)[:, None])
+    for values in found.values():
+        assert values.min() > 0.9
+
+
+def test_a_picture_stands_out_unless_twenty_others_are_as_like() -> None:
+    rng = np.random.default_rng(8)
+    likenesses = rng.uniform(0, 0.2, size=(1, 60))
+    for alike, stands_out in ((1, True), (20, True), (21, False), (40, False)):
+        likenesses[0, :alike] = 0.8
+        assert (float(standing(likenesses)[0]) > 0.5) == stands_out
+    assert float(standing(np.array([[0.5, 0.0]]))[0]) == pytest.approx(np.arctanh(0.5))
+
+
 def test_likeness_is_one_for_the_same_and_at_most_one() -> None:
     images = photographs(3, 12)
     found = likeness(contrast_maps(images), contrast_maps(images), np.tile(np.arange(12), (12, 1)))

@@ -174,6 +174,19 @@ def test_what_a_method_never_saw_it_cannot_be_near_and_counts_for_no_bucket(
         assert some.metrics[metric] == every.metrics[metric]
 
 
+def test_distances_of_the_reference_to_itself_end_at_zero_where_they_cannot_be_less(
+    dataset: PreparedDataset, train: Seen, tmp_path: Path
+) -> None:
+    pictures = [(t, Image.open(file), {"seed": "0"}) for file, t in zip(train.files, train.lineages, strict=True)]
+    run = generated_folder(write_folder(tmp_path / "copies", pictures), RANKS)
+    (found,) = evaluate(dataset, {"m": [run]}, Networks(Colours()), WHOLE).methods["m"]
+    frechet, kernel = found.metrics["frechet_distance"], found.metrics["kernel_distance"]
+    assert frechet.mean == pytest.approx(0, abs=1e-3)
+    assert frechet.low == pytest.approx(0, abs=1e-3)
+    assert frechet.low >= 0
+    assert kernel.low < 0
+
+
 def test_a_run_needs_six_images_at_a_rank(dataset: PreparedDataset, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     species = list(SPECIES)
