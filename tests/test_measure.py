@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,11 @@ from PIL import Image
 
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import DataError
+from taxadiffusion.evaluate.measure import TaxonGroups
 from taxadiffusion.evaluate.pictures import generated_folder
 from taxadiffusion.evaluate.run import Networks, Settings, evaluate
 from taxadiffusion.evaluate.scores import RankScores, bucket_of
+from taxadiffusion.evaluate.side import Side
 from taxadiffusion.metrics.distribution import Moments, frechet_distance, kernel_distance
 from taxadiffusion.metrics.intervals import mean_over_taxa
 from taxadiffusion.names import Lineage
@@ -212,3 +214,15 @@ def test_a_taxon_of_one_picture_has_no_diversity_and_two_have(dataset: PreparedD
         run = generated_folder(write_folder(tmp_path / name, pictures), RANKS)
         (found,) = evaluate(dataset, {"m": [run]}, Networks(Colours()), WHOLE).methods["m"]
         assert ("diversity" in found.metrics) == (name == "two")
+
+
+def test_of_a_single_taxon_images_are_left_out_in_ten_groups() -> None:
+    taxon = next(iter(SPECIES))
+    nothing = np.zeros((3, 1, 1), np.uint8)
+    side = Side(np.zeros((25, 2), np.float32), (taxon,) * 25, ("",) * 25, (0,) * 25, lambda *_: nothing)
+    groups = TaxonGroups.of(side, 0)
+    assert np.bincount(groups(side)).tolist() == [3] * 5 + [2] * 5
+    assert groups.shares.tolist() == [0.1] * 10
+    pair = replace(side, lineages=(taxon,) * 12 + (list(SPECIES)[1],) * 13)
+    of_taxa = TaxonGroups.of(pair, 0)(pair).tolist()
+    assert of_taxa in ([0] * 12 + [1] * 13, [1] * 12 + [0] * 13)

@@ -17,13 +17,20 @@ NUM_TEST = 9
 NUM_TRAIN = dict(zip(SPECIES, (30, 12, 16, 10), strict=True))
 
 
+OF_SETS = {"frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"}
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    folder, rng = tmp_path_factory.mktemp("colours"), np.random.default_rng(0)
+    return photographed(tmp_path_factory.mktemp("colours"), NUM_TEST)
+
+
+def photographed(folder: Path, num_test: int) -> PreparedDataset:
+    rng = np.random.default_rng(0)
     pictures = [
         (lineage, paint(colour, rng), {"split": split})
         for lineage, (colour, _) in SPECIES.items()
-        for split, count in (("train", NUM_TRAIN[lineage]), ("test", NUM_TEST))
+        for split, count in (("train", NUM_TRAIN[lineage]), ("test", num_test))
         for _ in range(count)
     ]
     prepare(write_folder(folder / "source", pictures), folder / "prepared")
@@ -99,10 +106,22 @@ def test_unseen_photographs_are_measured_up_to_as_many_of_a_taxon_as_the_referen
     settings = Settings(RANKS, size_px=32, max_reference_per_taxon=most)
     real = evaluate(dataset, {"method": [pictures]}, Networks(Colours()), settings).real
     for scores, rank in zip(real, RANKS, strict=True):
+        assert set(scores.metrics) >= OF_SETS
         taxa = {species.truncated(rank): 0 for species in SPECIES}
         for species in SPECIES:
             taxa[species.truncated(rank)] += NUM_TEST
         assert {s.taxon: s.num_images for s in scores.taxa} == {taxon: min(most, n) for taxon, n in taxa.items()}
+
+
+def test_unseen_photographs_that_are_too_few_have_no_figures_of_sets(tmp_path: Path) -> None:
+    pictures = generated_folder(fresh(tmp_path / "made", 1, ("species",)), RANKS)
+    for number, enough in ((1, False), (2, True)):  # four photographs, of which five neighbours cannot be told; eight
+        few = photographed(tmp_path / str(number), number)
+        (*_, real) = evaluate(few, {"method": [pictures]}, Networks(Colours()), Settings(RANKS, size_px=32)).real
+        assert real.num_images == 4 * number
+        assert "rank_accuracy" in real.metrics
+        assert (set(real.metrics) & OF_SETS == OF_SETS) == enough
+        assert enough or not set(real.metrics) & OF_SETS
 
 
 def test_the_reference_shows_every_taxon_as_often_as_its_bound_allows(dataset: PreparedDataset, tmp_path: Path) -> None:
