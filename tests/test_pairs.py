@@ -86,10 +86,13 @@ def test_pictures_are_paired_with_another_of_their_taxon_and_run_and_with_a_phot
     assert found["lpips_diversity"].mean > 5
 
 
+@pytest.mark.parametrize("content_hash", ["a" * 64, "n" * 64])
 def test_alignment_is_a_hundred_times_the_cosine_of_picture_and_own_name(
-    dataset: PreparedDataset, tmp_path: Path
+    dataset: PreparedDataset, tmp_path: Path, content_hash: str
 ) -> None:
+    """By its own network's features, whichever hash that has."""
     names, pictures = ColourNames(), generated_folder(fresh(tmp_path / "made", 1, ("species",)), RANKS)
+    names.content_hash = content_hash
     networks = Networks(Colours(), alignment=names)  # type: ignore[arg-type]
     found = evaluate(dataset, {"method": [pictures]}, networks, Settings(RANKS, size_px=32)).methods["method"][0]
     images = names(np.stack([pixels(file) for file in pictures.files]))
