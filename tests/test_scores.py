@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,13 @@ from taxadiffusion.evaluate.pick import differences, distance_differences, pick
 from taxadiffusion.evaluate.pictures import generated_folder
 from taxadiffusion.evaluate.run import Networks, Settings, evaluate
 from taxadiffusion.evaluate.scores import RankScores, TaxonScores, bucket_of
-from taxadiffusion.metrics.intervals import Replicates, difference_of_replicates, difference_over_taxa, mean_over_taxa
+from taxadiffusion.metrics.intervals import (
+    Interval,
+    Replicates,
+    difference_of_replicates,
+    difference_over_taxa,
+    mean_over_taxa,
+)
 from taxadiffusion.names import Lineage
 from tests.test_evaluate import RANKS, Colours, fresh
 from tests.test_pairs import dataset
@@ -124,3 +130,6 @@ def test_json_holds_every_figure_and_what_lies_behind_it(dataset: PreparedDatase
             assert compared[name]["swapped"][rank] == interval.to_json()
     assert results.methods["swapped"][-1].confusions
     assert set(results.at_finest()) == {"right", "swapped"}
+    unjudged = replace(results.methods["right"][-1], metrics={})  # of taxa that no judge knows
+    none_right = replace(results.methods["right"][-1], metrics={"rank_accuracy": Interval(0.0, 0.0, 0.5)})
+    assert replace(results, methods={"unjudged": (unjudged,), "none right": (none_right,)}).best() == "none right"
