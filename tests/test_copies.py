@@ -155,10 +155,10 @@ def test_candidates_are_the_nearest_by_cosine_whatever_the_length() -> None:
     assert np.array_equal(np.sort(candidates(queries, references[:4], 9)), np.tile(np.arange(4), (50, 1)))
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 7, 8, 199, 200, 300])
+@pytest.mark.parametrize("number", [1, 2, 8, 50, 64, 500])
 def test_of_many_photographs_the_nearest_are_candidates_and_in_order(number: int) -> None:
     rng = np.random.default_rng(5)
-    queries, photographs = (rng.normal(size=(n, 12)).astype(np.float32) for n in (80, 200))
+    queries, photographs = (rng.normal(size=(n, 12)).astype(np.float32) for n in (80, 3000))
     unit = photographs / np.linalg.norm(photographs, axis=1, keepdims=True)
     expected = np.argsort(-(queries @ unit.T), axis=1)[:, :number]
     assert np.array_equal(candidates(queries, photographs, number), expected)
