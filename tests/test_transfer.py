@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+import taxadiffusion
 from taxadiffusion import generation
 from taxadiffusion.adapter import Adapter, load_adapter, save_adapter
 from taxadiffusion.attention import Conditions
@@ -39,6 +41,21 @@ def _flags() -> Iterator[None]:
     yield
     torch.set_float32_matmul_precision(before[0])
     torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@pytest.mark.parametrize("module", ["condition", "trainer", "denoiser.py", "sampler.py"])
+def test_what_runs_in_every_step_never_makes_a_tensor_on_a_device_by_a_copy_that_waits(module: str) -> None:
+    """`torch.tensor(..., device=...)` copies from pageable memory: the processor waits for all that is queued."""
+    place = Path(taxadiffusion.__file__).parent / module
+    waiting = [
+        f"{path.name}:{call.lineno}"
+        for path in (sorted(place.rglob("*.py")) if place.is_dir() else [place])
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and ast.unparse(call.func) in ("torch.tensor", "torch.as_tensor")
+        and any(keyword.arg == "device" for keyword in call.keywords)
+    ]
+    assert not waiting
 
 
 @pytest.mark.usefixtures("_flags")

@@ -21,7 +21,7 @@ from taxadiffusion.errors import NonFiniteError, SettingsError
 from taxadiffusion.guidance import Guidance, combined
 from taxadiffusion.names import Lineage
 from taxadiffusion.schedule import SamplerName
-from taxadiffusion.transfer import memory_faults
+from taxadiffusion.transfer import memory_faults, moved
 
 NO_GUIDANCE = Guidance()
 
@@ -155,7 +155,7 @@ class Sampler:
         scheduler.set_timesteps(num_steps, device=device)
         generators = [seeded(request.seed) for request in batch]
         noise = torch.stack([torch.randn(self.latent_shape, generator=generator) for generator in generators])
-        latents = noise.to(device) * getattr(scheduler, "init_noise_sigma", 1.0)
+        latents = moved(noise, device) * getattr(scheduler, "init_noise_sigma", 1.0)
         extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
         acting: tuple[bool, ...] | None = None
         for timestep, level in zip(scheduler.timesteps, scheduler.timesteps.tolist(), strict=True):  # read once
@@ -232,12 +232,12 @@ def _gathered(
     rows = {mix: row for row, mix in enumerate(dict.fromkeys(mixes))}
     return _Predictions(
         Conditions(
-            torch.stack([conditions[mix] for mix in rows]).to(device),
-            torch.tensor([rows[mix] for mix in mixes], device=device),
+            moved(torch.stack([conditions[mix] for mix in rows]), device),
+            moved(torch.tensor([rows[mix] for mix in mixes]), device),
             kept={},
         ),
-        torch.tensor(pictures, device=device),
-        torch.tensor(coefficients, device=device),
+        moved(torch.tensor(pictures), device),
+        moved(torch.tensor(coefficients), device),
     )
 
 

@@ -13,6 +13,7 @@ from taxadiffusion.condition.settings import ClassEmbeddingSettings
 from taxadiffusion.condition.taxa import TaxonRows
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.text import TokenStates
+from taxadiffusion.transfer import moved
 
 _INIT_STD = 0.02  # DiT's class embedding
 
@@ -47,7 +48,7 @@ class ClassEmbeddingConditioner(Conditioner):
             ]
             for lineage in lineages
         ]
-        index = torch.tensor(rows, device=table.device).reshape(-1)
+        index = moved(torch.tensor(rows).reshape(-1), table.device)
         tokens = table.index_select(0, index).reshape(len(lineages), len(self.ranks), -1)  # (U, R, D)
         return self.norm(tokens)  # type: ignore[no-any-return]
 

@@ -48,7 +48,7 @@ class Conditioner(nn.Module, ABC):
         """The same, each distinct condition once."""
         known = [self._known(lineage) for lineage in lineages]
         unique = {lineage: index for index, lineage in enumerate(dict.fromkeys(known))}
-        table = self.encode(list(unique)).to(self.device)  # (U, T, D)
+        table = moved(self.encode(list(unique)), self.device)  # (U, T, D)
         return Conditions(table, moved(torch.tensor([unique[lineage] for lineage in known]), table.device))
 
     def _known(self, lineage: Lineage) -> Lineage:

@@ -16,6 +16,7 @@ from taxadiffusion.condition.settings import TaxonAdapterSettings
 from taxadiffusion.condition.taxa import TaxonRows
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.text import TokenStates
+from taxadiffusion.transfer import moved
 
 _NAMES = 256  # embedded together
 
@@ -60,9 +61,9 @@ class TaxonAdapterConditioner(Conditioner):
     def encode(self, lineages: Sequence[Lineage]) -> Tensor:
         """(U, T + K, D). Raises `DataError` for a taxon that a table does not hold."""
         device = self.projection.weight.device
-        null = self.states([""]).to(device)  # (1, T, D)
-        named = torch.tensor([bool(lineage.names) for lineage in lineages], device=device)
-        embedding = self._embedding(lineages).to(device) * named[:, None]  # (U, E)
+        null = moved(self.states([""]), device)  # (1, T, D)
+        named = moved(torch.tensor([bool(lineage.names) for lineage in lineages]), device)
+        embedding = moved(self._embedding(lineages), device) * named[:, None]  # (U, E)
         extra = self.projection(embedding).reshape(len(lineages), self.settings.num_tokens, -1)
         return torch.cat([null.expand(len(lineages), -1, -1), self.norm(extra)], dim=1)
 
@@ -70,7 +71,7 @@ class TaxonAdapterConditioner(Conditioner):
         """(U, E); that of a lineage without a name is anything."""
         if self.table is not None:
             rows = [self._rows[lineage] if lineage.names else 0 for lineage in lineages]
-            return self.table[rows]
+            return self.table.index_select(0, moved(torch.tensor(rows), self.table.device))
         own = self.settings
         parts = prompt_states(lineages, self.ranks, self.states, own.num_parts, own.name_gain)
         return torch.stack([states.mean(1) for states in parts]).mean(0)

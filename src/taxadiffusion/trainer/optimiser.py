@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from taxadiffusion.errors import CheckpointError
 from taxadiffusion.trainer.settings import OptimiserSettings
 from taxadiffusion.trainer.world import World
+from taxadiffusion.transfer import moved
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -59,7 +60,7 @@ class StageOptimiser:
 
     def _reduce(self, world: World) -> None:
         like = self.parameters[0]
-        used = torch.tensor([float(p.grad is not None) for p in self.parameters], device=like.device)
+        used = moved(torch.tensor([float(p.grad is not None) for p in self.parameters]), like.device)
         parts = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
         flat = torch.cat([*(part.reshape(-1).float() for part in parts), used])
         world.sum_(flat)
