@@ -1,10 +1,10 @@
 """Time and memory of an evaluation against the number of pictures, up to the paper's: ten of each of 17,357 species.
 
 `python -m benchmarks.evaluate [--sizes N ...] [--width D] [--json FILE]`. Features are drawn, not extracted: what is
-measured is all that follows them. Each size is a process of its own, so that its peak memory is its own. Of N pictures
-of species there are N / 10 species, in genera, families and orders as many as FishNet has for its species; ten pictures
-of each of those beside; 75,000 training photographs to 173,570 pictures, a long tail over the species, and a quarter as
-many unseen ones.
+measured is all that follows them, but for the search for copies, which looks at pictures (`benchmarks.copies`). Each
+size is a process of its own, so that its peak memory is its own. Of N pictures of species there are N / 10 species, in
+genera, families and orders as many as FishNet has for its species; ten pictures of each of those beside; 75,000
+training photographs to 173,570 pictures, a long tail over the species, and a quarter as many unseen ones.
 """
 
 # Letters: N pictures of species, D feature width.
@@ -159,7 +159,7 @@ def measure(num_pictures: int, width: int) -> Measured:
 def _require_complete(scores: tuple[RankScores, ...], side: Side) -> None:
     """Nothing may be fast because it was left out."""
     wanted = {
-        "rank_accuracy", "error_height", "distance_to_real", "copies", "nearer_than_real", "frechet_distance",
+        "rank_accuracy", "error_height", "distance_to_real", "nearer_than_real", "frechet_distance",
         "kernel_distance", "precision", "recall", "density", "coverage",
     }  # fmt: skip
     for one in scores:

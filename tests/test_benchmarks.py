@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks import budget, drawn, measure
+from benchmarks import budget, drawn, evaluate, measure
 from benchmarks.budget import OutOfTimeError, within
 from benchmarks.compare import FULL_GUIDANCE, NotTheSameError, begin_alike, check_pictures, compare
 from benchmarks.measure import Calibration, calibrate, interleaved
@@ -187,3 +187,11 @@ def test_a_drawn_base_is_the_same_each_time_and_has_the_full_sizes_shapes(tmp_pa
     with torch.device("meta"):
         full = UNet2DConditionModel(**drawn.SD15.unet)
     assert sum(p.numel() for p in full.parameters()) == 859_520_964
+
+
+def test_an_evaluation_of_drawn_features_is_measured_whole() -> None:
+    found = evaluate.measure(400, width=12)
+    assert found.of_species == 400
+    assert found.pictures > 400
+    for rank in evaluate.RANKS:
+        assert any(f"measuring made at rank {rank}" in phase for phase in found.phases)
