@@ -197,7 +197,7 @@ def main() -> int:
         )
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
-    largest = rows[-1]
+    largest = max(rows, key=lambda row: row["pictures"])
     return int(largest["peak_bytes"] > MAX_BYTES or largest["seconds"] > MAX_SECONDS)
 
 
