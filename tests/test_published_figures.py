@@ -1,4 +1,7 @@
-"""`docs/results.md` and `README.md` against the files they are written from: tables and intervals, computed again.
+"""Published figures against the files they are written from: tables and intervals, computed again.
+
+Read are README.md, docs/results.md, docs/log.md and the pages in docs/results/ (not docs/results/metrics/, which programs
+wrote).
 
 A comment `<!-- figures … -->` stands before a table, or anywhere in the section of a sentence. It is YAML:
 
@@ -31,6 +34,7 @@ import pytest
 import yaml
 
 DOCS = Path(__file__).parents[1] / "docs"
+PAGES = [DOCS / "results.md", DOCS / "log.md", *sorted((DOCS / "results").glob("*.md"))]
 MARKER = re.compile(r"<!-- figures\n(.*?)-->", re.DOTALL)
 ELSEWHERE = re.compile(r"<!-- figures not from results/: .{10,}?-->", re.DOTALL)
 NUMBER = r"-?\d+(?:\.\d+)?"
@@ -187,12 +191,11 @@ def wrong_sentences(text: str) -> list[str]:
     return wrong
 
 
-def test_every_table_is_what_its_file_says() -> None:
-    assert wrong_cells((DOCS / "results.md").read_text(encoding="utf-8")) == []
-
-
-def test_every_interval_in_a_sentence_is_what_a_file_says() -> None:
-    assert wrong_sentences((DOCS / "results.md").read_text(encoding="utf-8")) == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_every_table_and_interval_is_what_its_file_says(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert wrong_cells(text) == []
+    assert wrong_sentences(text) == []
 
 
 def test_the_read_me_says_what_the_files_say() -> None:
