@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -156,7 +157,7 @@ def faults_of_ours(arguments: list[str]) -> list[str]:
         except Exception as error:  # noqa: BLE001 - typer may bring a click of its own
             wrong.append(f"taxadiffusion {name}: {getattr(error, 'message', error)}")
     wrong += [f"{word}: no such file" for word in rest if word.startswith("configs/") and not (ROOT / word).exists()]
-    assigned = [value for key, value in zip(rest, rest[1:], strict=False) if key == "--set" and "$" not in value]
+    assigned = [value for key, value in pairwise(rest) if key == "--set" and "$" not in value]
     config.parse({}, assigned)  # raises for a setting that is not there
     return wrong
 
