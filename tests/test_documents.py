@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from training.method_figure import shipped_figure
 from typer.main import get_command
 
 from taxadiffusion import config
@@ -226,6 +227,11 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 def test_every_command_is_taken_by_the_command_line(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert [fault for words in commands(text) for fault in faults(words)] == []
+
+
+def test_the_figure_of_the_method_is_what_the_code_says() -> None:
+    drawn = (ROOT / "docs" / "pictures" / "method.svg").read_text(encoding="utf-8")
+    assert drawn == shipped_figure()
 
 
 def test_no_paragraph_of_the_read_me_is_long() -> None:

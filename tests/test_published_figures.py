@@ -1,7 +1,7 @@
 """Published figures against the files they are written from: tables and intervals, computed again.
 
-Read are README.md, docs/results.md, docs/log.md and the pages in docs/results/ (not docs/results/metrics/, which programs
-wrote).
+Read are README.md, docs/results.md, docs/log.md and the pages in docs/results/, but not docs/results/metrics/, which
+programs wrote.
 
 A comment `<!-- figures … -->` stands before a table, or anywhere in the section of a sentence. It is YAML:
 
