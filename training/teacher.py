@@ -17,8 +17,9 @@ LAST_LAYERS = (1, 5, 9)
 class Teacher:
     """The first ten layers of the encoder: a convolution, then groups of residual blocks, each group after halving."""
 
-    def __init__(self, path: Path) -> None:
-        self.weights = {name: value.float() for name, value in torch.load(path, weights_only=True).items()}
+    def __init__(self, path: Path, device: torch.device | None = None) -> None:
+        found = torch.load(path, weights_only=True, map_location=device)
+        self.weights = {name: value.float() for name, value in found.items()}
 
     def __call__(self, pixels: Tensor) -> list[Tensor]:
         """Three feature maps (B, 64, …) of pixels (B, 3, H, W) in [-1, 1]."""
