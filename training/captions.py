@@ -143,22 +143,3 @@ def phrases(measured: Measured, cuts: dict[str, list[float]]) -> dict[str, str]:
         "detail": word["detail"],
         "layout": " ".join(measured.layout),
     }
-
-
-def compose(parts: dict[str, str], generator: np.random.Generator) -> str:
-    """One caption: a phrase is kept with chance 0.7, the layout with chance 0.6 and then some of its cells are "any".
-
-    A model that meets partial descriptions learns the distribution of what was left unsaid.
-    """
-    if "caption" in parts and generator.random() < 0.8:
-        return parts["caption"]  # of a simulated picture, from its true traits; long already
-    kept = [
-        parts[kind]
-        for kind in ("subject", "facing", "marks", "surround", "light", "contrast", "detail")
-        if parts.get(kind) and generator.random() < (0.85 if kind == "subject" else 0.7)
-    ]
-    if generator.random() < 0.6:
-        hidden = generator.random() * 0.8 if generator.random() < 0.5 else 0.0
-        cells = ["any" if generator.random() < hidden else cell for cell in parts["layout"].split()]
-        kept.append("layout " + " ".join(cells))
-    return " ".join(kept)

@@ -1,106 +1,106 @@
-"""Gather the pretraining corpus: real training photographs and simulated pictures, each with its phrases."""
+"""What pretraining draws its batches from: latents of all pictures in a few crops, and their captions."""
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections import Counter
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
-from rich.progress import track
-from safetensors.torch import save_file
+import torch
+from torch import Tensor
 
-from taxadiffusion.dataset import PreparedDataset
-from taxadiffusion.images import load_image
-from taxadiffusion.simulate.captions import caption
-from taxadiffusion.simulate.clade import Clade
-from taxadiffusion.simulate.draw import photograph
-from taxadiffusion.training_record import Source, TrainingRecord, write_record
-from training.captions import measure, phrases, thresholds
-from training.transform import components
+from training.caption_tokens import CaptionTokens
+from training.codec import Codec
+from training.packs import SIMULATED, Pack, Slots, as_pixels, in_chunks, resized
 
-SIZE_PX = 64
+# B batch, N pictures, V crops, C latent channels, h × w latents
 
-
-def photographs(dataset: PreparedDataset) -> np.ndarray:
-    """Every training photograph as a 64 px centre crop, uint8 (N, 3, 64, 64); test photographs are never touched."""
-    rows = dataset.rows("train")
-    out = np.empty((len(rows), 3, SIZE_PX, SIZE_PX), np.uint8)
-    for i, row in enumerate(track(rows, "photographs")):
-        image = dataset.record(int(row))
-        out[i] = load_image(image.path, SIZE_PX, "crop", image.box, image.content_box)
-    return out
+SHARES = {128: {"butterflies": 0.6, "fish": 0.4}, 64: {"butterflies": 0.25, "fish": 0.2, SIMULATED: 0.55}}
+"""Of each pack at each size in pixels; of packs with other names an equal share. Simulated pictures are 64 px large."""
+NUM_CROPS = {128: 4, 64: 1}
+CROPPED = (0.86, 0.98)
+"""Sides of the crops, of the whole; the first variant is the whole picture."""
+NUM_HELD = 256
 
 
-def record_of(dataset: PreparedDataset, num_simulated: int) -> TrainingRecord:
-    """What a base that learns from this corpus has seen, photograph by taxon."""
-    rows = dataset.rows("train")
-    taxa = Counter(dataset.lineage(int(row)).label for row in rows)
-    learnt = (
-        "U-Net, text encoder and the autoencoder's decoder learnt from these photographs, all but the last 128, which "
-        "validated; its components and the captions' thresholds come from all of them; captions hold no taxon name"
-    )
-    photographs = Source(
-        name=dataset.path.name, splits=("train",), num_images=len(rows), taxa=dict(sorted(taxa.items())), learnt=learnt
-    )
-    pictures = Source(
-        name="simulated pictures of clades of seeds from 10000",
-        num_images=num_simulated,
-        learnt="as above; they show no taxon that lives",
-    )
-    return TrainingRecord(sources=(photographs, pictures))
+@dataclass
+class Part:
+    """A pack as it is trained on. latents: size in pixels → float16 (V, 2, N, C, h, w), whole and mirrored."""
+
+    name: str
+    slots: Slots
+    train: Tensor
+    held: Tensor
+    latents: dict[int, Tensor]
 
 
-def simulated(num_images: int) -> tuple[np.ndarray, list[tuple[str, str]]]:
-    """Pictures of ever new simulated species, with captions from their true traits (and those of the mirror image)."""
-    out = np.empty((num_images, 3, SIZE_PX, SIZE_PX), np.uint8)
-    captions = []
-    for i in track(range(num_images), "simulated pictures"):
-        if i % 240 == 0:  # a new clade, of seeds that the demo and the tests do not use
-            clade = Clade.grow(10_000 + i // 240, num_species=60)
-        traits = clade.traits[i % 60]
-        pose, out[i] = photograph(traits, clade.seed, i % 60, i // 60)
-        mirrored = replace(pose, facing="left" if pose.facing == "right" else "right", rotation=-pose.rotation)
-        captions.append((caption(traits, pose), caption(traits, mirrored)))
-    return out, captions
+def part(pack: Pack, codec: Codec, device: torch.device) -> Part:
+    """Encode a pack at every size that it is trained at; the crops are the same whenever it is done."""
+    slots = pack.slots()
+    on = Slots(slots.tokens.to(device), slots.kinds.to(device))
+    rows = (torch.tensor(kind, dtype=torch.long, device=device) for kind in (pack.train, pack.held))
+    sizes = (64,) if pack.name == SIMULATED else (128, 64)
+    return Part(pack.name, on, *rows, {size: _latents(pack, codec, size, device) for size in sizes})
 
 
-def describe(
-    images: np.ndarray, cuts: dict[str, list[float]] | None
-) -> tuple[list[dict[str, str]], dict[str, list[float]]]:
-    """Phrases of every picture and of its mirror image, alternating: 2 N entries."""
-    measured = []
-    for image in track(images, "phrases"):
-        measured += [measure(image), measure(image[:, :, ::-1])]
-    cuts = cuts or thresholds(measured)
-    return [phrases(m, cuts) for m in measured], cuts
+@torch.no_grad()
+def _latents(pack: Pack, codec: Codec, size_px: int, device: torch.device) -> Tensor:
+    draw = np.random.default_rng([len(pack), size_px])
+    chunks = []
+    for pictures in in_chunks(range(len(pack)), 256, pack.pictures):
+        whole, views = as_pixels(pictures.to(device)), []
+        for variant in range(NUM_CROPS[size_px]):
+            x = resized(_crop(whole, draw) if variant else whole, size_px)
+            views.append(torch.stack([codec.encode(view).half() for view in (x, x.flip(3))]))
+        chunks.append(torch.stack(views))
+    return torch.cat(chunks, 2)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", type=Path, required=True, help="a prepared data set of photographs")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--simulated", type=int, default=9600, help="number of simulated pictures")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    dataset = PreparedDataset.open(args.dataset)
-    write_record(record_of(dataset, args.simulated), args.out)
-    images = photographs(dataset)
-    np.save(args.out / "photographs.npy", images)
-    entries, cuts = describe(images, None)
-    (args.out / "photographs.json").write_text(json.dumps(entries))
-    (args.out / "thresholds.json").write_text(json.dumps(cuts))
-    images, captions = simulated(args.simulated)
-    np.save(args.out / "simulated.npy", images)
-    entries, _ = describe(images, cuts)
-    for i, pair in enumerate(captions):
-        entries[2 * i]["caption"], entries[2 * i + 1]["caption"] = pair
-    filters, bias = components(np.concatenate([np.load(args.out / "photographs.npy")[::4], images[::24]]))
-    save_file({"filters": filters, "bias": bias}, args.out / "transform.safetensors")
-    (args.out / "simulated.json").write_text(json.dumps(entries))
+def _crop(pixels: Tensor, draw: np.random.Generator) -> Tensor:
+    whole = pixels.shape[-1]
+    side = int(whole * draw.uniform(*CROPPED))
+    top, left = draw.integers(0, whole - side + 1, 2)
+    return pixels[..., top : top + side, left : left + side]
 
 
-if __name__ == "__main__":
-    main()
+def scaling(parts: list[Part]) -> float:
+    """What latents are multiplied with: 1 / their standard deviation, over photographs at 128 px."""
+    some = [p.latents[128][0, 0, ::7].flatten() for p in parts if 128 in p.latents]
+    return 1.0 / float(torch.cat(some or [parts[0].latents[64][0, 0].flatten()]).float().std())
+
+
+def batch(
+    parts: list[Part], captions: CaptionTokens, size_px: int, count: int, seed: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Latents (B, C, h, w), not scaled, and token ids, of all packs with pictures of that size, by their shares."""
+    there = [p for p in parts if size_px in p.latents]
+    known = SHARES[size_px]
+    weights = np.array([known.get(p.name, 1 / len(there)) for p in there])
+    numbers = np.random.default_rng([*seed, size_px]).multinomial(count, weights / weights.sum())
+    latents, ids = [], []
+    for p, number in zip(there, numbers, strict=True):
+        found, device = p.latents[size_px], p.train.device
+        rows = p.train[torch.randint(len(p.train), (int(number),), device=device)]
+        flips = torch.randint(2, (int(number),), device=device)
+        variants = torch.randint(len(found), (int(number),), device=device)
+        latents.append(found[variants, flips, rows].float())
+        ids.append(captions(p.slots, rows, flips))
+    return torch.cat(latents), torch.cat(ids)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Photographs never learnt from, each with its noise and timestep, so that losses can be compared."""
+
+    name: str
+    latents: Tensor
+    ids: Tensor
+    timesteps: Tensor
+    noise: Tensor
+
+
+def held_of(p: Part, captions: CaptionTokens, scale: float, num_timesteps: int) -> Held:
+    rows = p.held[:NUM_HELD]
+    latents = p.latents[128][0, 0, rows].float() * scale
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1)).to(latents)
+    timesteps = torch.arange(len(rows), device=rows.device) * num_timesteps // max(1, len(rows))
+    return Held(p.name, latents, captions.whole(p.slots, rows), timesteps, noise)

@@ -25,6 +25,7 @@ from taxadiffusion.device import chosen_device
 from taxadiffusion.errors import DataError
 from training.clock import Clock, log
 from training.codec import Codec, autoencoder, write_encoder
+from training.command import run
 from training.packs import SIMULATED, Pack, as_pixels, evenly, packs, resized
 from training.teacher import Teacher
 from training.widen import DISTURBANCE, start_from
@@ -189,7 +190,7 @@ def held_out(decoder: Decoder, held: dict[str, Tensor]) -> dict[str, float]:
     return {name: round(value, 2) for name, value in found.items()}
 
 
-def run(args: argparse.Namespace, clock: Clock) -> None:
+def learn(args: argparse.Namespace, clock: Clock) -> None:
     device = chosen_device(args.device)
     sets = packs(args.packs)
     torch.manual_seed(0)
@@ -229,7 +230,7 @@ def run(args: argparse.Namespace, clock: Clock) -> None:
     log(args.out / LOG, s=round(clock.elapsed_s), samples=decoder.samples, saved=str(state.name))
 
 
-def main() -> None:
+def command() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--packs", type=Path, required=True)
     parser.add_argument("--codec", type=Path, required=True, help="a state of training.pretrain, or codec.safetensors")
@@ -244,8 +245,9 @@ def main() -> None:
     args = parser.parse_args()
     clock = Clock(args.minutes)
     clock.stop.install()
-    run(args, clock)
+    learn(args, clock)
+    clock.stop.raise_if_set("learning the decoder; it is saved: run the same command to go on")
 
 
 if __name__ == "__main__":
-    main()
+    run(command)

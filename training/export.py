@@ -1,63 +1,136 @@
-"""Write the trained parts as one base in diffusers' layout (float16 safetensors): the folder the package ships."""
+"""Write a base in diffusers' layout (float16 safetensors) from a state, at any time of a pretraining.
+
+    python -m training.export --state work/base/state.safetensors --decoder work/decoder/decoder.safetensors \
+        --packs work/packs --out work/base-128 [--start BASE]
+
+Stock diffusers loads the folder as a `StableDiffusionPipeline`. `training.json` in it says what the base has seen: what
+the packs show, and what the start had seen before.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
-from safetensors.torch import load_file
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from taxadiffusion.base import RECORD_FILE
-from taxadiffusion.training_record import read_record, write_record
-from training.base import Base, scheduler
-from training.vae import autoencoder
+from taxadiffusion.errors import DataError
+from taxadiffusion.training_record import Source, TrainingRecord, read_record, write_record
+from training.caption_tokens import EMPTY
+from training.command import run
+from training.corpus import part, scaling
+from training.decoder import read_codec, read_decoder
+from training.networks import Tokens, scheduler
+from training.packs import Pack, packs
+from training.preview import loaded
+from training.state import read_average
+from training.visual_words import FILE as WORDS_FILE
 
 
-def export(vae: Path, base: Path, tokenizer: Path, corpus: Path, out: Path) -> int:
-    """Averaged (EMA) weights of U-Net and text encoder, autoencoder with its measured scaling, tokenizer, scheduler;
-    and the record of what the corpus showed.
+def joined(sources: Iterable[Source]) -> TrainingRecord:
+    """One record; sources of one name are the same photographs, so a taxon's larger number counts, not the sum."""
+    found: dict[str, Source] = {}
+    for source in sources:
+        if source.name not in found:
+            found[source.name] = source
+            continue
+        old = found[source.name]
+        taxa = {t: max(old.taxa.get(t, 0), source.taxa.get(t, 0)) for t in sorted({*old.taxa, *source.taxa})}
+        learnt = "; ".join(dict.fromkeys(text for text in (old.learnt, source.learnt) if text))
+        found[source.name] = Source(
+            name=source.name,
+            splits=tuple(dict.fromkeys((*old.splits, *source.splits))),
+            num_images=max(old.num_images, source.num_images, sum(taxa.values())),
+            taxa=taxa,
+            learnt=learnt,
+        )
+    return TrainingRecord(sources=tuple(found.values()))
 
-    Returns the number of parameters. Stock diffusers loads the folder as a `StableDiffusionPipeline`.
-    """
-    words = CLIPTokenizer.from_pretrained(tokenizer)
-    model = Base(words)
-    state = load_file(base / "state.safetensors")
-    model.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("ema.")}, strict=False)
-    decoder = autoencoder()
-    decoder.load_state_dict(load_file(vae))
-    decoder.register_to_config(scaling_factor=json.loads((base / "scaling.json").read_text()))
+
+def seen(sets: Sequence[Pack], start: Path | None) -> TrainingRecord:
+    """Of the packs, and of the base that pretraining began from. Raises `DataError` where either is not recorded."""
+    sources = []
+    for pack in sets:
+        path = pack.folder / f"{pack.name}.seen.json"
+        if not path.is_file():
+            raise DataError(f"{path}: missing, so what the base saw is not known; pack again with training.pack")
+        try:
+            sources.append(Source.model_validate(json.loads(path.read_text(encoding="utf-8"))))
+        except (ValueError, ValidationError) as error:
+            raise DataError(f"{path}: {error}; pack again with training.pack") from error
+    if start:
+        before = read_record(start)
+        if before is None:
+            raise DataError(f"{start}: holds no {RECORD_FILE}, so what the start had seen is not known")
+        sources = [*before.sources, *sources]
+    return joined(sources)
+
+
+@torch.no_grad()
+def even_tokens(text: nn.Module, used: Tensor) -> None:
+    """Tokens that no caption used get the length of those that were, or position alone would tell names apart."""
+    table = next(p for name, p in text.named_parameters() if name.endswith("token_embedding.weight"))
+    norms = table.norm(dim=1)
+    if not used.all():
+        table[~used] *= norms[used].mean() / norms[~used].mean()
+
+
+def used_tokens(sets: Sequence[Pack], tokens: Tokens) -> Tensor:
+    used = torch.zeros(tokens.vocab, dtype=torch.bool)
+    for pack in sets:
+        slots = pack.slots()
+        used[slots.tokens[slots.kinds != EMPTY].unique()] = True
+    used[[tokens.bos, tokens.eos, tokens.pad, tokens.any]] = True
+    return used
+
+
+def export(state: Path, decoder: Path, folder: Path, out: Path, start: Path | None = None) -> int:
+    """→ the number of parameters. Raises `DataError` where decoder and state are of different codecs."""
+    sets, tokens, average = packs(folder), Tokens.read(folder), read_average(state)
+    record, codec, cpu = seen(sets, start), average.codec, torch.device("cpu")
+    decoded = read_codec(decoder)
+    if decoded.filters.shape != codec.filters.shape or not torch.equal(decoded.filters, codec.filters):
+        raise DataError(f"{decoder}: was learnt for another codec than that of {state}")
+    scale = average.scaling or scaling([part(pack, codec, cpu) for pack in sets])
+    model, vae = loaded(average, tokens, cpu), read_decoder(decoder)
+    even_tokens(model["text"], used_tokens(sets, tokens))
+    vae.register_to_config(scaling_factor=scale)
     pipeline = StableDiffusionPipeline(
-        vae=decoder.half(),
-        text_encoder=model.text.half(),
-        tokenizer=words,
-        unet=model.unet.half(),
+        vae=vae.half(),
+        text_encoder=model["text"].half(),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        unet=model["unet"].half(),
         scheduler=scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(out, safe_serialization=True)
-    record = read_record(corpus)
-    if record is None:
-        raise SystemExit(f"{corpus} holds no {RECORD_FILE}; run training.corpus again")
+    if (folder / WORDS_FILE).exists():
+        shutil.copy(folder / WORDS_FILE, out)
+    save_file({"filters": codec.filters, "bias": codec.bias, "scaling": torch.tensor(scale)}, out / "codec.safetensors")
     write_record(record, out)
-    return sum(p.numel() for part in (decoder, model) for p in part.parameters())
+    return sum(p.numel() for network in (vae, model) for p in network.parameters())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("vae", "base", "tokenizer", "corpus", "out"):
+def command() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    for name in ("state", "decoder", "packs", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="the base that pretraining began from: what it saw is recorded too")
     args = parser.parse_args()
-    with torch.inference_mode():
-        print(
-            f"{export(args.vae, args.base, args.tokenizer, args.corpus, args.out) / 1e6:.2f} M parameters in {args.out}"
-        )
+    number = export(args.state, args.decoder, args.packs, args.out, args.start)
+    print(f"{number / 1e6:.2f} M parameters in {args.out}")
 
 
 if __name__ == "__main__":
-    main()
+    run(command)

@@ -77,7 +77,7 @@ class Pack:
 
     @cached_property
     def held(self) -> list[int]:
-        """Photographs never learnt from, evenly over the set, whose loss is followed."""
+        """Photographs never learnt from, whose loss is followed."""
         return [i for i, row in enumerate(self.rows) if row["split"] != "train"]
 
     def slots(self) -> Slots:

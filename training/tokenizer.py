@@ -1,10 +1,9 @@
-"""Build the nano base's tokenizer: CLIP's byte-level pair encoding, merges learned on captions and made-up names."""
+"""The base's tokenizer: CLIP's byte-level pair encoding, merges learned on captions and made-up names."""
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -16,6 +15,8 @@ from taxadiffusion.simulate.latin import Namer
 from training.captions import LEVELS, PALETTE
 
 NUM_TOKENS = 48
+OFTEN = 2000
+"""How often a word is shown to the learner that is to become one token."""
 _BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -25,30 +26,20 @@ def words(num_names: int = 4000) -> list[str]:
     caption_words |= {"layout", "any", "light", "contrast", "marks", "bars", "stripes", "fish", "over", "none", *RANKS}
     namer = Namer(np.random.default_rng(0))
     names = [f"{namer.genus(namer.stem())} {namer.epithet()}".lower() for _ in range(num_names)]
-    return sorted(caption_words) * 2000 + names
+    return sorted(caption_words) * OFTEN + names
 
 
-def tokenizer(vocabulary_size: int = 1536) -> CLIPTokenizer:
-    """Every string encodes without loss: all 256 bytes are tokens, within a word and at its end."""
+def tokenizer(vocabulary_size: int = 1536, more: Sequence[str] = ()) -> CLIPTokenizer:
+    """Every string encodes without loss: all 256 bytes are tokens, within a word and at its end.
+
+    more: further words that are to become one token each.
+    """
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.BpeTrainer(vocab_size=vocabulary_size - 460, end_of_word_suffix="</w>", show_progress=False)
-    learner.train_from_iterator(words(), trainer)
+    learner.train_from_iterator([*words(), *more * OFTEN], trainer)
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [_BOS, _EOS, *alphabet, *(letter + "</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=NUM_TOKENS)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
-    made = tokenizer()
-    made.save_pretrained(args.out)
-    print(f"{len(made)} tokens in {args.out}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Begin a decoder from that of a smaller autoencoder of the same depth: channels are copied, latents fitted to its own."""
+"""Begin a decoder from that of a smaller autoencoder: channels are copied, latents fitted to its own."""
 
 from __future__ import annotations
 
