@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -230,7 +232,7 @@ def learn(args: argparse.Namespace, clock: Clock) -> None:
     log(args.out / LOG, s=round(clock.elapsed_s), samples=decoder.samples, saved=str(state.name))
 
 
-def command() -> None:
+def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--packs", type=Path, required=True)
     parser.add_argument("--codec", type=Path, required=True, help="a state of training.pretrain, or codec.safetensors")
@@ -242,7 +244,11 @@ def command() -> None:
     parser.add_argument("--teacher", type=Path, help="taef2_encoder.pth: compare its features as well, for sharpness")
     parser.add_argument("--save-s", type=float, default=120)
     parser.add_argument("--device", default="auto")
-    args = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def command() -> None:
+    args = arguments(sys.argv[1:])
     clock = Clock(args.minutes)
     clock.stop.install()
     learn(args, clock)

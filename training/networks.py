@@ -45,19 +45,17 @@ class Tokens:
         (packs / "tokens.json").write_text(json.dumps(self.__dict__))
 
 
-def unet(
-    num_components: int, channels: tuple[int, ...] = CHANNELS, heads: tuple[int, ...] = HEADS
-) -> UNet2DConditionModel:
+def unet(num_components: int) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=num_components,
         out_channels=num_components,
-        down_block_types=("CrossAttnDownBlock2D",) * len(channels),
-        up_block_types=("CrossAttnUpBlock2D",) * len(channels),
-        block_out_channels=channels,
+        down_block_types=("CrossAttnDownBlock2D",) * len(CHANNELS),
+        up_block_types=("CrossAttnUpBlock2D",) * len(CHANNELS),
+        block_out_channels=CHANNELS,
         layers_per_block=1,
         cross_attention_dim=WIDTH,
-        attention_head_dim=heads,  # diffusers' name for the number of heads
+        attention_head_dim=HEADS,  # diffusers' name for the number of heads
     )
 
 

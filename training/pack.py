@@ -4,9 +4,9 @@
     python -m training.pack photographs prepared/reef-fish work/packs --name fish
     python -m training.pack simulated work/packs --number 5000
 
-Split `judge` is never packed, nor the training photographs of taxa that have ten or fewer: what a model makes of these it
-learns from their relatives or from those few. `val` and `test` photographs are only held out. Each pack says what it
-shows in `NAME.seen.json`.
+Split `judge` is never packed, nor the training photographs of taxa that have ten or fewer: what a model makes of these
+it learns from their relatives or from those few. `val` and `test` photographs are only held out. Each pack says what
+it shows in `NAME.seen.json`.
 """
 
 from __future__ import annotations

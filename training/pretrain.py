@@ -2,17 +2,18 @@
 
     python -m training.pretrain --packs PACKS --out DIR --minutes 170 [--start BASE] [--components 24]
 
-On a GPU: `--batch 2048 --batch-64 512 --rate 8e-4 --minutes 11 --compile`. Pictures are 128 px large, with a share at 64
-px beside them in every step, so that the same base also serves at 64 px. The state is written every two minutes and when
-the run ends or is stopped (SIGTERM, SIGINT); `training.export` makes a base of it at any time, `training.curve` a report
-of the held-out losses. Each call lets the rate fall over its minutes.
+On a GPU: `--batch 2048 --batch-64 512 --rate 8e-4 --minutes 11 --compile`. Pictures are 128 px large, with a share at
+64 px beside them in every step, so that the same base also serves at 64 px. The state is written every two minutes and
+when the run ends or is stopped (SIGTERM, SIGINT); `training.export` makes a base of it at any time, `training.curve` a
+report of the held-out losses. Each call lets the rate fall over its minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -119,10 +120,8 @@ def learn(args: argparse.Namespace, clock: Clock, learner: Learner, parts: list[
     return scale
 
 
-def command() -> None:
-    args = arguments()
-    clock = Clock(args.minutes)
-    clock.stop.install()
+def pretrain(args: argparse.Namespace, clock: Clock) -> None:
+    """Go on from the state in `args.out`, or begin; until the clock or a signal says so."""
     device = chosen_device(args.device)
     args.out.mkdir(parents=True, exist_ok=True)
     sets = packs(args.packs)
@@ -143,7 +142,14 @@ def command() -> None:
     log(args.out / LOG, done=learner.samples)
 
 
-def arguments() -> argparse.Namespace:
+def command() -> None:
+    args = arguments(sys.argv[1:])
+    clock = Clock(args.minutes)
+    clock.stop.install()
+    pretrain(args, clock)
+
+
+def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--packs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -157,7 +163,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--save-s", type=float, default=120)
     parser.add_argument("--log-s", type=float, help="between held-out losses; a twentieth of the minutes by default")
     parser.add_argument("--device", default="auto")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 if __name__ == "__main__":
