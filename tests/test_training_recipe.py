@@ -128,25 +128,25 @@ def test_captions_say_all_or_nothing_when_asked_and_no_taxon(folder: Path) -> No
 
 @pytest.mark.usefixtures("small")
 def test_a_run_that_is_interrupted_ends_as_one_that_is_not(folder: Path, tmp_path: Path) -> None:
-    whole = run(folder, tmp_path / "whole", 3)
+    whole = run(folder, tmp_path / "whole", 2)
     run(folder, tmp_path / "parts", 1)
-    parts = run(folder, tmp_path / "parts", 2)
-    assert int(whole["samples"]) == int(parts["samples"]) == 6
+    parts = run(folder, tmp_path / "parts", 1)
+    assert int(whole["samples"]) == int(parts["samples"]) == 4
     assert whole.keys() == parts.keys()
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
     assert {"codec.filters", "model.unet.conv_in.weight", "ema.text.final_layer_norm.weight"} <= whole.keys()
 
 
 @pytest.mark.usefixtures("small")
 def test_a_stop_saves_what_was_learnt_before_it_leaves(folder: Path, tmp_path: Path) -> None:
-    clock = Steps(5)
+    clock = Steps(1)
     clock.stop.number = 15
     words = ["--packs", str(folder), "--out", str(tmp_path), "--batch", "2", "--batch-64", "0", "--device", "cpu",
              "--components", "16"]  # fmt: skip
     with pytest.raises(Exception, match="samples are saved") as raised:
         pretrain.pretrain(pretrain.arguments(words), clock)
     assert raised.value.exit_code == 75  # type: ignore[attr-defined]
-    assert int(load_file(tmp_path / STATE)["samples"]) == 10
+    assert int(load_file(tmp_path / STATE)["samples"]) == 2
 
 
 def decoded(folder: Path, state: Path, out: Path, steps: int) -> dict[str, torch.Tensor]:
@@ -204,11 +204,11 @@ def test_sources_of_one_name_are_the_same_photographs() -> None:
 
 def test_visual_words_are_coarse_to_fine(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
-    x = draw.normal(size=(4, 60))[draw.integers(4, size=200)] + 0.1 * draw.normal(size=(200, 60))
+    x = draw.normal(size=(4, 50))[draw.integers(4, size=100)] + 0.1 * draw.normal(size=(100, 50))
     words = VisualWords.fit(x, num_codes=4)
     words.write(tmp_path)
     codes = VisualWords.read(tmp_path)(x)
-    assert codes.shape == (200, 4)
+    assert codes.shape == (100, 4)
     assert len({tuple(row) for row in codes[:, :1].tolist()}) == 4
     rest = words.centres[0][codes[:, 0]]
     assert np.abs(rest).sum() > 4 * np.abs(words.centres[3][codes[:, 3]]).sum()

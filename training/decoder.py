@@ -213,7 +213,7 @@ def learn(args: argparse.Namespace, clock: Clock) -> None:
     losses = []
     while clock.running:
         for group in decoder.optimiser.param_groups:  # warm-up, then a cosine to zero over the minutes of this call
-            warm = min(1.0, (len(losses) + 1) / WARM_UP_STEPS)
+            warm = min(1.0, (decoder.step + 1) / WARM_UP_STEPS)
             group["lr"] = args.rate * warm * 0.5 * (1 + math.cos(math.pi * clock.share))
         draw = np.random.default_rng([7, decoder.step])
         pixels = crops(sets, args.batch, draw).to(device).contiguous(memory_format=torch.channels_last)

@@ -126,6 +126,7 @@ def pretrain(args: argparse.Namespace, clock: Clock) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     sets = packs(args.packs)
     codec = chosen_codec(args, sets).to(device)
+    torch.manual_seed(0)
     model = nn.ModuleDict({"unet": unet(codec.num_components), "text": text_encoder(Tokens.read(args.packs))})
     if args.start:
         start_from(model, args.start)

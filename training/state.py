@@ -67,11 +67,9 @@ class Learner:
                 raise CheckpointError(f"{path}: is of other networks ({name}); choose another --out")
             p.copy_(found)
             average.copy_(state[f"ema.{name}"])
-            self.optimiser.state[p] = {
-                "step": torch.tensor(float(state["step"]), device=p.device),
-                "exp_avg": state[f"exp_avg.{name}"].to(p.device),
-                "exp_avg_sq": state[f"exp_avg_sq.{name}"].to(p.device),
-            }
+            # in the weight's own memory order: the fused optimiser walks through memory, whatever the strides
+            moments = {key: torch.empty_like(p).copy_(state[f"{key}.{name}"]) for key in ("exp_avg", "exp_avg_sq")}
+            self.optimiser.state[p] = {"step": torch.tensor(float(state["step"]), device=p.device), **moments}
         self.step, self.samples = int(state["step"]), int(state["samples"])
 
 
