@@ -540,10 +540,41 @@ def test_images_of_taxa_that_are_not_judged_are_measured_by_all_else(
     assert "not judged" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_only_taxa_with_enough_photographs_can_be_told_apart() -> None:
-    species = [lineage for lineage in SPECIES for _ in range(9)]
-    with pytest.raises(DataError, match=r"two or more taxa with 10 photographs each.*of 4 taxa 0 have so many"):
-        Namer.fit(np.zeros((len(species), 3), np.float32), species)
+@pytest.mark.parametrize("enough", [0, 1])
+def test_where_fewer_than_two_taxa_have_enough_photographs_nothing_is_named_and_all_else_measured(
+    enough: int, tmp_path: Path
+) -> None:
+    """An evaluation of a small set goes on, with either network, and says how many taxa are not judged."""
+    rng = np.random.default_rng(0)
+    pictures = [
+        (lineage, paint(colour, rng), {"split": split})
+        for i, (lineage, (colour, _)) in enumerate(SPECIES.items())
+        for split, count in (("train", 10 if i < enough else 9), ("test", 6))
+        for _ in range(count)
+    ]
+    prepare(write_folder(tmp_path / "source", pictures), tmp_path / "prepared", num_workers=1)
+    dataset = PreparedDataset.open(tmp_path / "prepared")
+    methods = {
+        name: [generated_folder(fresh(tmp_path / name, seed, ("species",)), RANKS)]
+        for name, seed in (("first", 1), ("second", 2))
+    }
+    results = evaluate(dataset, methods, Networks(Colours(), second=Brightness()), Settings(("species",), size_px=32))
+    assert results.not_judged == {"species": (len(SPECIES), len(SPECIES))}
+    assert [judge.num_taxa for judge in results.protocol.judges] == [0, 0]
+    for scores in (results.methods["first"][0], results.real[0]):
+        assert {"rank_accuracy", "rank_accuracy_second", "error_height"}.isdisjoint(scores.metrics)
+        assert {"frechet_distance", "coverage", "nearer_than_real", "diversity"} <= set(scores.metrics)
+        assert {one.named_right for one in scores.taxa} == {None}
+        assert scores.confusions == ()
+    assert (results.compared.name, results.compared.how) == ("first", "first")
+    assert results.differences == {}
+    assert results.distance_differences["second"]["species"].known
+    write_results(results, tmp_path / "out", command="taxadiffusion evaluate x", size_px=32)
+    for name in ("tables.md", "report.html"):
+        words = (tmp_path / "out" / name).read_text()
+        assert "fewer than two taxa have 10 photographs (split train)" in words
+        assert "Taxa not judged: 4 of 4 at rank species." in words
+        assert "most often" not in words
 
 
 def test_every_table_shows_both_judges_side_by_side(dataset: PreparedDataset, tmp_path: Path) -> None:

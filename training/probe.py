@@ -10,6 +10,7 @@ taken for.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +64,8 @@ def main() -> None:
 
     train = photographs(dataset, "train", RANKS)
     namer = Namer.fit(train.features(extractor, options.size_px), train.lineages, train.groups)
+    if not namer.taxa:
+        sys.exit(f"{train.name}: fewer than two species have {FEWEST_PHOTOGRAPHS} training photographs; none is judged")
     unjudged = {lineage for lineage in train.lineages if lineage.rank == "species"} - set(namer.taxa)
     if unjudged:
         print(f"not judged: {len(unjudged)} species with fewer than {FEWEST_PHOTOGRAPHS} training photographs")

@@ -98,14 +98,19 @@ def evaluate(
         )
     if results is None:
         return  # the first process measures and tells
-    header, rows = method_tables(results).get("rank_accuracy", ([], []))
-    shown = Table(*header, title="share of images named right", title_justify="left")
-    for row in rows:
-        shown.add_row(
-            *(f"{escape(cell.value)}  [dim]{cell.small}[/dim]" if cell.small else escape(cell.value) for cell in row)
-        )
     console = Console()
-    console.print(shown)
+    tables = method_tables(results)
+    if "rank_accuracy" in tables:
+        header, rows = tables["rank_accuracy"]
+        shown = Table(*header, title="share of images named right", title_justify="left")
+        for row in rows:
+            shown.add_row(
+                *(
+                    f"{escape(cell.value)}  [dim]{cell.small}[/dim]" if cell.small else escape(cell.value)
+                    for cell in row
+                )
+            )
+        console.print(shown)
     for words in told_with_results(results):
         console.print(words, highlight=False, markup=False)
     console.print(f"{out / 'report.html'}, results.json, tables.md, tables.tex", highlight=False, soft_wrap=True)

@@ -49,7 +49,7 @@ def fit_namers(
     """By its metric, what names images in the features of each network: one, or two where `train` has second ones.
 
     extra: photographs of the split for judges, where the data set has one. groups: of the photographs of `train`, then
-    of `extra`, what stays on one side of a split; None: each is alone. Raises `DataError` as `Namer.fit` does.
+    of `extra`, what stays on one side of a split; None: each is alone.
     """
     lineages = train.lineages + (extra.lineages if extra else ())
     found = {}

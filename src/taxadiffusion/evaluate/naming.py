@@ -27,12 +27,16 @@ FEWEST_PHOTOGRAPHS = 10
 
 @dataclass(frozen=True, slots=True)
 class Namer:
-    """A linear probe whose classes are the deepest known taxa that have `FEWEST_PHOTOGRAPHS` or more."""
+    """A linear probe whose classes are the deepest known taxa that have `FEWEST_PHOTOGRAPHS` or more.
+
+    Where fewer than two have so many there is nothing to tell apart: it then knows no taxon and names nothing.
+    """
 
     taxa: tuple[Lineage, ...]
     counts: tuple[int, ...]
     """Photographs of each taxon that the probe was fitted on."""
-    probe: Probe | Discriminant
+    probe: Probe | Discriminant | None
+    """None: it knows no taxon."""
     known: frozenset[Lineage]
     """The taxa of all ranks in which a class lies: only of these can it be said whether a picture is named right."""
     choice: Choice | None = None
@@ -49,16 +53,12 @@ class Namer:
         """Fit on (N, D) features of photographs and what they show; `groups` (N,) as of `choose_penalty`.
 
         A logistic regression up to `LARGEST_REGRESSION`. Its cost grows with photographs times taxa: with ten thousand
-        taxa it would take days, so there a linear discriminant names the images; `kind` says which. Raises `DataError`
-        where fewer than two taxa have enough photographs.
+        taxa it would take days, so there a linear discriminant names the images; `kind` says which.
         """
         numbers = Counter(lineages)
         taxa = tuple(sorted((t for t, n in numbers.items() if n >= FEWEST_PHOTOGRAPHS), key=lambda t: t.names))
         if len(taxa) < 2:
-            raise DataError(
-                f"a judge needs two or more taxa with {FEWEST_PHOTOGRAPHS} photographs each, to tell one from the "
-                f"other; of {len(numbers)} taxa {len(taxa)} have so many. Add photographs (split train or judge)"
-            )
+            return cls((), (), None, frozenset())
         position = {taxon: i for i, taxon in enumerate(taxa)}
         rows = [i for i, lineage in enumerate(lineages) if lineage in position]
         labels = np.array([position[lineages[i]] for i in rows])
@@ -77,10 +77,14 @@ class Namer:
     @property
     def kind(self) -> str:
         """What the probe is, in words."""
+        if self.probe is None:
+            return "nothing"
         return "logistic regression" if isinstance(self.probe, Probe) else "linear discriminant"
 
     def __call__(self, features: NDArray[np.float32]) -> list[Lineage]:
-        """(N, D) features → the N deepest taxa they are named as."""
+        """(N, D) features → the N deepest taxa they are named as; empty lineages where it knows no taxon."""
+        if self.probe is None:
+            return [Lineage()] * len(features)
         return [self.taxa[i] for i in self.probe.predict(features)]
 
     def rarest(self, rank: Rank, number: int) -> list[Lineage]:

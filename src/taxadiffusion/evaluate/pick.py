@@ -26,14 +26,15 @@ class Pick:
 
     `named`: before anything was measured. `half`: it is named right most often on every other picture of each taxon
     and run; the differences are of the remaining pictures, other seeds. `same`: it is so on the very pictures it is
-    compared on, since a taxon has only one, and part of its lead is luck.
+    compared on, since a taxon has only one, and part of its lead is luck. `first`: no taxon of the finest rank is
+    judged, so it is the first that was given.
     """
 
     name: str
-    how: Literal["named", "half", "same"]
-    picked_at: float
-    """Share named right, at the finest rank, on the pictures by which it was picked."""
-    compared_at: float
+    how: Literal["named", "half", "same", "first"]
+    picked_at: float | None
+    """Share named right, at the finest rank, on the pictures by which it was picked; None where none is judged."""
+    compared_at: float | None
     """The same on those that the differences are of."""
 
     @property
@@ -41,6 +42,8 @@ class Pick:
         """How it was picked, as a sentence."""
         if self.how == "named":
             return f"{self.name} was named before anything was measured, so no part of its lead is picked."
+        if self.how == "first":
+            return f"No judge knows the taxa, so none was picked: {self.name} is the first that was given."
         if self.how == "half":
             return (
                 f"{self.name} was picked on every other picture of each taxon, of which {self.picked_at:.3f} are named "
@@ -64,7 +67,10 @@ def pick(methods: Mapping[str, tuple[RankScores, ...]], named: str | None = None
         share = _share(finest[named].right)
         return Pick(named, "named", share, share)
     halves = _have_halves(methods)
-    shares = {name: _share(half(scores.right, 1) if halves else scores.right) for name, scores in finest.items()}
+    found = {name: _share(half(scores.right, 1) if halves else scores.right) for name, scores in finest.items()}
+    shares = {name: share for name, share in found.items() if share is not None}
+    if not shares:
+        return Pick(next(iter(finest)), "first", None, None)
     best = max(shares, key=shares.__getitem__)
     right = finest[best].right
     return Pick(best, "half" if halves else "same", shares[best], _share(half(right, 0) if halves else right))
@@ -132,9 +138,9 @@ def _taxa(scores: RankScores) -> set[Lineage]:
     return {one.taxon for one in scores.taxa}
 
 
-def _share(right: Right) -> float:
-    """0 where no taxon is judged."""
-    return 0.0 if not right else float(np.mean([[values.mean() for values in runs] for runs in right.values()]))
+def _share(right: Right) -> float | None:
+    """None where no taxon is judged."""
+    return None if not right else float(np.mean([[values.mean() for values in runs] for runs in right.values()]))
 
 
 def _have_halves(methods: Mapping[str, tuple[RankScores, ...]]) -> bool:

@@ -116,7 +116,7 @@ class JudgeProtocol:
     extractor: str
     extractor_sha256: str
     namer: str
-    """`Namer.kind`."""
+    """`Namer.kind`; "nothing" where fewer than two taxa have enough photographs: it then knows none."""
     splits: tuple[str, ...]
     """Of the photographs that it was fitted on."""
     num_photographs: int

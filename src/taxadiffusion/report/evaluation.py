@@ -196,9 +196,9 @@ def _glance(results: Results, best: str) -> tuple[Html, ...]:
     finest = results.methods[best][-1]
     return (
         text(
-            f"{len(results.methods)} method(s) on {results.protocol.dataset}. The figures below are those of {best}, "
-            f"which is named right most often: {finest.num_images} images at rank {finest.rank}."
-            + (" Part of a picked method's lead is luck." if len(results.methods) > 1 else "")
+            f"{len(results.methods)} method(s) on {results.protocol.dataset}. The figures below are those of {best}"
+            f"{_why(results, best)}: {finest.num_images} images at rank {finest.rank}."
+            + (" Part of a picked method's lead is luck." if _why(results, best) else "")
         ),
         facts(figures),
         text(copies_words(finest)),
@@ -209,6 +209,13 @@ def _glance(results: Results, best: str) -> tuple[Html, ...]:
         ),
         *map(note, told_with_results(results)),
     )
+
+
+def _why(results: Results, best: str) -> str:
+    """Why the report shows this one of several methods; "" where there is no choice, or none is judged."""
+    if len(results.methods) < 2 or "rank_accuracy" not in results.at_finest()[best].metrics:
+        return ""
+    return ", which is named right most often"
 
 
 def metric_blocks(results: Results) -> tuple[Html, ...]:

@@ -59,7 +59,14 @@ def named_chart(
 def judges_words(results: Results) -> str:
     """How the judges were fitted, as sentences."""
     parts = []
-    for judge in results.protocol.judges:
+    judges = results.protocol.judges
+    if judges and not judges[0].num_taxa:  # all are fitted on the same photographs
+        return (
+            f"Whether images are named right is not told: fewer than two taxa have {judges[0].fewest_photographs} "
+            f"photographs (split {' and '.join(judges[0].splits)}), and with fewer nothing is told apart. More "
+            "photographs of these taxa, in the split train or judge, would tell."
+        )
+    for judge in judges:
         how = f", C = {judge.inverse_penalty:g}" if judge.inverse_penalty is not None else ""
         parts.append(
             f"{judge.extractor}: {judge.namer}{how}, fitted on {judge.num_photographs:,} photographs of "
@@ -72,6 +79,9 @@ def not_judged_words(results: Results) -> str:
     """How many taxa the judges do not know, as a sentence; "" where they know all."""
     if not results.not_judged:
         return ""
-    fewest = results.protocol.judges[0].fewest_photographs
+    judge = results.protocol.judges[0]
+    fewest = judge.fewest_photographs
     found = ", ".join(f"{number:,} of {of:,} at rank {rank}" for rank, (number, of) in results.not_judged.items())
+    if not judge.num_taxa:
+        return f"Taxa not judged: {found}."
     return f"Taxa not judged, since judges have fewer than {fewest} photographs of them: {found}."
