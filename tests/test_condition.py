@@ -309,8 +309,9 @@ def test_prompts_name_what_is_known() -> None:
     assert torch.equal(conditioner([CLARKII]), conditioner.states([prompt(CLARKII)]))
 
 
-def test_prompts_enlarge_names_as_the_encoders_do() -> None:
-    gain, num_parts = 3.0, 2
+@pytest.mark.parametrize("gain", [3.0, 0.5])
+def test_prompts_enlarge_or_lessen_names_as_the_encoders_do(gain: float) -> None:
+    num_parts = 2
     named = ["order: Perciformes, family: Pomacentridae", "genus: Amphiprion, species: clarkii"]
     nameless = ["order: none, family: none", "genus: none, species: none"]
     conditioner = PromptConditioner(RANKS, States(), PromptSettings(num_parts=num_parts, name_gain=gain))

@@ -278,6 +278,7 @@ def test_state_goes_round_and_a_wrong_one_changes_nothing(bases: dict[str, Path]
             "conditioner": state["conditioner"] | {name: torch.full_like(state["conditioner"][name], float("nan"))},
         },
         "consists of": {"conditioner": state["conditioner"]},
+        "this model consists of": state | {"unet": {"extra": torch.zeros(1)}},
     }
     for message, wrong in wrong_states.items():
         altered = {section: {k: v + 1 for k, v in tensors.items()} for section, tensors in wrong.items()}

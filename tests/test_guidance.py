@@ -24,6 +24,10 @@ def summed(parts: list[torch.Tensor], coefficients: list[float]) -> torch.Tensor
     return combined(torch.stack(rows), torch.tensor(weights), torch.tensor(pictures), 2)
 
 
+def test_guidance_that_is_not_asked_for_predicts_the_target_alone() -> None:
+    assert Guidance().terms(LINEAGE) == ((LINEAGE, 1.0),)
+
+
 def test_scale_one_is_the_target_and_scale_zero_the_base() -> None:
     base, target = predictions(2)
     assert torch.equal(guided(base, target, 1.0), target)

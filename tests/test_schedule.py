@@ -149,6 +149,15 @@ def test_a_flow_base_may_state_a_solver_with_its_own_name_for_the_shift() -> Non
         NoiseSchedule(stated)
 
 
+def test_every_solver_of_a_flow_walks_the_line_from_noise_to_picture() -> None:
+    """Its timestep is its noise level, 1,000 pure noise, whichever solver it is; those of diffusion go beyond."""
+    for sampler in ("dpm", "unipc", "flow_euler"):
+        solver = NoiseSchedule(FLOW).scheduler(sampler)
+        solver.set_timesteps(5)
+        torch.testing.assert_close(solver.sigmas[:-1], solver.timesteps.float() / 1000, atol=1e-3, rtol=0)
+        assert 0.99 < solver.sigmas[0] <= 1.0
+
+
 def test_a_sampler_that_would_walk_another_schedule_is_refused() -> None:
     schedule = NoiseSchedule(SCALED | {"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True})
     for follows in ("ddim", "euler", "dpm"):
