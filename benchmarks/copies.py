@@ -3,7 +3,8 @@
 `python -m benchmarks.copies --data PREPARED --onnx FILE --base nano [--adapter MODEL] [--generated DIR ...]`. Copies
 are training photographs that went through the base's autoencoder, plain, mirrored, cropped, recoloured, or noised and
 denoised by the adapter, told the species, or by the base, told nothing. Beside the search stands what it replaced: the
-distance to the nearest training photograph in features. With --generated the pictures of folders are looked at too.
+distance to the nearest training photograph in features. The unseen photographs that stand out most are listed, for they
+may have been in training too. With --generated the pictures of folders are looked at as well.
 """
 
 # Letters: N images, C latent channels, H W latent size, T tokens, D width.
@@ -67,13 +68,13 @@ def main() -> None:
     extractor = CachedExtractor(OnnxExtractor(options.onnx), options.cache)
     store = FeatureStore(options.cache / "blocks")
     train, unseen = (
-        _side(photographs(dataset, split, dataset.ranks), store, extractor, options.size_px)
+        side_of(photographs(dataset, split, dataset.ranks), store, extractor, options.size_px)
         for split in ("train", "test")
     )
     backbone = Backbone.load(options.base)
     adapter = open_model(options.adapter) if options.adapter else None
     originals = [train.lineages[i] for i in copies.drawn(train, copies.MAX_PLANTED, options.seed)]
-    planter = Remembered(Planter(backbone, _denoising(adapter, originals) if adapter else None))
+    planter = Remembered(Planter(backbone, denoising(adapter, originals) if adapter else None))
     before = time.process_time()
     judge = CopyJudge(
         train, unseen, extractor, planter, size_px=options.size_px, expected=EXPECTED, seed=options.seed
@@ -85,10 +86,12 @@ def main() -> None:
         f"\n{len(train.files)} training photographs, {sight.num_unseen} unseen; features {extractor.name}; denoised by "
     )
     print(f"{options.adapter or options.base}; seed {options.seed}; set up in {planted_s:.0f} s of one core.")
+    rank = dataset.ranks[-1]
+    print("unseen photographs that stand out most:", *judge(unseen.at(rank), rank).pairs, sep="\n  ")
     for folder in options.generated:
-        side = _side(generated_folder(folder, dataset.ranks), store, extractor, options.size_px)
+        side = side_of(generated_folder(folder, dataset.ranks), store, extractor, options.size_px)
         before = time.process_time()
-        found = judge(side, dataset.ranks[-1])
+        found = judge(side, rank)
         each_ms = (time.process_time() - before) / found.num_looked_at * 1e3
         for part in found.eyesight:
             print(f"{folder.name}, {part}: {found.verdict(part)}")
@@ -103,10 +106,10 @@ def _words(found: Mapping[str, Found]) -> list[str]:
 
 def _print_eyesight(judge: CopyJudge, planter: Remembered, extractor: Extractor, train: Side) -> None:
     passed = planter.passed[0]  # the unseen photographs
-    search = NearestSearch(train.features, _features(extractor, passed))
-    threshold = float(np.quantile(search(_features(extractor, passed)).distances, EXPECTED))
+    search = NearestSearch(train.features, features_of(extractor, passed))
+    threshold = float(np.quantile(search(features_of(extractor, passed)).distances, EXPECTED))
     before = {
-        kind: float((search(_features(extractor, images)).distances < threshold).mean())
+        kind: float((search(features_of(extractor, images)).distances < threshold).mean())
         for kind, images in planter.copies.items()
     }
     header, rows = eyesight_table(judge.eyesight)
@@ -118,7 +121,7 @@ def _print_eyesight(judge: CopyJudge, planter: Remembered, extractor: Extractor,
         print(f"{part}: threshold {sight.threshold}, finds {sight.judged} that it must find")
 
 
-def _denoising(adapter: Adapter, lineages: Sequence[Lineage]) -> Denoise:
+def denoising(adapter: Adapter, lineages: Sequence[Lineage]) -> Denoise:
     """Image-to-image by the adapter, each picture told what it shows."""
     denoiser = adapter.denoiser.eval()
     asked = [lineage.only(adapter.card.ranks) for lineage in lineages]
@@ -135,12 +138,12 @@ def _denoising(adapter: Adapter, lineages: Sequence[Lineage]) -> Denoise:
     return denoise
 
 
-def _side(pictures: Pictures, store: FeatureStore, extractor: Extractor, size_px: int) -> Side:
+def side_of(pictures: Pictures, store: FeatureStore, extractor: Extractor, size_px: int) -> Side:
     features = store.features(pictures, extractor, size_px)
     return Side(features, pictures.lineages, pictures.files, (0,) * len(pictures), pictures.load)
 
 
-def _features(extractor: Extractor, images: Images) -> np.ndarray:
+def features_of(extractor: Extractor, images: Images) -> np.ndarray:
     return np.concatenate([extractor(np.ascontiguousarray(images[i : i + 64])) for i in range(0, len(images), 64)])
 
 
