@@ -132,7 +132,7 @@ def test_stock_diffusers_loads_the_lora_with_none_missing_and_none_unexpected(
     noisy, timesteps = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([400])
     with torch.no_grad():
         condition = denoiser.conditioner(TAXA[:1])
-        expected = denoiser.predict(noisy, timesteps, condition)
+        expected = denoiser.backbone(noisy, timesteps, condition)
         found = pipeline.unet(noisy, timesteps, encoder_hidden_states=condition).sample
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(Backbone.load(str(base))(noisy, timesteps, condition), expected, atol=1e-3)

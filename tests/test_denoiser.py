@@ -76,7 +76,7 @@ def train(denoiser: Denoiser, stage: Stage, lineages: list[Lineage], *, merge_lo
         batch = make_batch(denoiser, [lineage.truncated(stage.rank) for lineage in lineages], step)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(step)  # dropout
-            denoiser.loss(batch).mean().backward()
+            denoiser(batch).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -138,7 +138,7 @@ def test_the_fast_path_has_the_plain_paths_loss_and_gradients(bases: dict[str, P
     backbone = fast.backbone
     texts = fast.conditioner.texts(TAXA)
     fast.conditioner.states = cached_states(
-        tmp_path, backbone.text_hash, 77, backbone.text_width, texts, lambda: backbone.text
+        tmp_path, backbone.text_hash, 77, backbone.width, texts, lambda: backbone.text
     )
     stage = plan("progressive", RANKS, 1)[3]
     batch = make_batch(plain, [*TAXA, TAXA[0], TAXA[1].without("family"), Lineage()])
@@ -147,7 +147,7 @@ def test_the_fast_path_has_the_plain_paths_loss_and_gradients(bases: dict[str, P
         parameters = denoiser.prepare_stage(stage, merge_lora=merge)
         if denoiser is plain:
             denoiser.conditioner._held.clear()  # every encoder runs at every step
-        losses = denoiser.loss(batch)
+        losses = denoiser(batch)
         losses.mean().backward()
         found.append((losses.detach(), [parameter.grad for parameter in parameters.values()]))
     (losses, gradients), (fast_losses, fast_gradients) = found
@@ -182,7 +182,7 @@ def test_a_perfect_prediction_has_loss_zero_and_recovers_the_latents(
     batch = make_batch(denoiser, TAXA)
     schedule = denoiser.backbone.schedule
     target = schedule.target(batch.latents, batch.noise, batch.timesteps)
-    monkeypatch.setattr(denoiser, "predict", lambda *_: target)
+    monkeypatch.setattr(denoiser.backbone, "forward", lambda *_: target)
     assert torch.equal(denoiser(batch), torch.zeros(3))
 
 

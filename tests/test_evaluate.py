@@ -23,7 +23,7 @@ from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.evaluate import extraction, measure, naming
 from taxadiffusion.evaluate.extraction import FeatureStore
 from taxadiffusion.evaluate.judges import Settings
-from taxadiffusion.evaluate.naming import Namer, balanced_accuracy
+from taxadiffusion.evaluate.naming import Namer
 from taxadiffusion.evaluate.pictures import generated_folder, photographs
 from taxadiffusion.evaluate.run import Networks, evaluate, extract
 from taxadiffusion.evaluate.scores import BUCKETS, RankScores, Results, bucket_of
@@ -436,13 +436,6 @@ def test_images_that_are_not_measured_are_counted(dataset: PreparedDataset, perf
     for name in ("tables.md", "report.html"):
         assert f"no taxon of genus, species: {num_families} of method." in (tmp_path / "out" / name).read_text()
     assert perfect.left_out == {}
-
-
-def test_an_image_known_to_its_family_alone_is_judged_there() -> None:
-    family = Lineage.of({"family": "Scaridae"})
-    species = Lineage.of({"family": "Scaridae", "genus": "Scarus", "species": "a"})
-    assert balanced_accuracy("family", [species, family], [family, species]) == 1
-    assert balanced_accuracy("species", [species, species], [family, species]) == 0.5
 
 
 def test_namer_knows_the_rarest_species() -> None:

@@ -113,9 +113,6 @@ class Committed:
         """The JSON value of `name.json`. Raises `CheckpointError` when the commit has no such file."""
         return json.loads(self._listed(f"{name}.json").read_bytes())
 
-    def has(self, file_name: str) -> bool:
-        return file_name in self.manifest.files
-
     def _listed(self, file_name: str) -> Path:
         if file_name not in self.manifest.files:
             raise CheckpointError(f"{self.path}: holds no {file_name}, which is needed to go on exactly from here")

@@ -171,7 +171,7 @@ class Sampler:
     ) -> Tensor:
         scaled = scheduler.scale_model_input(latents, timestep) if hasattr(scheduler, "scale_model_input") else latents
         noisy = scaled.index_select(0, predictions.pictures)  # (M, C, H, W)
-        predicted = self.denoiser.predict(noisy, timestep.expand(len(noisy)), predictions.conditions)
+        predicted = self.denoiser.backbone(noisy, timestep.expand(len(noisy)), predictions.conditions)
         guided = combined(predicted, predictions.coefficients, predictions.pictures, len(latents))
         stepped: Tensor = scheduler.step(guided, timestep, latents, **extra).prev_sample
         return stepped

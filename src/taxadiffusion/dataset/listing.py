@@ -135,7 +135,6 @@ class Listing:
 
     def _finish(self) -> None:
         self.taxonomy, final = self._builder.finish()
-        self.final_ids = final
         self.taxon_ids: npt.NDArray[np.int32] = final[np.frombuffer(self._taxa, np.int32)] if self._taxa else final[:0]
         self.keys = np.array(self._keys, np.uint64)
         self.groups = np.array(self._groups, np.uint64)

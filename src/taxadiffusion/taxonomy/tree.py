@@ -20,7 +20,6 @@ from taxadiffusion.taxonomy import find as _find
 
 SCHEMA = 1
 IntArray = npt.NDArray[np.int32]
-RankCodes = npt.NDArray[np.int8]
 
 
 class Taxonomy:
