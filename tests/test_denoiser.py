@@ -237,21 +237,6 @@ def test_random_depth_trains_one_encoder_and_the_lora(bases: dict[str, Path]) ->
     assert any(".lora_" in name for name in moved)
 
 
-def test_a_warm_start_happens_where_a_rank_begins_and_nowhere_else(bases: dict[str, Path]) -> None:
-    denoiser = make(bases["epsilon"], SMALL.model_copy(update={"warm_start": True}))
-    before = everything(denoiser)
-    for stage in (*plan("all", RANKS, 1), *plan("random", RANKS, 1), plan("progressive", RANKS, 1)[0]):
-        denoiser.begin_stage(stage)
-    assert not changed(before, everything(denoiser))
-    together = plan("progressive", RANKS, 1, lora_in_every_stage=True, encoders_in_every_stage=True)
-    denoiser.begin_stage(together[1])
-    encoders = denoiser.state()["conditioner"]
-    assert changed(before, everything(denoiser))
-    for name, tensor in encoders.items():
-        if name.startswith("encoders.family."):
-            assert torch.equal(tensor, encoders[name.replace(".family.", ".order.")])
-
-
 def test_min_snr_weights_the_losses(bases: dict[str, Path]) -> None:
     plain, weighted = make(bases["epsilon"]), make(bases["epsilon"], min_snr_gamma=5.0)
     batch = make_batch(plain, TAXA)

@@ -99,11 +99,6 @@ class Denoiser(nn.Module):
             self.backbone.unmerge_lora()
         return trained
 
-    def begin_stage(self, stage: Stage) -> None:
-        """What happens to weights when a stage starts from nothing (warm start); never called when one resumes."""
-        if stage.name == stage.rank:  # a stage of progressive training: the encoder of its rank is new
-            self.conditioner.begin(stage.rank)
-
     def losses(self, batch: Batch) -> Losses:
         """The mean square error of the prediction (METHOD, Progressive training), and weighted by min-SNR if asked."""
         schedule = self.backbone.schedule

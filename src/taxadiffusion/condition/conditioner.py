@@ -76,9 +76,6 @@ class Conditioner(nn.Module, ABC):
             for parameter in parameters.values():
                 parameter.requires_grad_(name in groups)
 
-    def begin(self, rank: Rank) -> None:
-        """Called once when the stage of `rank` starts from nothing, never when it resumes."""
-
     def name_spread(self, lineages: Sequence[Lineage]) -> dict[Rank, float]:  # noqa: ARG002
         """For each encoder of names: how far apart it puts those of the lineages. {} where no encoder is trained."""
         return {}
