@@ -31,6 +31,7 @@ from taxadiffusion.lora import LoRASettings
 from taxadiffusion.names import Lineage
 from taxadiffusion.sampler import Request, Sampler
 from taxadiffusion.taxonomy import Taxonomy
+from tests.taxa import taxonomy_of
 from tests.tiny_base import write_tiny_base
 
 RANKS = ("order", "family", "species")
@@ -38,7 +39,7 @@ TAXA = [
     Lineage.of({"order": "Perciformes", "family": family, "species": species})
     for family, species in (("Pomacentridae", "clarkii"), ("Zanclidae", "cornutus"))
 ]
-TAXONOMY = Taxonomy.from_lineages(TAXA, RANKS)
+TAXONOMY = taxonomy_of(TAXA, RANKS)
 SMALL = TaxonomySettings(num_heads=2, feed_forward=32)
 
 

@@ -41,8 +41,8 @@ from taxadiffusion.guidance import Guidance
 from taxadiffusion.images import shelves
 from taxadiffusion.names import Lineage
 from taxadiffusion.sampler import Request
-from taxadiffusion.taxonomy import Taxonomy
 from tests.faults.harness import fork
+from tests.taxa import taxonomy_of
 from tests.test_adapter import make
 from tests.tiny_base import write_tiny_base
 
@@ -62,7 +62,7 @@ FEW = Sampling(num_steps=2, batch_size=4)
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Adapter:
     base = write_tiny_base(tmp_path_factory.mktemp("base"))
     path = tmp_path_factory.mktemp("adapters") / "fish"
-    taxonomy = Taxonomy.from_lineages(TAXA, RANKS)
+    taxonomy = taxonomy_of(TAXA, RANKS)
     save_adapter(path, make(base, ranks=RANKS, taxonomy=taxonomy), taxonomy, recipe={}, read_me="# Fish\n")
     return load_adapter(path, base=str(base))
 
@@ -397,7 +397,7 @@ def test_species_that_share_a_name_are_all_drawn_and_each_can_be_named(tmp_path:
         for kingdom, family in (("Animalia", "Erebidae"), ("Plantae", "Orchidaceae"))
     ]
     base = write_tiny_base(tmp_path / "base")
-    taxonomy = Taxonomy.from_lineages(shared, ranks)
+    taxonomy = taxonomy_of(shared, ranks)
     model = tmp_path / "model"
     save_adapter(model, make(base, ranks=ranks, taxonomy=taxonomy), taxonomy, recipe={}, read_me="# Laelia\n")
 
