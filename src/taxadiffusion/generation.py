@@ -129,14 +129,14 @@ def generate(
     require_one_recipe(out, listed_there, recipes)
     names = _file_names(requests, recipes, out / TABLE)
     paths = [out / name for name in names]
+    sampler = Sampler(
+        adapter.denoiser,
+        scheduler=sampling.scheduler,
+        size_px=adapter.card.image_size_px,
+        engine=sampling.engine,
+    )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        sampler = Sampler(
-            adapter.denoiser,
-            scheduler=sampling.scheduler,
-            size_px=adapter.card.image_size_px,
-            engine=sampling.engine,
-        )
 
         def make(chosen: Iterable[int]) -> Iterator[int]:
             """Whole batches of the requests, for the same pixels; only what was chosen of them is kept."""

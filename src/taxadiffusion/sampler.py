@@ -42,6 +42,16 @@ class Request:
     towards: Lineage | None = None
     fraction: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Raises `SettingsError` for a mix that its guidance cannot act on."""
+        if self.towards is None:
+            return
+        mine, other = (self.guidance.terms(lineage) for lineage in (self.lineage, self.towards))
+        if [coefficient for _, coefficient in mine] != [coefficient for _, coefficient in other]:
+            raise SettingsError(
+                f"{self.lineage} and {self.towards} differ in depth, so this guidance cannot act on a mix of them"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -102,6 +112,7 @@ class Sampler:
         engine: EngineName = "torch",
     ) -> None:
         self.denoiser = denoiser
+        denoiser.backbone.schedule.scheduler(scheduler)  # one that cannot follow the base is refused here
         self.scheduler_name = scheduler
         self.engine = engine
         self.size_px = size_px or denoiser.backbone.image_size_px
@@ -202,10 +213,6 @@ def _terms(request: Request) -> tuple[tuple[_Mix, float], ...]:
     if request.towards is None:
         return tuple((_Mix(lineage, None, 0.0), coefficient) for lineage, coefficient in mine)
     other = request.guidance.terms(request.towards)
-    if [coefficient for _, coefficient in mine] != [coefficient for _, coefficient in other]:
-        raise SettingsError(
-            f"{request.lineage} and {request.towards} differ in depth, so this guidance cannot act on a mix of them"
-        )
     return tuple(
         (_Mix(lineage, towards, request.fraction), coefficient)
         for (lineage, coefficient), (towards, _) in zip(mine, other, strict=True)

@@ -136,9 +136,7 @@ def _genus_instead(
     ids = taxonomy.name_index.names.get(genus.casefold(), [])
     genera = [t for t in ids if question.fits(taxonomy, t, "genus")]
     if not genera:
-        raise DataError(
-            f"no taxon {name!r}, nor a genus {genus!r}{nearest_text(taxonomy.name_index.labels, f'{genus} {epithet}', taxonomy.ranks)}"
-        )
+        raise DataError(f"no taxon {name!r}, nor a genus {genus!r}{_nearest(taxonomy, f'{genus} {epithet}', None)}")
     below = [t for g in genera for t in taxonomy.subtree(g)]
     if raised := [t for t in below if taxonomy.rank(t) == "subspecies" and _plain(taxonomy, t) == epithet.casefold()]:
         return raised, f"{name!r} is known here as {taxonomy.lineage(raised[0]).label}"

@@ -38,7 +38,7 @@ class Identity:
         """One line for each key whose value is another than in the commit, but for the allowed ones."""
         settings: dict[str, Json] = committed.document("settings")
         kept = {key: value for key, value in settings.items() if key not in RETIRED or value is not RETIRED[key]}
-        old = kept | committed.manifest.hashes
+        old = {**kept, **committed.manifest.hashes}
         new = self.settings | self.hashes | {"config": old["config"]}  # the hash of settings adds nothing to them
         keys = sorted((set(old) | set(new)) - set(allowed))
         return [f"{key}: {old.get(key)} → {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
