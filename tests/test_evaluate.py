@@ -122,7 +122,9 @@ def test_a_perfect_generator_is_at_par_with_unseen_photographs(perfect: Results)
     for scores, real in zip(perfect.methods["method"], perfect.real, strict=True):
         metrics = scores.metrics
         assert metrics["rank_accuracy"].mean > 0.95
-        assert metrics["rank_accuracy"].overlaps(real.metrics["rank_accuracy"])
+        ours, theirs = metrics["rank_accuracy"], real.metrics["rank_accuracy"]
+        assert ours.low <= theirs.high
+        assert theirs.low <= ours.high
         assert metrics["error_height"].mean < 0.1
         assert 0.35 < metrics["nearer_than_real"].mean < 0.65
         assert metrics["coverage"].mean > 0.7
@@ -436,12 +438,6 @@ def test_images_that_are_not_measured_are_counted(dataset: PreparedDataset, perf
     for name in ("tables.md", "report.html"):
         assert f"no taxon of genus, species: {num_families} of method." in (tmp_path / "out" / name).read_text()
     assert perfect.left_out == {}
-
-
-def test_namer_knows_the_rarest_species() -> None:
-    lineages = [s for s, (_, number) in SPECIES.items() for _ in range(number + NUM_JUDGE)]
-    namer = Namer.fit(np.random.default_rng(0).normal(size=(len(lineages), 3)).astype(np.float32), lineages)
-    assert [taxon.label for taxon in namer.rarest("species", 2)] == ["Caeruleus clarus", "Ruber obscurus"]
 
 
 # Who judges

@@ -185,7 +185,7 @@ def candidates(run_dir: Path) -> tuple[Path, ...]:
 
 
 def latest(run_dir: Path) -> Committed | None:
-    """The newest commit that verifies; None when there is no candidate at all.
+    """The newest commit that verifies (F5); None when there is no candidate at all.
 
     Raises `CheckpointError` when candidates exist and none verifies: a run never starts anew over the ruins of another.
     """

@@ -175,7 +175,7 @@ class Settings(Section):
 
 
 RECIPES: Mapping[str, Mapping[str, Json]] = {
-    "paper": {},  # the defaults above are METHOD's
+    "paper": {},  # the defaults above are the paper's
     "sd15": {  # the paper's, on the paper's base: one 24 GB GPU or more
         "base": {"path": "stable-diffusion-v1-5/stable-diffusion-v1-5", "dtype": "bfloat16", "image_size_px": 512},
         "stages": {"steps": 20_000},

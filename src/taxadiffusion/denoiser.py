@@ -74,7 +74,7 @@ class Denoiser(nn.Module):
         return named
 
     def prepare_stage(self, stage: Stage, *, merge_lora: bool = False) -> dict[str, nn.Parameter]:
-        """Freeze everything but the stage's groups; returns those by name.
+        """Freeze everything but the stage's groups (M2); returns those by name.
 
         Frozen means no gradient and `eval()`; training mode is set on trained encoders (their dropout) and on a fully
         trained U-Net alone. merge_lora: a LoRA that this stage does not train is added to the weights it belongs to.
@@ -100,7 +100,7 @@ class Denoiser(nn.Module):
         return trained
 
     def losses(self, batch: Batch) -> Losses:
-        """The mean square error of the prediction (METHOD, Progressive training), and weighted by min-SNR if asked."""
+        """The mean square error of the prediction (M3), and weighted by min-SNR if asked."""
         schedule = self.backbone.schedule
         noisy_latents = schedule.add_noise(batch.latents, batch.noise, batch.timesteps)
         prediction = self.backbone(noisy_latents, batch.timesteps, self.conditioner.distinct(batch.lineages))

@@ -34,7 +34,7 @@ BLANK_LEVELS = 2
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A picture to make. `towards` mixes conditions: `(1−fraction)·c(lineage) + fraction·c(towards)`."""
+    """A picture to make. `towards` mixes conditions (M8): `(1−fraction)·c(lineage) + fraction·c(towards)`."""
 
     lineage: Lineage
     seed: int
@@ -95,7 +95,7 @@ class _Predictions:
 
 
 class Sampler:
-    """Makes pictures with any diffusers scheduler over the base's noise schedule (default DPM-Solver++).
+    """Makes pictures (F11) with any diffusers scheduler over the base's noise schedule (default DPM-Solver++).
 
     A picture is a function of its request, not of its neighbours: the initial noise comes from a generator of the
     request's seed, so alone and in a batch differ by rounding only (at most 2 of 256 levels in float32 on a CPU).
@@ -220,7 +220,7 @@ def _terms(request: Request) -> tuple[tuple[_Mix, float], ...]:
 
 
 def _mixed(mix: _Mix, states: Mapping[Lineage, Tensor]) -> Tensor:
-    """(T, D)."""
+    """(T, D), M8."""
     if mix.towards is None:
         return states[mix.lineage]
     return torch.lerp(states[mix.lineage], states[mix.towards], mix.fraction)

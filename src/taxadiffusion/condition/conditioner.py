@@ -70,7 +70,7 @@ class Conditioner(nn.Module, ABC):
         """Parameters that can be trained: group → name within this module → parameter."""
 
     def train_only(self, groups: Collection[str]) -> None:
-        """Let the named groups learn; everything else is frozen, and frozen means `eval()` (METHOD, fault 3)."""
+        """Let the named groups learn; everything else is frozen, and frozen means `eval()` (F3)."""
         self.eval()
         for name, parameters in self.parameter_groups().items():
             for parameter in parameters.values():

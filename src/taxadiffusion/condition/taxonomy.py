@@ -22,11 +22,11 @@ _NUM_COMPARED = 64
 
 
 class TaxonomyConditioner(Conditioner):
-    """METHOD's condition module.
+    """The condition module.
 
     A term exists for every known rank down to the lineage's depth: a rank without a name there (a hole) contributes
     `E_r(T("r: none"))`, ranks below it (truncation) nothing. The empty lineage is the base's own null, `T("")`, which
-    training shows to the denoiser through condition dropout (METHOD, fault 2).
+    training shows to the denoiser through condition dropout (M5, F2).
 
     Encoders that a stage does not train give the same states at every step, so they are kept by text, one text
     computed alone: what is kept depends on no batch. `cache_bytes` bounds them; the least recently used leave first.
@@ -54,7 +54,7 @@ class TaxonomyConditioner(Conditioner):
         self._cache_bytes = cache_bytes
 
     def encode(self, lineages: Sequence[Lineage]) -> Tensor:
-        """(U, T, D): the sum over ranks, coarse to fine."""
+        """(U, T, D): the sum over ranks, coarse to fine (M1)."""
         device = next(self.parameters()).device
         total = torch.zeros(len(lineages), self.states.num_tokens, self.states.width, device=device)
         null_rows = [row for row, lineage in enumerate(lineages) if not lineage]

@@ -49,6 +49,7 @@ class Quarantine:
         return self.reasons.total()
 
     def add(self, source: str, row: int, value: str, reason: str) -> None:
+        """An image that is left out, counted and written down with its reason (F8)."""
         self.reasons[reason] += 1
         if self.reasons[reason] <= _NUM_FIRST:
             self.first.setdefault(reason, []).append(value)

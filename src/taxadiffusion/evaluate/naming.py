@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from taxadiffusion.errors import DataError
 from taxadiffusion.metrics.discriminant import Discriminant, fit_discriminant
 from taxadiffusion.metrics.probe import Choice, Probe, choose_penalty, fit_probe
-from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.names import Lineage
 
 # N images, D feature width, K taxa
 
@@ -81,8 +81,3 @@ class Namer:
     def __call__(self, features: NDArray[np.float32]) -> list[Lineage]:
         """(N, D) features → the N deepest taxa they are named as."""
         return [self.taxa[i] for i in self.probe.predict(features)]
-
-    def rarest(self, rank: Rank, number: int) -> list[Lineage]:
-        """The `number` taxa at `rank` with the fewest photographs, rarest first."""
-        order = np.argsort(self.counts, kind="stable")
-        return [self.taxa[i] for i in order if self.taxa[i].rank == rank][:number]

@@ -1,4 +1,4 @@
-"""Settings of the loop: typed, frozen, unknown keys fail. The defaults are the paper's where it says (METHOD.md)."""
+"""Settings of the loop: typed, frozen, unknown keys fail. Defaults are the paper's (docs/method.md)."""
 
 from __future__ import annotations
 
