@@ -140,7 +140,7 @@ def check_lora(workload: Workload, lora: DiffusersLoRAStep, ours: OurStep) -> No
     """With a caption as the condition, our denoiser's loss is that of diffusers' step."""
     plain = Denoiser(ours.backbone, PromptConditioner(RANKS, lora.encoder, PromptSettings()))
     with torch.no_grad():
-        mine = float(plain.loss(ours.batch()).mean())
+        mine = float(plain(ours.batch()).mean())
         _check("diffusers' LoRA step", float(lora.loss()), mine, workload.precision)
 
 

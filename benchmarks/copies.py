@@ -131,7 +131,7 @@ def denoising(adapter: Adapter, lineages: Sequence[Lineage]) -> Denoise:
         conditions = denoiser.conditioner(asked)  # (N, T, D)
 
         def predict(noisy: Tensor, timesteps: Tensor, rows: slice) -> Tensor:
-            return denoiser.predict(noisy, timesteps, conditions[rows])
+            return denoiser.backbone(noisy, timesteps, conditions[rows])
 
         return image_to_image(latents, strength, seed, denoiser.backbone, predict)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from taxadiffusion.metrics.distribution import Moments, frechet_distance
+from taxadiffusion.metrics.distribution import FrechetReference
 from taxadiffusion.metrics.intervals import (
     Interval,
     Replicates,
@@ -87,9 +87,7 @@ def frechet(num_taxa: int, num_runs: int, split: tuple[int, int, int], trials: i
         made = [m + rng.normal(0, 1 if images else 0.3, (num_taxa, NUM_IMAGES, width)) for m in runs_moved]
 
         def distance(side: Floats, keep: NDArray[np.bool_]) -> float:
-            return frechet_distance(
-                Moments.of(real[keep].reshape(-1, width)), Moments.of(side[keep].reshape(-1, width))
-            )
+            return FrechetReference(real[keep].reshape(-1, width))(side[keep].reshape(-1, width))
 
         whole = np.array([distance(side, group >= 0) for side in made])
         without = np.array([[distance(side, group != g) for g in range(len(shares))] for side in made])

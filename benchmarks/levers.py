@@ -144,7 +144,7 @@ def training_levers(report: dict[str, Any], compiled: bool) -> None:
                 prediction: Tensor = forward(latents, timesteps, encoder_hidden_states=conditions.expanded()).sample
                 return prediction
 
-            other.denoiser.predict = predict  # type: ignore[method-assign, assignment]
+            other.denoiser.backbone.forward = predict  # type: ignore[method-assign, assignment]
             for stage in (workload.stages()[0], workload.stages()[-1]):
                 _training(report, f"torch.compile, {stage.name}", plain, other, stage)
 
@@ -200,7 +200,7 @@ def _pictures(denoiser: Denoiser, taxa: Sequence[Lineage], num_steps: int, guida
 def _cache_features(denoiser: Denoiser) -> Callable[[], None]:
     """diffusers' pyramid attention broadcast on self- and cross-attention; returns what forgets the kept features."""
     timestep = [0.0]
-    predict = denoiser.predict
+    predict = denoiser.backbone.forward
 
     def noted(latents: Tensor, timesteps: Tensor, conditions: Tensor | Conditions) -> Tensor:
         timestep[0] = float(timesteps[0])
@@ -208,7 +208,7 @@ def _cache_features(denoiser: Denoiser) -> Callable[[], None]:
         states = conditions.expanded() if isinstance(conditions, Conditions) else conditions
         return predict(latents, timesteps, states)
 
-    denoiser.predict = noted  # type: ignore[method-assign, assignment]
+    denoiser.backbone.forward = noted  # type: ignore[method-assign, assignment]
     everywhere = (-1, 1001)
     unet = denoiser.backbone.unet
     apply_pyramid_attention_broadcast(

@@ -8,7 +8,7 @@ import json
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,18 @@ import numpy as np
 from benchmarks.prepare import letters
 from taxadiffusion.dataset.catalogue import read_against
 from taxadiffusion.errors import DataError
-from taxadiffusion.names import Lineage
-from taxadiffusion.taxonomy import Taxonomy
+from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.taxonomy import Taxonomy, TaxonomyBuilder
 
 SPECIES_PER_GENUS = 20
 REMARKS = "a remark as long as those of real catalogues, which carry references and links beside every name"
+
+
+def taxonomy_of(lineages: Iterable[Lineage], ranks: tuple[Rank, ...]) -> Taxonomy:
+    builder = TaxonomyBuilder(ranks)
+    for lineage in lineages:
+        builder.add(lineage)
+    return builder.finish()[0]
 
 
 def main() -> None:
@@ -45,7 +52,7 @@ def species(number: int) -> Lineage:
 
 def look_up(num_species: int) -> dict[str, float]:
     """Seconds of the first look-up, which builds the index, and of later ones."""
-    taxonomy = Taxonomy.from_lineages(map(species, range(num_species)), ("genus", "species"))
+    taxonomy = taxonomy_of(map(species, range(num_species)), ("genus", "species"))
     label = species(num_species - 1).label
     names = {
         "first": label,
@@ -63,7 +70,7 @@ def catalogue(num_names: int, num_asked: int) -> dict[str, float]:
         write_names(path, num_names)
         asked = [species(number) for number in range(0, num_names, max(1, num_names // num_asked))]
         unknown = [Lineage.of({"genus": str(one.get("genus")), "species": "novus"}) for one in asked[:50]]
-        taxonomy = Taxonomy.from_lineages([*asked, *unknown], ("genus", "species"))
+        taxonomy = taxonomy_of([*asked, *unknown], ("genus", "species"))
         before = peak_mb()
         taken = seconds(read_against, taxonomy, np.ones(len(taxonomy), np.int64), path.parent)
         megabytes = path.stat().st_size / 1e6

@@ -43,7 +43,7 @@ def _states(folder: Path, backbone: Backbone) -> NameStates:
     known = [rank_text(rank, name) for taxon in TAXA for rank, name in taxon.names]
     texts = ["", *(rank_text(rank, None) for rank in RANKS), *known]
     return cached_states(
-        folder, backbone.text_hash, backbone.num_text_tokens, backbone.text_width, texts, lambda: backbone.text
+        folder, backbone.text_hash, backbone.num_text_tokens, backbone.width, texts, lambda: backbone.text
     )
 
 
@@ -71,7 +71,7 @@ class OurStep:
         return Batch(latents, self.lineages, self.noise, self.timesteps)
 
     def loss(self) -> Tensor:
-        return self.denoiser.loss(self.batch()).mean()
+        return self.denoiser(self.batch()).mean()
 
     def __call__(self) -> float:
         loss = self.loss()
@@ -86,7 +86,7 @@ class _EveryTime:
     """Token states straight from the text encoder."""
 
     def __init__(self, backbone: Backbone) -> None:
-        self.width, self.num_tokens = backbone.text_width, backbone.num_text_tokens
+        self.width, self.num_tokens = backbone.width, backbone.num_text_tokens
         self.content_hash = backbone.text_hash
         self.encoder = backbone.text
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.names import taxonomy_of
 from taxadiffusion.cache.files import mapped
 from taxadiffusion.names import Lineage
 from taxadiffusion.taxonomy import Taxonomy
@@ -59,7 +60,7 @@ def lineages(num_taxa: int) -> Iterator[Lineage]:
 def measure_taxa(num_taxa: int, folder: Path) -> dict[str, float]:
     """Reading a taxonomy and asking it; microseconds a query, seconds to open, bytes of the process at its peak."""
     path = folder / "taxonomy.parquet"
-    Taxonomy.from_lineages(lineages(num_taxa), RANKS).write(path)
+    taxonomy_of(lineages(num_taxa), RANKS).write(path)
     start = time.process_time()
     tree = Taxonomy.read(path)
     found = {"taxa": float(len(tree)), "open_s": time.process_time() - start}

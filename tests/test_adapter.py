@@ -31,6 +31,7 @@ from taxadiffusion.lora import LoRASettings
 from taxadiffusion.names import Lineage
 from taxadiffusion.sampler import Request, Sampler
 from taxadiffusion.taxonomy import Taxonomy
+from tests.taxa import taxonomy_of
 from tests.tiny_base import write_tiny_base
 
 RANKS = ("order", "family", "species")
@@ -38,7 +39,7 @@ TAXA = [
     Lineage.of({"order": "Perciformes", "family": family, "species": species})
     for family, species in (("Pomacentridae", "clarkii"), ("Zanclidae", "cornutus"))
 ]
-TAXONOMY = Taxonomy.from_lineages(TAXA, RANKS)
+TAXONOMY = taxonomy_of(TAXA, RANKS)
 SMALL = TaxonomySettings(num_heads=2, feed_forward=32)
 
 
@@ -132,7 +133,7 @@ def test_stock_diffusers_loads_the_lora_with_none_missing_and_none_unexpected(
     noisy, timesteps = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([400])
     with torch.no_grad():
         condition = denoiser.conditioner(TAXA[:1])
-        expected = denoiser.predict(noisy, timesteps, condition)
+        expected = denoiser.backbone(noisy, timesteps, condition)
         found = pipeline.unet(noisy, timesteps, encoder_hidden_states=condition).sample
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(Backbone.load(str(base))(noisy, timesteps, condition), expected, atol=1e-3)

@@ -18,7 +18,7 @@ from taxadiffusion.attention import Conditions
 from taxadiffusion.backbone import Backbone
 from taxadiffusion.base import resolve_base
 from taxadiffusion.errors import CheckpointError, NonFiniteError, SettingsError
-from taxadiffusion.lora import LoRASettings, lora_parameters, lora_state
+from taxadiffusion.lora import LoRASettings, lora_parameters, lora_targets
 from tests.tiny_base import write_tiny_base
 
 
@@ -107,7 +107,7 @@ def test_sizes_follow_from_the_bases_settings(base: Path) -> None:
     backbone = Backbone.load(str(base))
     assert (backbone.latent_shape, backbone.image_size_px, backbone.downscale) == ((4, 8, 8), 16, 2)
     assert backbone.latent_shape_at(32) == (4, 16, 16)
-    assert (backbone.width, backbone.text_width, backbone.num_text_tokens) == (16, 16, 77)
+    assert (backbone.width, backbone.num_text_tokens) == (16, 77)
     with pytest.raises(SettingsError, match="multiple of 4 px, not 30"):
         backbone.latent_shape_at(30)
 
@@ -155,7 +155,7 @@ def test_lora_is_the_papers(base: Path) -> None:
     """METHOD: `to_q, to_k, to_v, to_out.0`, rank 4, alpha 4, gaussian A, zero B."""
     backbone = Backbone.load(str(base))
     backbone.add_lora(LoRASettings())
-    state = lora_state(backbone.unet)
+    state = lora_targets(backbone.unet)
     assert {name.rsplit(".lora_", 1)[0].rsplit(".attn", 1)[1][2:] for name in state} == {
         "to_q",
         "to_k",
@@ -171,7 +171,7 @@ def test_lora_is_the_papers(base: Path) -> None:
 
 def test_lora_reaches_other_layers_when_told(base: Path) -> None:
     backbone = with_lora(base, targets=("to_q", "ff.net.2", "conv1"))
-    names = " ".join(lora_state(backbone.unet))
+    names = " ".join(lora_targets(backbone.unet))
     assert ".ff.net.2." in names
     assert ".conv1." in names
     backbone.merge_lora()

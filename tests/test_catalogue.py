@@ -25,6 +25,7 @@ from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage
 from taxadiffusion.readers import Record, open_reader
 from taxadiffusion.taxonomy import Taxonomy
+from tests.taxa import taxonomy_of
 from tests.test_field_names import pictures, table
 
 # id, parent (of a synonym: its accepted taxon), status, rank, name, authorship
@@ -88,7 +89,7 @@ def taxonomy(*names: str) -> Taxonomy:
         Lineage.of(zip(ranks[1:], name.split(), strict=False)) if " " in name else Lineage.of({"family": name})
         for name in names
     ]
-    return Taxonomy.from_lineages(lineages, ranks)
+    return taxonomy_of(lineages, ranks)
 
 
 def judged(taxa: Taxonomy, archive: Path) -> CatalogueReport:
@@ -134,7 +135,7 @@ def test_a_kingdom_tells_homonyms_apart_where_the_catalogue_states_it(tmp_path: 
     rows = [("1", "accepted", "genus", "Morus", "Animalia"), ("2", "accepted", "genus", "Morus", "Plantae")]
     table(tmp_path, columns, *rows, name="NameUsage.csv")
     lineages = [Lineage.of({"kingdom": kingdom, "genus": "Morus"}) for kingdom in ("Animalia", "Plantae")]
-    taxa = Taxonomy.from_lineages(lineages, ("kingdom", "genus"))
+    taxa = taxonomy_of(lineages, ("kingdom", "genus"))
     report = judged(taxa, tmp_path)
     assert {str(taxa.lineage(t)): text for t, text in report.ids.items()} == {
         "kingdom: Animalia > genus: Morus": "1",

@@ -26,8 +26,8 @@ from taxadiffusion.errors import CheckpointError, SettingsError
 from taxadiffusion.lora import LoRASettings
 from taxadiffusion.names import Lineage
 from taxadiffusion.pipeline import TaxaDiffusionPipeline
-from taxadiffusion.taxonomy import Taxonomy
 from tests.published_bases import SIZE_PX, Form, Name, tiny, write_documents, write_published_base
+from tests.taxa import taxonomy_of
 from tests.tiny_base import write_tiny_base
 
 COMPONENTS = ("unet", "vae", "text_encoder")
@@ -210,7 +210,7 @@ def test_an_adapter_and_its_half_precision_base_travel_through_the_hub(
     backbone = Backbone.load(str(bases["fp16"]))
     backbone.add_lora(LoRASettings())
     conditioner = PromptConditioner(("order",), backbone.text, PromptSettings())
-    taxonomy = Taxonomy.from_lineages([Lineage.of({"order": "Perciformes"})], ("order",))
+    taxonomy = taxonomy_of([Lineage.of({"order": "Perciformes"})], ("order",))
     save_adapter(tmp_path / "adapter", Denoiser(backbone, conditioner), taxonomy, recipe={}, read_me="")
     pipeline = TaxaDiffusionPipeline.from_pretrained(tmp_path / "adapter", base=str(bases["fp16"]))
     pipeline.save_pretrained(tmp_path / "both")

@@ -162,9 +162,9 @@ def test_kept_states_are_bounded_and_forgotten_when_weights_change() -> None:
     assert not torch.allclose(small([CLARKII, CORNUTUS]), plain, atol=1e-2)
 
 
-@pytest.mark.parametrize("change", ["loaded", "begin", "cast", "train_only"])
+@pytest.mark.parametrize("change", ["loaded", "cast", "train_only"])
 def test_kept_states_are_forgotten_whatever_changes_the_weights(change: str) -> None:
-    conditioner = make(SETTINGS.model_copy(update={"warm_start": True}))
+    conditioner = make(SETTINGS)
     conditioner.train_only([])
     family = CLARKII.truncated("family")
     before = conditioner([family])
@@ -175,8 +175,6 @@ def test_kept_states_are_forgotten_whatever_changes_the_weights(change: str) -> 
     assert torch.equal(conditioner([family]), before)  # nobody said so
     if change == "loaded":
         conditioner.loaded()
-    elif change == "begin":
-        conditioner.begin("family")
     elif change == "cast":
         conditioner.to(torch.float64).to(torch.float32)
     else:
@@ -186,33 +184,6 @@ def test_kept_states_are_forgotten_whatever_changes_the_weights(change: str) -> 
     assert not torch.allclose(after, before, atol=1e-2)
     plain = sum(encoded(conditioner, rank, f"{rank}: {CLARKII.get(rank)}") for rank in RANKS[:2])
     torch.testing.assert_close(after, plain, rtol=1e-5, atol=1e-5)
-
-
-def test_weights_that_change_leave_what_other_ranks_keep() -> None:
-    conditioner = make(SETTINGS.model_copy(update={"warm_start": True}))
-    conditioner.train_only([])
-    conditioner([CLARKII])
-    states = conditioner.states
-    assert isinstance(states, States)
-    states.asked.clear()
-    conditioner.begin("family")
-    conditioner([CLARKII])
-    assert states.asked == ["family: Pomacentridae"]
-
-
-@pytest.mark.parametrize("num_layers", [1, 3])
-@pytest.mark.parametrize("norm_first", [False, True])
-def test_zero_init_starts_a_stage_where_the_one_before_ended(norm_first: bool, num_layers: int) -> None:
-    settings = TaxonomySettings(
-        num_heads=2, feed_forward=32, zero_init=True, norm_first=norm_first, num_layers=num_layers
-    )
-    conditioner = make(settings).eval()
-    assert torch.equal(conditioner([CLARKII]), conditioner([CLARKII.truncated("order")]))
-    conditioner.train_only(["encoder.family"])
-    conditioner([CLARKII.truncated("family")]).square().sum().backward()
-    encoder = conditioner.encoders["family"]
-    norm = encoder.norm if norm_first else encoder.layers[-1].norm2
-    assert bool(norm.weight.grad.any())  # and still it learns
 
 
 def test_norm_first_hands_names_on_past_attention_and_feed_forward() -> None:
@@ -245,19 +216,6 @@ def test_the_spread_of_names_shows_a_collapsed_encoder() -> None:
     expected = (halves / torch.cat([one, other]).square().mean()).sqrt()
     assert spread["family"] == pytest.approx(expected.item(), rel=1e-5)
     assert PromptConditioner(RANKS, States(), PromptSettings()).name_spread([CLARKII, CORNUTUS]) == {}
-
-
-@pytest.mark.parametrize("zero_init", [False, True])
-def test_warm_start_copies_the_encoder_before(zero_init: bool) -> None:
-    conditioner = make(TaxonomySettings(num_heads=2, feed_forward=32, zero_init=zero_init, warm_start=True)).eval()
-    conditioner.begin("order")
-    conditioner.begin("genus")
-    family, genus = (conditioner.encoders[rank].state_dict() for rank in ("family", "genus"))
-    different = {name for name in genus if not torch.equal(genus[name], family[name])}
-    assert not different
-    assert (
-        torch.equal(conditioner([CLARKII.truncated("genus")]), conditioner([CLARKII.truncated("family")])) == zero_init
-    )
 
 
 def test_texts_are_all_that_any_condition_asks_for() -> None:
@@ -474,7 +432,7 @@ def test_numbers_of_settings_have_stated_defaults_and_bounds(
 
 def test_shares_and_gains_have_stated_defaults_and_bounds() -> None:
     assert (TaxonomySettings().dropout, TaxonomySettings().name_gain) == (0.1, 1.0)
-    assert not any((TaxonomySettings().norm_first, TaxonomySettings().zero_init, TaxonomySettings().warm_start))
+    assert not TaxonomySettings().norm_first
     TaxonomySettings(dropout=0.0, name_gain=100.0)
     TaxonomySettings(dropout=0.99, name_gain=0.01)
     for refused in ({"dropout": 1.0}, {"dropout": -0.1}, {"name_gain": 0.0}, {"name_gain": 100.1}, {"gain": 1}):
@@ -543,3 +501,13 @@ def test_names_are_compared_up_to_64_a_rank() -> None:
         assert len(states.asked) == 64
         assert spread["genus"] > 0
     assert conditioner.name_spread([Lineage.of({"genus": name}) for name in ("G1", "G2")])
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_settings_that_are_gone_are_read_from_cards_of_before_and_written_as_off(value: bool) -> None:
+    """How an encoder began is past; the bytes of a card, and so a model's hash, stay what they were."""
+    old = TaxonomySettings(norm_first=True).model_dump() | {"zero_init": value, "warm_start": value}
+    read = TaxonomySettings.model_validate(old)
+    assert read == TaxonomySettings(norm_first=True)
+    assert list(read.model_dump())[-2:] == ["zero_init", "warm_start"]
+    assert read.model_dump() == old | {"zero_init": False, "warm_start": False}

@@ -52,6 +52,8 @@ def test_steps_by_rank_replace_each_other_whole() -> None:
         ({}, ["stages.stategy=all"], r"stages\.stategy: unknown key; did you mean 'strategy'"),
         ({"lora": {"rank": 0}}, [], r"lora\.rank = 0: "),
         ({"stages": {"strategy": "fast"}}, [], r"stages\.strategy = 'fast': .*progressive"),
+        ({"conditioner": {"warm_start": True}}, [], r"conditioner\.warm_start is gone: it showed no gain"),
+        ({}, ["conditioner.zero_init=true"], r"conditioner\.zero_init is gone: it showed no gain"),
         ({"recipe": "pape"}, [], r"recipe: unknown 'pape'; known: paper, sd15, best"),
         ({"recipe": ["paper"]}, [], r"recipe: unknown \['paper'\]; known"),
         ({"data": {"ranks": ["species", "order"]}}, [], r"data\.ranks .*coarse to fine.*: order, species"),
@@ -151,3 +153,9 @@ RUNS = [path for path in CONFIGS if "stages:" in path.read_text()]
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_every_shipped_run_is_valid(path: Path) -> None:
     assert load(path).recipe in config.RECIPES
+
+
+def test_a_file_of_before_that_holds_settings_that_are_gone_as_off_is_read() -> None:
+    value = {"conditioner": {"zero_init": False, "warm_start": False, "dropout": 0.2}}
+    assert parse(value) == parse({"conditioner": {"dropout": 0.2}})
+    assert value["conditioner"]["zero_init"] is False  # the caller's own is left alone

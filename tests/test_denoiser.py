@@ -76,7 +76,7 @@ def train(denoiser: Denoiser, stage: Stage, lineages: list[Lineage], *, merge_lo
         batch = make_batch(denoiser, [lineage.truncated(stage.rank) for lineage in lineages], step)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(step)  # dropout
-            denoiser.loss(batch).mean().backward()
+            denoiser(batch).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -138,7 +138,7 @@ def test_the_fast_path_has_the_plain_paths_loss_and_gradients(bases: dict[str, P
     backbone = fast.backbone
     texts = fast.conditioner.texts(TAXA)
     fast.conditioner.states = cached_states(
-        tmp_path, backbone.text_hash, 77, backbone.text_width, texts, lambda: backbone.text
+        tmp_path, backbone.text_hash, 77, backbone.width, texts, lambda: backbone.text
     )
     stage = plan("progressive", RANKS, 1)[3]
     batch = make_batch(plain, [*TAXA, TAXA[0], TAXA[1].without("family"), Lineage()])
@@ -147,7 +147,7 @@ def test_the_fast_path_has_the_plain_paths_loss_and_gradients(bases: dict[str, P
         parameters = denoiser.prepare_stage(stage, merge_lora=merge)
         if denoiser is plain:
             denoiser.conditioner._held.clear()  # every encoder runs at every step
-        losses = denoiser.loss(batch)
+        losses = denoiser(batch)
         losses.mean().backward()
         found.append((losses.detach(), [parameter.grad for parameter in parameters.values()]))
     (losses, gradients), (fast_losses, fast_gradients) = found
@@ -182,7 +182,7 @@ def test_a_perfect_prediction_has_loss_zero_and_recovers_the_latents(
     batch = make_batch(denoiser, TAXA)
     schedule = denoiser.backbone.schedule
     target = schedule.target(batch.latents, batch.noise, batch.timesteps)
-    monkeypatch.setattr(denoiser, "predict", lambda *_: target)
+    monkeypatch.setattr(denoiser.backbone, "forward", lambda *_: target)
     assert torch.equal(denoiser(batch), torch.zeros(3))
 
 
@@ -235,21 +235,6 @@ def test_random_depth_trains_one_encoder_and_the_lora(bases: dict[str, Path]) ->
     moved = changed(before, everything(denoiser))
     assert {name.split(".")[2] for name in moved if name.startswith("conditioner.")} == {"family"}
     assert any(".lora_" in name for name in moved)
-
-
-def test_a_warm_start_happens_where_a_rank_begins_and_nowhere_else(bases: dict[str, Path]) -> None:
-    denoiser = make(bases["epsilon"], SMALL.model_copy(update={"warm_start": True}))
-    before = everything(denoiser)
-    for stage in (*plan("all", RANKS, 1), *plan("random", RANKS, 1), plan("progressive", RANKS, 1)[0]):
-        denoiser.begin_stage(stage)
-    assert not changed(before, everything(denoiser))
-    together = plan("progressive", RANKS, 1, lora_in_every_stage=True, encoders_in_every_stage=True)
-    denoiser.begin_stage(together[1])
-    encoders = denoiser.state()["conditioner"]
-    assert changed(before, everything(denoiser))
-    for name, tensor in encoders.items():
-        if name.startswith("encoders.family."):
-            assert torch.equal(tensor, encoders[name.replace(".family.", ".order.")])
 
 
 def test_min_snr_weights_the_losses(bases: dict[str, Path]) -> None:

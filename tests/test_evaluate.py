@@ -23,7 +23,6 @@ from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.evaluate import extraction, measure, naming
 from taxadiffusion.evaluate.extraction import FeatureStore
 from taxadiffusion.evaluate.judges import Settings
-from taxadiffusion.evaluate.naming import Namer, balanced_accuracy
 from taxadiffusion.evaluate.pictures import generated_folder, photographs
 from taxadiffusion.evaluate.run import Networks, evaluate, extract
 from taxadiffusion.evaluate.scores import BUCKETS, RankScores, Results, bucket_of
@@ -122,7 +121,9 @@ def test_a_perfect_generator_is_at_par_with_unseen_photographs(perfect: Results)
     for scores, real in zip(perfect.methods["method"], perfect.real, strict=True):
         metrics = scores.metrics
         assert metrics["rank_accuracy"].mean > 0.95
-        assert metrics["rank_accuracy"].overlaps(real.metrics["rank_accuracy"])
+        ours, theirs = metrics["rank_accuracy"], real.metrics["rank_accuracy"]
+        assert ours.low <= theirs.high
+        assert theirs.low <= ours.high
         assert metrics["error_height"].mean < 0.1
         assert 0.35 < metrics["nearer_than_real"].mean < 0.65
         assert metrics["coverage"].mean > 0.7
@@ -436,19 +437,6 @@ def test_images_that_are_not_measured_are_counted(dataset: PreparedDataset, perf
     for name in ("tables.md", "report.html"):
         assert f"no taxon of genus, species: {num_families} of method." in (tmp_path / "out" / name).read_text()
     assert perfect.left_out == {}
-
-
-def test_an_image_known_to_its_family_alone_is_judged_there() -> None:
-    family = Lineage.of({"family": "Scaridae"})
-    species = Lineage.of({"family": "Scaridae", "genus": "Scarus", "species": "a"})
-    assert balanced_accuracy("family", [species, family], [family, species]) == 1
-    assert balanced_accuracy("species", [species, species], [family, species]) == 0.5
-
-
-def test_namer_knows_the_rarest_species() -> None:
-    lineages = [s for s, (_, number) in SPECIES.items() for _ in range(number + NUM_JUDGE)]
-    namer = Namer.fit(np.random.default_rng(0).normal(size=(len(lineages), 3)).astype(np.float32), lineages)
-    assert [taxon.label for taxon in namer.rarest("species", 2)] == ["Caeruleus clarus", "Ruber obscurus"]
 
 
 # Who judges

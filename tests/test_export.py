@@ -20,9 +20,9 @@ from taxadiffusion.dataset.export import TARGETS, export
 from taxadiffusion.dataset.export_tree import newick
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import Lineage
-from taxadiffusion.taxonomy import Taxonomy
 from tests import test_readers_bioscan as bioscan
 from tests import test_readers_fishnet as fishnet
+from tests.taxa import taxonomy_of
 
 
 def picture(path: Path, seed: int, mode: str = "RGB") -> None:
@@ -163,7 +163,7 @@ def test_newick_holds_the_tree() -> None:
         Lineage.of({"order": "A/misc", "family": "F'x", "genus": "Aus", "species": "cus"}),
         Lineage.of({"order": "B (sic), s; [x]"}),
     ]
-    taxonomy = Taxonomy.from_lineages(lineages, ("order", "family", "genus", "species"))
+    taxonomy = taxonomy_of(lineages, ("order", "family", "genus", "species"))
     text = "".join(newick(taxonomy))
     expected = {
         taxonomy.lineage(t).label: None if (p := taxonomy.parent(t)) is None else taxonomy.lineage(p).label

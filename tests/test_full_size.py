@@ -74,7 +74,7 @@ def steps(base: Path, dtype: torch.dtype) -> dict[str, float]:
         before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         optimizer = torch.optim.AdamW(parameters.values(), lr=1e-4)
         batch = Batch(latents, [CLOWNFISH.truncated(stage.rank)], torch.randn_like(latents), torch.tensor([500]))
-        loss = denoiser.loss(batch).mean()
+        loss = denoiser(batch).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         assert torch.isfinite(loss)
         assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in parameters.values())

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -41,8 +42,9 @@ from taxadiffusion.guidance import Guidance
 from taxadiffusion.images import shelves
 from taxadiffusion.names import Lineage
 from taxadiffusion.sampler import Request
-from taxadiffusion.taxonomy import Taxonomy
+from taxadiffusion.schedule import SamplerName
 from tests.faults.harness import fork
+from tests.taxa import taxonomy_of
 from tests.test_adapter import make
 from tests.tiny_base import write_tiny_base
 
@@ -62,7 +64,7 @@ FEW = Sampling(num_steps=2, batch_size=4)
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Adapter:
     base = write_tiny_base(tmp_path_factory.mktemp("base"))
     path = tmp_path_factory.mktemp("adapters") / "fish"
-    taxonomy = Taxonomy.from_lineages(TAXA, RANKS)
+    taxonomy = taxonomy_of(TAXA, RANKS)
     save_adapter(path, make(base, ranks=RANKS, taxonomy=taxonomy), taxonomy, recipe={}, read_me="# Fish\n")
     return load_adapter(path, base=str(base))
 
@@ -397,7 +399,7 @@ def test_species_that_share_a_name_are_all_drawn_and_each_can_be_named(tmp_path:
         for kingdom, family in (("Animalia", "Erebidae"), ("Plantae", "Orchidaceae"))
     ]
     base = write_tiny_base(tmp_path / "base")
-    taxonomy = Taxonomy.from_lineages(shared, ranks)
+    taxonomy = taxonomy_of(shared, ranks)
     model = tmp_path / "model"
     save_adapter(model, make(base, ranks=ranks, taxonomy=taxonomy), taxonomy, recipe={}, read_me="# Laelia\n")
 
@@ -416,3 +418,62 @@ def test_species_that_share_a_name_are_all_drawn_and_each_can_be_named(tmp_path:
     assert shown(tmp_path / "one") == {"Erebidae", "Orchidaceae"}
     code, message = drawn(model, "--base", base, "--all-species", "--guidance-scale", 9, "--out", tmp_path / "all")
     assert (code, "guidance_scale: 6 there, 9 now" in message) == (2, True)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model's folder and its base's."""
+    folder = tmp_path_factory.mktemp("model")
+    base = write_tiny_base(folder / "base")
+    taxonomy = taxonomy_of(TAXA, RANKS)
+    save_adapter(folder / "model", make(base, ranks=RANKS, taxonomy=taxonomy), taxonomy, recipe={}, read_me="x\n")
+    return folder / "model", base
+
+
+def test_a_mix_a_solver_and_scales_of_ranks_are_asked_for_by_command_and_stand_in_the_recipe(
+    model: tuple[Path, Path], tmp_path: Path
+) -> None:
+    one, other = TAXA[0].label, TAXA[1].label
+    asked = (model[0], "--base", model[1], one)
+    plain, changed = tmp_path / "plain", tmp_path / "changed"
+    assert drawn(*asked, "--out", plain)[0] == 0
+    mixed = ("--towards", other, "--fraction", 0.25, "--sampler", "euler", "--rank-scale", "species=3")
+    code, output = drawn(*asked, *mixed, "--rank-scale", "family=2", "--guidance-scale", 1.5, "--out", changed)
+    assert code == 0, output
+    (before,), (row,) = rows_of(plain), rows_of(changed)
+    assert [before[key] for key in ("towards", "scheduler", "guidance_rank_scales", "note")] == ["", "default", "", ""]
+    assert (row["towards"], row["fraction"], row["scheduler"]) == (str(TAXA[1]), "0.25", "euler")
+    assert row["guidance_rank_scales"] == "family=2 species=3"
+    assert row["note"] == f"a mix: 0.25 of the way to {other}"
+    assert not np.array_equal(read_picture(plain / before["file_name"]), read_picture(changed / row["file_name"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--towards", TAXA[1].label), "--towards TAXON and --fraction F go together"),
+        (("--fraction", 0.5), "--towards TAXON and --fraction F go together"),
+        (("--towards", TAXA[1].label, "--fraction", 0.5, "--lineage-strip"), "does not go with --lineage-strip"),
+        (
+            ("--towards", TAXA[1].names[0][1], "--fraction", 0.5, "--rank-scale", "species=2"),
+            "differ in depth, so this guidance cannot act on a mix",
+        ),
+        (("--rank-scale", "tribe=2"), "'tribe' is none of the ranks below the base: family"),
+        (("--rank-scale", "family=2", "--guidance-rank", "family"), "'family' is none of the ranks below the base"),
+        (("--rank-scale", "species=2", "--rank-scale", "species=3"), "'species' is given twice"),
+        (("--rank-scale", "species=two"), "write it as RANK=NUMBER, e.g. species=2"),
+        (("--rank-scale", "species=inf"), "guidance scales must be numbers, got 6, inf"),
+        (("--sampler", "flow_euler"), "sampler 'flow_euler' cannot follow v_prediction; choose one of dpm, ddim"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_anything_is_written(
+    model: tuple[Path, Path], tmp_path: Path, options: tuple[object, ...], message: str
+) -> None:
+    code, told = drawn(model[0], "--base", model[1], TAXA[0].label, *options, "--out", tmp_path / "out")
+    assert code == 2, told
+    assert message in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_commands_solvers_are_the_schedules() -> None:
+    assert get_args(command.SamplerName) == get_args(SamplerName)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
 from taxadiffusion.errors import DataError, SettingsError
-from taxadiffusion.guidance import DEFAULT_SCALE, Guidance, combined, guided, rank_guided
+from taxadiffusion.guidance import DEFAULT_SCALE, Guidance, combined
 from taxadiffusion.names import Lineage
 
 LINEAGE = Lineage.of({"order": "Perciformes", "family": "Pomacentridae", "genus": "Amphiprion", "species": "clarkii"})
@@ -28,47 +30,48 @@ def test_guidance_that_is_not_asked_for_predicts_the_target_alone() -> None:
     assert Guidance().terms(LINEAGE) == ((LINEAGE, 1.0),)
 
 
+def published(base: torch.Tensor, target: torch.Tensor, w: float) -> torch.Tensor:
+    """The paper's formula; scale = 1 + w."""
+    return (1 + w) * target - w * base
+
+
+def rank_by_rank(chain: list[torch.Tensor], scales: list[float]) -> torch.Tensor:
+    """`ε(c⁰) + Σ_i s_i·(ε(c^i) − ε(c^{i−1}))`, as it is printed."""
+    steps = zip(pairwise(chain), scales, strict=True)
+    return chain[0] + torch.stack([scale * (fine - coarse) for (coarse, fine), scale in steps]).sum(0)
+
+
 def test_scale_one_is_the_target_and_scale_zero_the_base() -> None:
-    base, target = predictions(2)
-    assert torch.equal(guided(base, target, 1.0), target)
-    torch.testing.assert_close(guided(base, target, 0.0), base)
-
-
-def test_guided_is_the_published_formula_with_w_one_less_than_the_scale() -> None:
-    base, target = predictions(2)
-    w = 8.0
-    torch.testing.assert_close(guided(base, target, 1 + w), (1 + w) * target - w * base)
+    assert Guidance(1.0, "order").terms(LINEAGE) == ((LINEAGE, 1.0),)
+    assert Guidance(0.0, "order").terms(LINEAGE) == ((LINEAGE.truncated("order"), 1.0),)
 
 
 def test_equal_rank_scales_are_one_scale() -> None:
-    chain = predictions(4)
-    torch.testing.assert_close(rank_guided(chain, [5.0] * 3), guided(chain[0], chain[-1], 5.0))
+    scales = tuple((rank, 5.0) for rank in ("family", "genus", "species"))
+    assert Guidance(2.0, "order", rank_scales=scales).terms(LINEAGE) == Guidance(5.0, "order").terms(LINEAGE)
 
 
-def test_rank_scales_of_one_are_the_target() -> None:
-    chain = predictions(4)
-    torch.testing.assert_close(rank_guided(chain, [1.0] * 3), chain[-1])
-
-
-def test_a_scale_missing_for_a_prediction_is_refused() -> None:
-    with pytest.raises(ValueError, match="3 predictions need 2 scales, got 1"):
-        rank_guided(predictions(3), [1.0])
+@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+def test_a_scale_that_is_no_number_is_refused(scale: float) -> None:
+    for given in ({"scale": scale}, {"scale": 2.0, "rank_scales": (("genus", scale),)}):
+        with pytest.raises(SettingsError, match="must be numbers, got"):
+            Guidance(**given)
 
 
 @pytest.mark.parametrize("rank", [None, "order", "genus"])
-def test_terms_are_the_guided_sum(rank: str | None) -> None:
+def test_terms_are_the_published_formula(rank: str | None) -> None:
     terms = Guidance(scale=9.0, rank=rank).terms(LINEAGE)
     base, target = predictions(2)
     assert [lineage for lineage, _ in terms] == [LINEAGE.truncated(rank) if rank else Lineage(), LINEAGE]
-    torch.testing.assert_close(summed([base, target], [c for _, c in terms]), guided(base, target, 9.0))
+    torch.testing.assert_close(summed([base, target], [c for _, c in terms]), published(base, target, 8.0))
 
 
-def test_terms_with_rank_scales_are_the_rank_guided_sum() -> None:
+def test_terms_with_rank_scales_are_the_sum_over_ranks() -> None:
     guidance = Guidance(scale=2.0, rank="order", rank_scales=(("family", 3.0), ("species", 7.0)))
     terms = guidance.terms(LINEAGE)
     assert [lineage.rank for lineage, _ in terms] == ["order", "family", "genus", "species"]
     chain = predictions(4)
-    torch.testing.assert_close(summed(chain, [c for _, c in terms]), rank_guided(chain, [3.0, 2.0, 7.0]))
+    torch.testing.assert_close(summed(chain, [c for _, c in terms]), rank_by_rank(chain, [3.0, 2.0, 7.0]))
 
 
 def test_coefficients_add_up_to_one() -> None:

@@ -16,7 +16,7 @@ from taxadiffusion.evaluate.pictures import generated_folder
 from taxadiffusion.evaluate.run import Networks, Settings, evaluate
 from taxadiffusion.evaluate.scores import RankScores, bucket_of
 from taxadiffusion.evaluate.side import Side
-from taxadiffusion.metrics.distribution import Moments, frechet_distance, kernel_distance
+from taxadiffusion.metrics.distribution import FrechetReference, KernelReference
 from taxadiffusion.metrics.intervals import mean_over_taxa
 from taxadiffusion.names import Lineage
 from tests.test_evaluate import RANKS, SPECIES, Colours, fresh, paint, write_folder
@@ -80,9 +80,8 @@ def over_taxa(values: list[np.ndarray], made: list[Seen]) -> float:
 
 
 def test_distances_are_of_each_run_to_all_of_the_reference(scores: RankScores, train: Seen, made: list[Seen]) -> None:
-    real = Moments.of(train.features)
-    frechet = [frechet_distance(real, Moments.of(run.features)) for run in made]
-    kernel = [kernel_distance(train.features, run.features) for run in made]
+    frechet = [FrechetReference(train.features)(run.features) for run in made]
+    kernel = [KernelReference(train.features)(run.features) for run in made]
     assert scores.metrics["frechet_distance"].mean == pytest.approx(np.mean(frechet), rel=1e-4)
     assert scores.metrics["kernel_distance"].mean == pytest.approx(np.mean(kernel), rel=1e-4)
 

@@ -110,7 +110,7 @@ def step_of(case: Case, folder: Path) -> tuple[Denoiser, Callable[[int], object]
         noise = torch.randn(num_samples, 4, case.side, case.side)
         lineages = [TAXA[index % NUM_TAXA].truncated("order") for index in range(num_samples)]
         batch = Batch(noise, lineages, noise, torch.zeros(num_samples, dtype=torch.long))
-        denoiser.loss(batch).mean().backward()  # type: ignore[no-untyped-call]
+        denoiser(batch).mean().backward()  # type: ignore[no-untyped-call]
 
     return denoiser, step
 
@@ -152,7 +152,7 @@ def test_asking_changes_nothing_and_each_remedy_helps() -> None:
     assert all(torch.equal(after[name], value) for name, (_, value) in before.items())
     assert not denoiser.backbone.unet.is_gradient_checkpointing
     batch = Batch(torch.zeros(1, 4, 8, 8), TAXA[:1], torch.zeros(1, 4, 8, 8), torch.zeros(1, dtype=torch.long))
-    assert torch.isfinite(denoiser.loss(batch)).all()
+    assert torch.isfinite(denoiser(batch)).all()
 
 
 def test_a_card_takes_as_many_samples_as_are_left_room_for() -> None:
@@ -182,7 +182,7 @@ def test_training_and_sampling_name_the_batch_that_did_not_fit(tmp_path: Path, m
     with pytest.raises(SettingsError, match=r"4 samples at once in stage order: set training\.micro_batch_size lower"):
         list(trainer.run())
     denoiser = trainer.denoiser
-    monkeypatch.setattr(denoiser, "predict", full)
+    monkeypatch.setattr(denoiser.backbone, "forward", full)
     with pytest.raises(SettingsError, match=r"2 pictures of 16 px at once: make the batch smaller"):
         list(Sampler(denoiser)([Request(Lineage(), 0), Request(TAXA[0], 1)], num_steps=1))
 

@@ -21,7 +21,7 @@ from taxadiffusion.lora import LoRASettings, lora_parameters
 from taxadiffusion.names import Lineage
 from taxadiffusion.pipeline import TaxaDiffusionPipeline
 from taxadiffusion.sampler import Request, Sampler
-from taxadiffusion.taxonomy import Taxonomy
+from tests.taxa import taxonomy_of
 from tests.tiny_base import write_tiny_base
 
 RANKS = ("order", "genus", "species")
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             parameter.data.normal_(std=0.1)
     conditioner = TaxonomyConditioner(RANKS, backbone.text, TaxonomySettings(num_heads=2, feed_forward=32))
     adapter = tmp_path_factory.mktemp("model") / "adapter"
-    save_adapter(adapter, Denoiser(backbone, conditioner), Taxonomy.from_lineages(TAXA, RANKS), recipe={}, read_me="x")
+    save_adapter(adapter, Denoiser(backbone, conditioner), taxonomy_of(TAXA, RANKS), recipe={}, read_me="x")
     saved = tmp_path_factory.mktemp("saved")
     TaxaDiffusionPipeline.from_pretrained(adapter, base=str(base)).save_pretrained(saved)
     return saved

@@ -134,7 +134,7 @@ def test_a_condition_is_computed_once_and_base_and_target_share_a_forward(
 ) -> None:
     encoded: list[Lineage] = []
     sizes: list[int] = []
-    encode, predict = denoiser.conditioner.encode, denoiser.predict
+    encode, predict = denoiser.conditioner.encode, denoiser.backbone.forward
 
     def count_lineages(lineages: list[Lineage]) -> Tensor:
         encoded.extend(lineages)
@@ -145,7 +145,7 @@ def test_a_condition_is_computed_once_and_base_and_target_share_a_forward(
         return predict(noisy, timesteps, condition)
 
     monkeypatch.setattr(denoiser.conditioner, "encode", count_lineages)
-    monkeypatch.setattr(denoiser, "predict", count_rows)
+    monkeypatch.setattr(denoiser.backbone, "forward", count_rows)
     requests = [Request(taxon, seed, Guidance(2.0, "order")) for taxon in (CLARKII, CORNUTUS) for seed in range(2)]
     list(Sampler(denoiser)(requests, num_steps=3, batch_size=2))
     assert sizes == [4] * 6
@@ -167,7 +167,7 @@ def test_sampling_leaves_a_training_model_as_it_was(base: Path) -> None:
 def test_blank_and_non_finite_pictures_are_errors(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     denoiser = make(base)
     with monkeypatch.context() as patch:
-        patch.setattr(denoiser, "predict", lambda noisy, *_: torch.full_like(noisy, float("nan")))
+        patch.setattr(denoiser.backbone, "forward", lambda noisy, *_: torch.full_like(noisy, float("nan")))
         with pytest.raises(NonFiniteError, match=r"not finite: .*clarkii \(seed 4\)"):
             picture(denoiser, Request(CLARKII, 4))
     last = denoiser.backbone.vae.decoder.conv_out

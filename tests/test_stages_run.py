@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from taxadiffusion import checkpoint
-from taxadiffusion.errors import NonFiniteError
+from taxadiffusion.errors import NonFiniteError, SettingsError
 from taxadiffusion.names import Lineage
 from taxadiffusion.trainer import events
-from tests.tiny_run import RANKS, OracleSource, loop_settings, tiny_denoiser, tiny_trainer
+from tests.tiny_run import IDENTITY, RANKS, OracleSource, loop_settings, tiny_denoiser, tiny_trainer
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -211,22 +211,22 @@ def test_commits_validations_and_previews_come_when_they_are_due(tmp_path: Path)
     assert steps_of_each("seldom", **seldom) == [[5, 10, 15], [], [5, 10, 15]]
 
 
-@pytest.mark.parametrize("stopped_after", [1, 2, 3])
-def test_a_stage_begins_once_and_not_again_where_it_is_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_after: int
-) -> None:
-    """A warm start would undo what was learnt; stopped at a stage's end, the next one has still to begin."""
-    begun: list[str] = []
+def test_a_run_begun_with_settings_that_are_gone_goes_on_where_they_were_off(tmp_path: Path) -> None:
+    def trained(settings: dict[str, Any]) -> Any:
+        identity = replace(IDENTITY, settings=settings)
+        return tiny_trainer(tmp_path, steps=1, settings=loop_settings(checkpoint={"every_steps": 1}), identity=identity)
 
-    def trained() -> Any:
-        denoiser = tiny_denoiser()
-        monkeypatch.setattr(denoiser, "begin_stage", lambda stage: begun.append(stage.name))
-        settings = loop_settings(checkpoint={"every_steps": 1}, validation={"every_steps": 0})
-        return tiny_trainer(tmp_path, steps=2, settings=settings, denoiser=denoiser).run()
-
-    run = trained()
-    next(event for event in run if isinstance(event, events.Committed) and event.step == stopped_after)
+    old = {"seed": 0, "conditioner.zero_init": False, "conditioner.warm_start": False}
+    run = trained(old).run()
+    next(event for event in run if isinstance(event, events.Committed))
     run.close()
-    assert begun == list(RANKS[: (stopped_after + 1) // 2])
-    list(trained())
-    assert begun == list(RANKS)
+    assert isinstance(next(trained({"seed": 0}).run()), events.Resumed)
+
+
+def test_a_run_begun_with_a_warm_start_is_refused_by_name(tmp_path: Path) -> None:
+    begun = replace(IDENTITY, settings={"seed": 0, "conditioner.warm_start": True})
+    run = tiny_trainer(tmp_path, settings=loop_settings(checkpoint={"every_steps": 1}), identity=begun).run()
+    next(event for event in run if isinstance(event, events.Committed))
+    run.close()
+    with pytest.raises(SettingsError, match=r"conditioner\.warm_start: True → None"):
+        next(tiny_trainer(tmp_path).run())

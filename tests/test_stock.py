@@ -104,7 +104,7 @@ def test_the_training_loss_is_that_of_diffusers_lora_training(bases: dict[str, P
     target = scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
     states = pipeline.encode_prompt([prompt(CLOWNFISH)] * 2, "cpu", 1, False)[0]
     expected = F.mse_loss(pipeline.unet(noisy, timesteps, states).sample.float(), target.float(), reduction="mean")
-    found = denoiser.loss(Batch(latents, [CLOWNFISH] * 2, noise, timesteps)).mean()
+    found = denoiser(Batch(latents, [CLOWNFISH] * 2, noise, timesteps)).mean()
     torch.testing.assert_close(found, expected)
 
 
@@ -119,7 +119,7 @@ def test_the_training_loss_of_a_flow_base_is_the_interpolations(bases: dict[str,
     noisy = (1.0 - sigmas) * latents + sigmas * noise
     states = denoiser.backbone.text([prompt(CLOWNFISH)] * 2)
     expected = F.mse_loss(unet(noisy, timesteps, states).sample, noise - latents)
-    found = denoiser.loss(Batch(latents, [CLOWNFISH] * 2, noise, timesteps)).mean()
+    found = denoiser(Batch(latents, [CLOWNFISH] * 2, noise, timesteps)).mean()
     torch.testing.assert_close(found, expected)
 
 
@@ -179,7 +179,7 @@ def test_the_published_sizes_hold(tmp_path: Path, name: Name, num_parameters: in
     side = size_px // 8
     assert sum(parameter.numel() for parameter in unet.parameters()) == num_parameters
     assert (backbone.latent_shape, backbone.image_size_px, backbone.downscale) == ((4, side, side), size_px, 8)
-    assert (backbone.width, backbone.text_width, backbone.num_text_tokens) == (width, width, 77)
+    assert (backbone.width, backbone.num_text_tokens) == (width, 77)
     assert torch.equal(backbone.schedule.alphas_cumprod, schedule.alphas_cumprod)
     assert backbone.schedule.prediction == schedule.config.prediction_type
     assert backbone.latent_scale.factor == vae.config.scaling_factor == 0.18215

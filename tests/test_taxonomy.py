@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage
-from taxadiffusion.taxonomy import Taxonomy
+from taxadiffusion.taxonomy import Taxonomy, extended, find_taxon
+from tests.taxa import taxonomy_of
 
 LETTERS = "abcdefghijklmnopqrst"
 RANKS = ("kingdom", "family", "genus", "species")
@@ -38,10 +39,10 @@ REEF = [
 @settings(max_examples=200, deadline=None)
 @given(LINEAGES, st.randoms())
 def test_ids_do_not_depend_on_row_order_and_lead_back(lineages: list[Lineage], chance: random.Random) -> None:
-    taxonomy = Taxonomy.from_lineages(lineages, RANKS)
+    taxonomy = taxonomy_of(lineages, RANKS)
     shuffled = lineages * 2
     chance.shuffle(shuffled)
-    assert Taxonomy.from_lineages(shuffled, RANKS) == taxonomy
+    assert taxonomy_of(shuffled, RANKS) == taxonomy
     for taxon_id in range(len(taxonomy)):
         assert taxonomy.id_of(taxonomy.lineage(taxon_id)) == taxon_id
     for each in lineages:
@@ -53,27 +54,27 @@ def test_ids_are_equal_over_a_hundred_shuffles() -> None:
     for seed in range(100):
         rows = REEF * 3
         random.Random(seed).shuffle(rows)
-        hashes.add(Taxonomy.from_lineages(rows, RANKS).content_hash)
+        hashes.add(taxonomy_of(rows, RANKS).content_hash)
     assert len(hashes) == 1
 
 
 @settings(max_examples=100, deadline=None)
 @given(LINEAGES, LINEAGES)
 def test_appending_changes_no_id(first: list[Lineage], later: list[Lineage]) -> None:
-    before = Taxonomy.from_lineages(first, RANKS)
-    after = before.extended(later)
+    before = taxonomy_of(first, RANKS)
+    after = extended(before, later)
     assert [after.lineage(t) for t in range(len(before))] == [before.lineage(t) for t in range(len(before))]
     assert {after.lineage(t) for t in range(len(after))} == {
         t for each in (*first, *later) for t in (each.truncated(rank) for rank in each.ranks)
     }
-    assert before.extended(reversed(later)) == after
-    assert after.extended(first) == after
+    assert extended(before, reversed(later)) == after
+    assert extended(after, first) == after
 
 
 @settings(max_examples=60, deadline=None)
 @given(LINEAGES)
 def test_round_trips_give_the_same_taxonomy(tmp_path_factory: pytest.TempPathFactory, lineages: list[Lineage]) -> None:
-    taxonomy = Taxonomy.from_lineages(lineages, RANKS)
+    taxonomy = taxonomy_of(lineages, RANKS)
     path = tmp_path_factory.mktemp("taxonomy") / "taxonomy.parquet"
     taxonomy.write(path)
     assert Taxonomy.read(path) == taxonomy
@@ -83,7 +84,7 @@ def test_round_trips_give_the_same_taxonomy(tmp_path_factory: pytest.TempPathFac
 @settings(max_examples=60, deadline=None)
 @given(LINEAGES)
 def test_relations_agree_with_the_lineages(lineages: list[Lineage]) -> None:
-    taxonomy = Taxonomy.from_lineages(lineages, RANKS)
+    taxonomy = taxonomy_of(lineages, RANKS)
     ids = range(len(taxonomy))
     for taxon_id in ids:
         names = taxonomy.lineage(taxon_id).names
@@ -96,7 +97,7 @@ def test_relations_agree_with_the_lineages(lineages: list[Lineage]) -> None:
 
 
 def test_lowest_common_ancestor() -> None:
-    taxonomy = Taxonomy.from_lineages(REEF, RANKS)
+    taxonomy = taxonomy_of(REEF, RANKS)
     clarkii, ocellaris, alba = (taxonomy.id_of(REEF[i]) for i in (0, 1, 4))
     assert taxonomy.lineage(taxonomy.lowest_common_ancestor(clarkii, ocellaris) or 0).label == "Amphiprion"
     assert taxonomy.lowest_common_ancestor(clarkii, clarkii) == clarkii
@@ -116,7 +117,7 @@ def test_lowest_common_ancestor() -> None:
     ],
 )
 def test_find(name: str, rank: str | None, label: str, note: str | None) -> None:
-    found = Taxonomy.from_lineages(REEF, RANKS).find(name, rank)
+    found = find_taxon(taxonomy_of(REEF, RANKS), name, rank)
     assert found.lineage.label == label
     assert (found.note is None) == (note is None)
     assert note is None or note in str(found.note)
@@ -161,7 +162,7 @@ WOLVES = [
     ],
 )
 def test_a_taxon_is_found_by_what_people_write(name: str, label: str) -> None:
-    found = Taxonomy.from_lineages(WOLVES, ("order", "family", "genus", "species", "subspecies")).find(name)
+    found = find_taxon(taxonomy_of(WOLVES, ("order", "family", "genus", "species", "subspecies")), name)
     assert (found.lineage.label, found.note) == (label, None)
 
 
@@ -184,15 +185,15 @@ def test_a_taxon_is_found_by_what_people_write(name: str, label: str) -> None:
     ],
 )
 def test_what_is_not_simply_the_name_is_said(name: str, label: str, words: str) -> None:
-    found = Taxonomy.from_lineages(WOLVES, ("order", "family", "genus", "species", "subspecies")).find(name)
+    found = find_taxon(taxonomy_of(WOLVES, ("order", "family", "genus", "species", "subspecies")), name)
     assert found.lineage.label == label
     assert words in str(found.note)
 
 
 def test_epithets_shared_between_species_are_told_apart_by_what_the_error_advises() -> None:
-    taxonomy = Taxonomy.from_lineages(WOLVES, ("order", "family", "genus", "species", "subspecies"))
+    taxonomy = taxonomy_of(WOLVES, ("order", "family", "genus", "species", "subspecies"))
     with pytest.raises(DataError, match="'alba' names 3 taxa") as caught:
-        taxonomy.find("alba")
+        find_taxon(taxonomy, "alba")
     assert [line.strip(" '") for line in str(caught.value).splitlines()[1:]] == [
         "Motacilla alba", "Motacilla alba alba", "Motacilla flava alba",
     ]  # fmt: skip
@@ -203,15 +204,15 @@ def test_epithets_shared_between_species_are_told_apart_by_what_the_error_advise
                                 st.sampled_from(["Alba", "alba", "Beta", "None"]), min_size=1).map(Lineage.of),
                 min_size=1, max_size=8))  # fmt: skip
 def test_a_lineage_as_it_is_printed_is_its_taxon_and_every_advice_works(lineages: list[Lineage]) -> None:
-    taxonomy = Taxonomy.from_lineages(lineages, ("family", "genus", "species", "subspecies"))
+    taxonomy = taxonomy_of(lineages, ("family", "genus", "species", "subspecies"))
     for taxon_id in range(len(taxonomy)):
-        found = taxonomy.find(str(taxonomy.lineage(taxon_id)))
+        found = find_taxon(taxonomy, str(taxonomy.lineage(taxon_id)))
         assert (found.taxon_id, found.note) == (taxon_id, None)
         try:
-            taxonomy.find(taxonomy.lineage(taxon_id).names[-1][1])
+            find_taxon(taxonomy, taxonomy.lineage(taxon_id).names[-1][1])
         except DataError as error:
             advised = [line.strip()[1:-1] for line in str(error).splitlines()[1:]]
-            meant = {taxonomy.find(name).taxon_id for name in advised}
+            meant = {find_taxon(taxonomy, name).taxon_id for name in advised}
             assert taxon_id in meant
             assert len(meant) == len(advised)
 
@@ -222,10 +223,10 @@ def test_a_misspelt_name_is_recognised_among_very_many() -> None:
     many = [Lineage.of({"genus": g, "species": f"{x}{y}ensis"}) for g in genera for x in LETTERS for y in LETTERS]
     assert len(many) > 20_000
     known = Lineage.of({"genus": "Zanclus", "species": "cornutus"})
-    taxonomy = Taxonomy.from_lineages([*many, known], ("genus", "species"))
+    taxonomy = taxonomy_of([*many, known], ("genus", "species"))
     for name in ("Canclus cornutus", "Zancluss cornutus", "zanclas cornutus"):
         with pytest.raises(DataError, match="did you mean 'Zanclus cornutus'"):
-            taxonomy.find(name)
+            find_taxon(taxonomy, name)
 
 
 @pytest.mark.parametrize(
@@ -239,14 +240,15 @@ def test_a_misspelt_name_is_recognised_among_very_many() -> None:
 )
 def test_find_refuses_and_says_what_there_is(name: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        Taxonomy.from_lineages(REEF, RANKS).find(name)
+        find_taxon(taxonomy_of(REEF, RANKS), name)
 
 
 def test_homonyms_are_two_taxa() -> None:
-    taxonomy = Taxonomy.from_lineages(REEF, RANKS)
+    taxonomy = taxonomy_of(REEF, RANKS)
     genera = [t for t in taxonomy.at_rank("genus") if taxonomy.name(t) == "Morus"]
     assert len(genera) == 2
-    assert {taxonomy.find("Animalia > Morus").taxon_id, taxonomy.find("Plantae > Morus").taxon_id} == set(genera)
+    found = {find_taxon(taxonomy, f"{kingdom} > Morus").taxon_id for kingdom in ("Animalia", "Plantae")}
+    assert found == set(genera)
 
 
 @pytest.mark.parametrize(
@@ -262,14 +264,14 @@ def test_homonyms_are_two_taxa() -> None:
     ],
 )
 def test_an_altered_document_is_refused(change: dict[str, object]) -> None:
-    document = Taxonomy.from_lineages(REEF[:1], RANKS).to_json() | change
+    document = taxonomy_of(REEF[:1], RANKS).to_json() | change
     with pytest.raises(DataError):
         Taxonomy.from_json(document)
 
 
 def test_an_altered_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "taxonomy.parquet"
-    Taxonomy.from_lineages(REEF, RANKS).write(path)
+    taxonomy_of(REEF, RANKS).write(path)
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 1
     path.write_bytes(data)

@@ -18,8 +18,8 @@ from taxadiffusion.generation import Sampling, generate
 from taxadiffusion.lora import lora_parameters
 from taxadiffusion.names import Lineage
 from taxadiffusion.sampler import Request
-from taxadiffusion.taxonomy import Taxonomy
 from taxadiffusion.transfer import Reading, good_precision, moved, use_fast_arithmetic
+from tests.taxa import taxonomy_of
 from tests.test_adapter import make
 from tests.test_backbone import inputs, with_lora
 from tests.tiny_base import write_tiny_base
@@ -161,7 +161,7 @@ def test_compiled_code_is_kept_in_the_users_folder_or_where_the_environment_says
 def saved(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ranks = ("family", "genus")
     path = tmp_path_factory.mktemp("adapters") / "fish"
-    taxonomy = Taxonomy.from_lineages([CLOWNFISH], ranks)
+    taxonomy = taxonomy_of([CLOWNFISH], ranks)
     save_adapter(path, make(base, ranks=ranks, taxonomy=taxonomy), taxonomy, recipe={}, read_me="# Fish\n")
     return path
 
@@ -182,7 +182,7 @@ def test_a_picture_of_another_precision_is_another_file(base: Path, saved: Path,
 
 
 def test_a_model_that_was_trained_as_a_whole_is_opened_in_any_precision(base: Path, tmp_path: Path) -> None:
-    taxonomy = Taxonomy.from_lineages([CLOWNFISH], ("family", "genus"))
+    taxonomy = taxonomy_of([CLOWNFISH], ("family", "genus"))
     denoiser = make(base, ranks=("family", "genus"), taxonomy=taxonomy)
     full = type(denoiser)(Backbone.load(str(base)), denoiser.conditioner, full_unet=True)
     save_adapter(tmp_path / "full", full, taxonomy, recipe={}, read_me="# Fish\n")

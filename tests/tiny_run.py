@@ -117,10 +117,10 @@ def tiny_base() -> Path:
     return path
 
 
-def tiny_denoiser(*, zero_init: bool = False, dropout: float = 0.1) -> Denoiser:
+def tiny_denoiser(*, dropout: float = 0.1) -> Denoiser:
     backbone = Backbone.load(str(tiny_base()))
     backbone.add_lora(LoRASettings(rank=2, alpha=2))
-    settings = TaxonomySettings(num_layers=1, num_heads=2, feed_forward=16, dropout=dropout, zero_init=zero_init)
+    settings = TaxonomySettings(num_layers=1, num_heads=2, feed_forward=16, dropout=dropout)
     taxa = [lineage_of(taxon_id) for taxon_id in range(NUM_TAXA)]
     return Denoiser(backbone, build_conditioner(settings, RANKS, MemoStates(), taxa))
 

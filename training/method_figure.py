@@ -21,7 +21,7 @@ from taxadiffusion.base import read_json, shipped
 from taxadiffusion.condition import TaxonomyConditioner, TaxonomySettings
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.stages import Stage, encoder_group, plan
-from taxadiffusion.taxonomy import Taxonomy
+from taxadiffusion.taxonomy import Taxonomy, find_taxon
 from taxadiffusion.text import rank_text
 
 SPECIES = "Zanclus cornutus"
@@ -147,7 +147,7 @@ def figure(ranks: Sequence[Rank], lineage: Lineage) -> str:
 def shipped_figure() -> str:
     """Of the ranks and names of the shipped reef-fish adapter."""
     taxonomy = Taxonomy.from_json(read_json(shipped("reef-fish") / "taxonomy.json"))
-    return figure(taxonomy.ranks, taxonomy.find(SPECIES).lineage)
+    return figure(taxonomy.ranks, find_taxon(taxonomy, SPECIES).lineage)
 
 
 def main() -> None:

@@ -69,7 +69,8 @@ def main() -> None:
     unjudged = {lineage for lineage in train.lineages if lineage.rank == "species"} - set(namer.taxa)
     if unjudged:
         print(f"not judged: {len(unjudged)} species with fewer than {FEWEST_PHOTOGRAPHS} training photographs")
-    rarest = namer.rarest("species", 10)
+    fewest = sorted(zip(namer.counts, namer.taxa, strict=True), key=lambda pair: pair[0])
+    rarest = [taxon for _, taxon in fewest if taxon.rank == "species"][:10]
     test = photographs(dataset, "test", RANKS)
     if options.base:
         backbone = Backbone.load(options.base)

@@ -142,11 +142,6 @@ class Backbone(nn.Module):
         return self.latent_shape[1] * self.downscale
 
     @property
-    def text_width(self) -> int:
-        """D of the token states, known without reading the text encoder."""
-        return int(self._text_settings.hidden_size)
-
-    @property
     def num_text_tokens(self) -> int:
         """T of the token states, known without reading the text encoder's weights."""
         return self._num_text_tokens or self._longest_text

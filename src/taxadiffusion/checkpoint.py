@@ -113,9 +113,6 @@ class Committed:
         """The JSON value of `name.json`. Raises `CheckpointError` when the commit has no such file."""
         return json.loads(self._listed(f"{name}.json").read_bytes())
 
-    def has(self, file_name: str) -> bool:
-        return file_name in self.manifest.files
-
     def _listed(self, file_name: str) -> Path:
         if file_name not in self.manifest.files:
             raise CheckpointError(f"{self.path}: holds no {file_name}, which is needed to go on exactly from here")
@@ -188,7 +185,7 @@ def candidates(run_dir: Path) -> tuple[Path, ...]:
 
 
 def latest(run_dir: Path) -> Committed | None:
-    """The newest commit that verifies; None when there is no candidate at all.
+    """The newest commit that verifies (F5); None when there is no candidate at all.
 
     Raises `CheckpointError` when candidates exist and none verifies: a run never starts anew over the ruins of another.
     """

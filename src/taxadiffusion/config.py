@@ -16,6 +16,7 @@ from taxadiffusion.names import Rank, ordered_ranks
 from taxadiffusion.paths import user_path, user_text
 from taxadiffusion.stages import Strategy
 from taxadiffusion.trainer.settings import (
+    RETIRED,
     CheckpointSettings,
     LoopSettings,
     OptimiserSettings,
@@ -86,8 +87,6 @@ class ConditionerSettings(Section):
     norm_first: bool = Field(
         default=False, description="normalise before attention and feed-forward: names pass by both (paper: after)"
     )
-    zero_init: bool = Field(default=False, description="a new E_r starts as zero: stage i starts where i−1 ended")
-    warm_start: bool = Field(default=False, description="a new E_r starts as a copy of the one above it")
     taxon_encoder: UserText | None = Field(
         default=None, description="strategy taxon_adapter: BioCLIP (`hub`, a folder or file); none: the base's own text"
     )
@@ -176,7 +175,7 @@ class Settings(Section):
 
 
 RECIPES: Mapping[str, Mapping[str, Json]] = {
-    "paper": {},  # the defaults above are METHOD's
+    "paper": {},  # the defaults above are the paper's
     "sd15": {  # the paper's, on the paper's base: one 24 GB GPU or more
         "base": {"path": "stable-diffusion-v1-5/stable-diffusion-v1-5", "dtype": "bfloat16", "image_size_px": 512},
         "stages": {"steps": 20_000},
@@ -233,7 +232,7 @@ def parse(value: Json, assignments: Sequence[str] = (), *, source: str = "settin
     """The same from a value already read; `source` stands in the messages."""
     if not isinstance(value, Mapping):
         raise SettingsError(f"{source}: must be a table of sections, got {type(value).__name__}")
-    given = _merged(value, _assigned(assignments))
+    given = _without_retired(_merged(value, _assigned(assignments)), source)
     recipe = given.get("recipe", "paper")
     if not isinstance(recipe, str) or recipe not in RECIPES:
         raise SettingsError(f"{source}: recipe: unknown {recipe!r}; known: {', '.join(RECIPES)}")
@@ -288,6 +287,18 @@ def _merged(below: Mapping[str, Json], above: Mapping[str, Json]) -> dict[str, J
             value = _merged(under, value)
         merged[key] = value
     return merged
+
+
+def _without_retired(given: dict[str, Json], source: str) -> dict[str, Json]:
+    """Without settings that are gone, which a file of an earlier version may hold as off. Raises `SettingsError`."""
+    for key, off in RETIRED.items():
+        section, name = key.split(".")
+        values = given.get(section)
+        if isinstance(values, Mapping) and name in values:
+            if values[name] is not off:
+                raise SettingsError(f"{source}: {key} is gone: it showed no gain (docs/log.md); leave it out")
+            given = given | {section: {other: value for other, value in values.items() if other != name}}
+    return given
 
 
 def _assigned(assignments: Sequence[str]) -> dict[str, Json]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from taxadiffusion.attention import Conditions
 from taxadiffusion.backbone import Backbone
 from taxadiffusion.base import check_tensors, copy_tensors
 from taxadiffusion.condition import Conditioner
@@ -75,7 +74,7 @@ class Denoiser(nn.Module):
         return named
 
     def prepare_stage(self, stage: Stage, *, merge_lora: bool = False) -> dict[str, nn.Parameter]:
-        """Freeze everything but the stage's groups; returns those by name.
+        """Freeze everything but the stage's groups (M2); returns those by name.
 
         Frozen means no gradient and `eval()`; training mode is set on trained encoders (their dropout) and on a fully
         trained U-Net alone. merge_lora: a LoRA that this stage does not train is added to the weights it belongs to.
@@ -100,23 +99,13 @@ class Denoiser(nn.Module):
             self.backbone.unmerge_lora()
         return trained
 
-    def begin_stage(self, stage: Stage) -> None:
-        """What happens to weights when a stage starts from nothing (warm start); never called when one resumes."""
-        if stage.name == stage.rank:  # a stage of progressive training: the encoder of its rank is new
-            self.conditioner.begin(stage.rank)
-
-    def predict(self, noisy_latents: Tensor, timesteps: Tensor, condition: Tensor | Conditions) -> Tensor:
-        """The base's kind of prediction, float32 (B, C, H, W)."""
-        prediction: Tensor = self.backbone(noisy_latents, timesteps, condition)
-        return prediction
-
     def losses(self, batch: Batch) -> Losses:
-        """The mean square error of the prediction (METHOD, Progressive training), and weighted by min-SNR if asked."""
+        """The mean square error of the prediction (M3), and weighted by min-SNR if asked."""
         schedule = self.backbone.schedule
         noisy_latents = schedule.add_noise(batch.latents, batch.noise, batch.timesteps)
-        prediction = self.predict(noisy_latents, batch.timesteps, self.conditioner.distinct(batch.lineages))
+        prediction = self.backbone(noisy_latents, batch.timesteps, self.conditioner.distinct(batch.lineages))
         target = schedule.target(batch.latents, batch.noise, batch.timesteps)
-        plain = (prediction - target).square().flatten(1).mean(1)  # (B,)
+        plain: Tensor = (prediction - target).square().flatten(1).mean(1)  # (B,)
         if self.min_snr_gamma is None:
             return Losses(plain, plain)
         return Losses(plain, plain * schedule.min_snr_weight(batch.timesteps, self.min_snr_gamma))
@@ -124,11 +113,6 @@ class Denoiser(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """What training minimises of every sample, (B,)."""
         return self.losses(batch).weighted
-
-    def loss(self, batch: Batch) -> Tensor:
-        """The same as calling the module, which is what distributed training does."""
-        losses: Tensor = self(batch)
-        return losses
 
     def _sections(self) -> dict[str, dict[str, Tensor]]:
         """What an adapter is, live: section → name in its file → parameter. Empty sections are absent."""

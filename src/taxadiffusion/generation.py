@@ -29,6 +29,7 @@ from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.recipe import require_one_recipe
 from taxadiffusion.sampler import Request, Sampler
 from taxadiffusion.schedule import SamplerName
+from taxadiffusion.taxonomy import find_taxon
 
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's term for a picture made by a trained model, written into every file."""
@@ -77,7 +78,7 @@ def requested_lineage(adapter: Adapter, taxon: str, rank: Rank | None = None) ->
 
     Raises `DataError` for homonyms, misspellings, unknown names, and a rank that the taxon or the model lacks.
     """
-    found = adapter.taxonomy.find(taxon)
+    found = find_taxon(adapter.taxonomy, taxon)
     lineage = found.lineage.only(adapter.card.ranks)
     return lineage if rank is None else cut_at(adapter, lineage, rank), found.note
 
@@ -128,14 +129,14 @@ def generate(
     require_one_recipe(out, listed_there, recipes)
     names = _file_names(requests, recipes, out / TABLE)
     paths = [out / name for name in names]
+    sampler = Sampler(
+        adapter.denoiser,
+        scheduler=sampling.scheduler,
+        size_px=adapter.card.image_size_px,
+        engine=sampling.engine,
+    )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        sampler = Sampler(
-            adapter.denoiser,
-            scheduler=sampling.scheduler,
-            size_px=adapter.card.image_size_px,
-            engine=sampling.engine,
-        )
 
         def make(chosen: Iterable[int]) -> Iterator[int]:
             """Whole batches of the requests, for the same pixels; only what was chosen of them is kept."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -19,26 +18,8 @@ Term = tuple[Lineage, float]
 """A condition and the coefficient of its prediction."""
 
 
-def guided(base: Tensor, target: Tensor, scale: float) -> Tensor:
-    """`base + scale·(target − base)`, written so that scale 1 is `target` exactly (METHOD, Guidance; scale = 1 + w)."""
-    return target + (scale - 1.0) * (target - base)
-
-
-def rank_guided(predictions: Sequence[Tensor], scales: Sequence[float]) -> Tensor:
-    """`ε(c⁰) + Σ_i s_i·(ε(c^i) − ε(c^{i−1}))` for predictions coarse to fine and one scale per step between them.
-
-    With all scales equal this is `guided(predictions[0], predictions[-1], scale)`.
-    """
-    if len(scales) != len(predictions) - 1:
-        raise ValueError(f"{len(predictions)} predictions need {len(predictions) - 1} scales, got {len(scales)}")
-    total = predictions[0]
-    for (coarse, fine), scale in zip(pairwise(predictions), scales, strict=True):
-        total = total + scale * (fine - coarse)
-    return total
-
-
 def combined(predictions: Tensor, coefficients: Tensor, pictures: Tensor, num_pictures: int) -> Tensor:
-    """`Σ_k coefficient_k · prediction_k` of every picture: each kind of guidance is such a sum.
+    """`Σ_k coefficient_k · prediction_k` of every picture: each kind of guidance (M6, M7) is such a sum.
 
     predictions: (M, C, H, W) under M conditions; coefficients: (M,); pictures: (M,) which of the `num_pictures` each
     belongs to, its coefficients adding up to 1. Returns (num_pictures, C, H, W).
@@ -67,6 +48,9 @@ class Guidance:
         low, high = self.interval
         if not 0.0 <= low < high <= 1.0:
             raise SettingsError(f"guidance interval must satisfy 0 <= low < high <= 1, got {self.interval}")
+        scales = (self.scale, *(scale for _, scale in self.rank_scales))
+        if not all(map(math.isfinite, scales)):
+            raise SettingsError(f"guidance scales must be numbers, got {', '.join(f'{scale:g}' for scale in scales)}")
         for rank in (*(() if self.rank is None else (self.rank,)), *(rank for rank, _ in self.rank_scales)):
             rank_index(rank)
 
@@ -77,6 +61,8 @@ class Guidance:
     def terms(self, lineage: Lineage) -> tuple[Term, ...]:
         """The conditions to predict under and their coefficients, target last; terms that vanish are left out.
 
+        M6: `base + scale·(target − base) = (1 − scale)·base + scale·target`. M7, coarse to fine from the base:
+        `ε(c⁰) + Σ_i s_i·(ε(c^i) − ε(c^{i−1})) = Σ_i (s_i − s_{i+1})·ε(c^i)` with `s_0 = 1` and none after the last.
         Scale 1, or a base that equals the target, leaves the target alone: one prediction instead of two.
         """
         scales = dict(self.rank_scales)

@@ -61,11 +61,6 @@ def lora_parameters(unet: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in unet.named_parameters() if ".lora_A." in name or ".lora_B." in name}
 
 
-def lora_state(unet: nn.Module) -> dict[str, Tensor]:
-    """The LoRA weights under the names diffusers' `load_lora_weights` reads: "unet.….lora_A.weight"."""
-    return {name: parameter.detach().clone() for name, parameter in lora_targets(unet).items()}
-
-
 def _file_name(parameter_name: str) -> str:
     return f"unet.{parameter_name.replace(f'.{ADAPTER}.', '.')}"
 
@@ -82,7 +77,7 @@ def lora_metadata(settings: LoRASettings) -> dict[str, str]:
 
 
 def lora_targets(unet: nn.Module) -> dict[str, Tensor]:
-    """The live LoRA parameters under the names of `lora_state`: where a loaded state is copied to."""
+    """The live LoRA parameters under the names that diffusers' `load_lora_weights` reads: "unet.….lora_A.weight"."""
     return {_file_name(name): parameter for name, parameter in lora_parameters(unet).items()}
 
 

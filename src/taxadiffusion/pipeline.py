@@ -24,6 +24,7 @@ from taxadiffusion.errors import SettingsError
 from taxadiffusion.guidance import DEFAULT_SCALE, Guidance
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.sampler import Request, Sampler
+from taxadiffusion.taxonomy import find_taxon
 
 UNCONDITIONAL = "unconditional"
 _OUTPUT_TYPES = ("pil", "np", "pt")
@@ -97,7 +98,7 @@ class TaxaDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         if isinstance(taxon, Lineage):
             lineage = taxon
         else:
-            found = self.adapter.taxonomy.find(taxon)
+            found = find_taxon(self.adapter.taxonomy, taxon)
             lineage = found.lineage
             if found.note:
                 warnings.warn(found.note, stacklevel=2)

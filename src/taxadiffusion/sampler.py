@@ -34,13 +34,23 @@ BLANK_LEVELS = 2
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A picture to make. `towards` mixes conditions: `(1−fraction)·c(lineage) + fraction·c(towards)`."""
+    """A picture to make. `towards` mixes conditions (M8): `(1−fraction)·c(lineage) + fraction·c(towards)`."""
 
     lineage: Lineage
     seed: int
     guidance: Guidance = NO_GUIDANCE
     towards: Lineage | None = None
     fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises `SettingsError` for a mix that its guidance cannot act on."""
+        if self.towards is None:
+            return
+        mine, other = (self.guidance.terms(lineage) for lineage in (self.lineage, self.towards))
+        if [coefficient for _, coefficient in mine] != [coefficient for _, coefficient in other]:
+            raise SettingsError(
+                f"{self.lineage} and {self.towards} differ in depth, so this guidance cannot act on a mix of them"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +95,7 @@ class _Predictions:
 
 
 class Sampler:
-    """Makes pictures with any diffusers scheduler over the base's noise schedule (default DPM-Solver++).
+    """Makes pictures (F11) with any diffusers scheduler over the base's noise schedule (default DPM-Solver++).
 
     A picture is a function of its request, not of its neighbours: the initial noise comes from a generator of the
     request's seed, so alone and in a batch differ by rounding only (at most 2 of 256 levels in float32 on a CPU).
@@ -102,6 +112,7 @@ class Sampler:
         engine: EngineName = "torch",
     ) -> None:
         self.denoiser = denoiser
+        denoiser.backbone.schedule.scheduler(scheduler)  # one that cannot follow the base is refused here
         self.scheduler_name = scheduler
         self.engine = engine
         self.size_px = size_px or denoiser.backbone.image_size_px
@@ -171,7 +182,7 @@ class Sampler:
     ) -> Tensor:
         scaled = scheduler.scale_model_input(latents, timestep) if hasattr(scheduler, "scale_model_input") else latents
         noisy = scaled.index_select(0, predictions.pictures)  # (M, C, H, W)
-        predicted = self.denoiser.predict(noisy, timestep.expand(len(noisy)), predictions.conditions)
+        predicted = self.denoiser.backbone(noisy, timestep.expand(len(noisy)), predictions.conditions)
         guided = combined(predicted, predictions.coefficients, predictions.pictures, len(latents))
         stepped: Tensor = scheduler.step(guided, timestep, latents, **extra).prev_sample
         return stepped
@@ -202,10 +213,6 @@ def _terms(request: Request) -> tuple[tuple[_Mix, float], ...]:
     if request.towards is None:
         return tuple((_Mix(lineage, None, 0.0), coefficient) for lineage, coefficient in mine)
     other = request.guidance.terms(request.towards)
-    if [coefficient for _, coefficient in mine] != [coefficient for _, coefficient in other]:
-        raise SettingsError(
-            f"{request.lineage} and {request.towards} differ in depth, so this guidance cannot act on a mix of them"
-        )
     return tuple(
         (_Mix(lineage, towards, request.fraction), coefficient)
         for (lineage, coefficient), (towards, _) in zip(mine, other, strict=True)
@@ -213,7 +220,7 @@ def _terms(request: Request) -> tuple[tuple[_Mix, float], ...]:
 
 
 def _mixed(mix: _Mix, states: Mapping[Lineage, Tensor]) -> Tensor:
-    """(T, D)."""
+    """(T, D), M8."""
     if mix.towards is None:
         return states[mix.lineage]
     return torch.lerp(states[mix.lineage], states[mix.towards], mix.fraction)

@@ -40,7 +40,7 @@ _FLOW_SAMPLERS: tuple[SamplerName, ...] = ("dpm", "unipc", "flow_euler")
 
 
 class NoiseSchedule:
-    """One noise schedule, from a base's `scheduler/scheduler_config.json` (METHOD, fault 1: never two).
+    """One noise schedule, from a base's `scheduler/scheduler_config.json` (F1: never two).
 
     Its numbers are those of diffusers' scheduler of these settings: where they are silent, its own class's defaults.
     `timesteps` are always what the U-Net is told: integers 0 … N−1 for ε- and v-prediction, `sigma·N` for flow.
@@ -107,12 +107,12 @@ class NoiseSchedule:
         return self.shift * sigmas / (1.0 + (self.shift - 1.0) * sigmas) * self.num_timesteps
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t: `√ᾱ·x + √(1−ᾱ)·ε` (DDPM eq. 4), or `(1−σ)·x + σ·ε` (rectified flow); all (B, C, H, W)."""
+        """x_t: `√ᾱ·x + √(1−ᾱ)·ε` (DDPM eq. 4; M3), or `(1−σ)·x + σ·ε` (rectified flow); all (B, C, H, W)."""
         signal, spread = self._coefficients(timesteps, latents)
         return signal * latents + spread * noise
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the U-Net learns to predict: ε, `√ᾱ·ε − √(1−ᾱ)·x` (v), or `ε − x` (flow)."""
+        """What the U-Net learns to predict (M3): ε, `√ᾱ·ε − √(1−ᾱ)·x` (v), or `ε − x` (flow)."""
         if self.prediction == "epsilon":
             return noise
         if self.prediction == "flow_prediction":

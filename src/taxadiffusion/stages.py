@@ -10,7 +10,7 @@ from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Rank, ordered_ranks
 
 Strategy = Literal["progressive", "all", "random", "zero_shot", "lora", "full", "class_embedding", "taxon_adapter"]
-"""METHOD's three strategies, then the baselines (one stage each; zero_shot trains nothing)."""
+"""The method's three strategies (M2), then the baselines (one stage each; zero_shot trains nothing)."""
 
 BASELINE_GROUPS: dict[Strategy, tuple[str, ...]] = {
     "lora": ("lora",),
@@ -55,7 +55,7 @@ def plan(
     lora_in_every_stage: bool = False,
     encoders_in_every_stage: bool = False,
 ) -> tuple[Stage, ...]:
-    """The stages of a run, in order.
+    """The stages of a run, in order (M2).
 
     ranks: coarse to fine. steps: optimizer steps of each rank's stage (one number for all, or rank → number for every
     rank); a strategy with a single stage gets their sum, so that all strategies cost the same. Raises `SettingsError`.

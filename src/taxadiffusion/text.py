@@ -33,7 +33,7 @@ class TokenStates(Protocol):
 
 
 def rank_text(rank: Rank, name: str | None) -> str:
-    """`s_r`, e.g. "order: Perciformes"; a hole is "order: none" (METHOD, Notation)."""
+    """`s_r`, e.g. "order: Perciformes"; a hole is "order: none" (M1, F6)."""
     return f"{rank}: {name or 'none'}"
 
 
@@ -111,7 +111,7 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Last hidden states, (N, T, D): `T(s)` of METHOD."""
+        """Last hidden states, (N, T, D): `T(s)` of M1."""
         if not texts:
             return torch.zeros(0, self.num_tokens, self.width, device=self.model.device)
         ids = self.tokens(texts)

@@ -116,8 +116,8 @@ def poison_noise(trainer: Trainer, step: int, rng: random.Random) -> None:
 
 
 def poison_prediction(trainer: Trainer, step: int, rng: random.Random) -> None:
-    original = trainer.denoiser.predict
-    trainer.denoiser.predict = _at(
+    original = trainer.denoiser.backbone.forward
+    trainer.denoiser.backbone.forward = _at(
         trainer, step, original, lambda prediction: prediction + _poison(prediction, rng) * 0
     )  # type: ignore[method-assign]
 

@@ -24,9 +24,9 @@ from torch import Tensor
 from taxadiffusion.adapter import load_adapter, read_adapter, save_adapter
 from taxadiffusion.errors import CheckpointError, TaxaDiffusionError
 from taxadiffusion.names import Lineage
-from taxadiffusion.taxonomy import Taxonomy
 from tests.faults.frozen import hashes
 from tests.faults.harness import Plan, Recorder, folder
+from tests.taxa import taxonomy_of
 from tests.tiny_run import NUM_TAXA, RANKS, lineage_of, tiny_base, tiny_denoiser
 
 _RUNS = ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.fork", "pickle.find_class", "ctypes.dlopen")
@@ -140,7 +140,7 @@ def write_good(path: Path, seed: int) -> None:
     }
     denoiser.load_state(state, "test")
     denoiser.conditioner.__dict__["states"] = denoiser.backbone.text  # no part of the conditioner's own state
-    taxonomy = Taxonomy.from_lineages([lineage_of(taxon_id) for taxon_id in range(NUM_TAXA)], RANKS)
+    taxonomy = taxonomy_of([lineage_of(taxon_id) for taxon_id in range(NUM_TAXA)], RANKS)
     save_adapter(path, denoiser, taxonomy, recipe={"seed": seed}, read_me="# A test\n")
 
 
@@ -271,7 +271,7 @@ def mismatch(path: Path, rng: random.Random) -> str:
     if kind == "base":
         card["base_hash"] = rng.randbytes(32).hex()
     elif kind == "taxonomy":
-        other = Taxonomy.from_lineages([Lineage.of({"order": f"X{rng.randrange(9)}"})], RANKS)
+        other = taxonomy_of([Lineage.of({"order": f"X{rng.randrange(9)}"})], RANKS)
         (path / "taxonomy.json").write_text(json.dumps(other.to_json()))
     elif kind == "ranks":
         card["ranks"] = rng.choice((["genus", "order"], ["kingdom"], [], ["order", "family"], ["species"]))

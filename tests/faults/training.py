@@ -28,9 +28,9 @@ NOTES = "notes.txt"
 
 
 @lru_cache(maxsize=8)
-def pristine(zero_init: bool = False) -> Denoiser:
+def pristine() -> Denoiser:
     """Built once in the parent; every fork starts from it."""
-    return tiny_denoiser(zero_init=zero_init)
+    return tiny_denoiser()
 
 
 @dataclass(frozen=True)

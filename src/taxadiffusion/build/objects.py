@@ -101,8 +101,6 @@ def conditioner_settings(
         dropout=own.dropout,
         name_gain=own.name_gain,
         norm_first=own.norm_first,
-        zero_init=own.zero_init,
-        warm_start=own.warm_start,
     )
 
 

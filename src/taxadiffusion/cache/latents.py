@@ -129,7 +129,7 @@ def cached_latents(
     num_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Latents:
-    """The latents of every image, from the cache or else computed into it.
+    """The latents of every image, from the cache or else computed into it (F10).
 
     Processes that ask for the same latents share them (`cache.parts`), and an interrupted computation goes on where it
     stopped. `progress(done, total)` counts the images of all of them. Raises `CheckpointError` when the disk is full,

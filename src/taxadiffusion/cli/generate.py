@@ -14,11 +14,15 @@ from taxadiffusion.cli.paths import MAX_SEED, text_argument
 if TYPE_CHECKING:
     from taxadiffusion.adapter import Adapter
     from taxadiffusion.generation import Generated
+    from taxadiffusion.guidance import Guidance
     from taxadiffusion.names import Lineage
     from taxadiffusion.sampler import Request
 
 
 _MOST_SHOWN = 1000  # pictures of a contact sheet
+
+SamplerName = Literal["dpm", "ddim", "unipc", "euler", "euler_a", "heun", "pndm", "flow_euler"]
+"""As `schedule.SamplerName`, which stands beside torch."""
 
 
 def register(app: typer.Typer) -> None:
@@ -46,6 +50,17 @@ def generate(
     guidance_interval: Annotated[
         tuple[float, float], typer.Option(help="Where guidance acts, 0 = clean … 1 = pure noise.")
     ] = (0.0, 1.0),
+    rank_scale: Annotated[
+        list[str] | None,
+        typer.Option(help="`genus=2`: a guidance scale for what this rank adds; repeatable."),
+    ] = None,
+    towards: Annotated[str | None, typer.Option(help="Mix each taxon's condition with this taxon's.")] = None,
+    fraction: Annotated[
+        float | None, typer.Option(min=0, max=1, help="How far towards it: 0 = the taxon itself … 1 = the other.")
+    ] = None,
+    sampler: Annotated[
+        SamplerName | None, typer.Option(help="The solver; left out: dpm, and flow_euler for a flow base.")
+    ] = None,
     num_steps: Annotated[int, typer.Option("--steps", min=1, help="Solver steps.")] = 25,
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help="Of the first picture; the next has the next seed.")
@@ -74,12 +89,17 @@ def generate(
 
     if bool(taxa) == all_species:
         raise SettingsError("name at least one taxon, or give --all-species (not both)")
+    if (towards is None) != (fraction is None):
+        raise SettingsError("--towards TAXON and --fraction F go together: give both, or neither")
+    if towards is not None and lineage_strip:
+        raise SettingsError("--towards mixes conditions of one depth, so it does not go with --lineage-strip")
     from taxadiffusion.adapter import open_model
     from taxadiffusion.dataset.shards import Shard
     from taxadiffusion.device import chosen_device, described
     from taxadiffusion.engine import only_on_cpu
     from taxadiffusion.generation import Sampling
     from taxadiffusion.generation import generate as make
+    from taxadiffusion.sampler import Request
 
     where = chosen_device(device, cpu_only=only_on_cpu(engine))
     adapter = open_model(model, base=base, device=where)
@@ -87,13 +107,14 @@ def generate(
     if lineage_strip:
         lineages = [lineage.truncated(above) for lineage in lineages for above in lineage.ranks]
     lineages = list(dict.fromkeys(lineages))
-    requests = _requests(
-        adapter, lineages, range(seed, seed + num_images), guidance_scale, guidance_rank, guidance_interval
-    )
+    other = _mixed(adapter, lineages, notes, towards, fraction or 0.0, rank)
+    guidance = _guidance(adapter, guidance_scale, guidance_rank, guidance_interval, rank_scale or [])
+    seeds = range(seed, seed + num_images)
+    requests = [Request(taxon, number, guidance, other, fraction or 0.0) for taxon in lineages for number in seeds]
     shard = Shard.of_environment()
     if not shard.number:
         typer.echo(f"{len(requests)} pictures on {described(where)}", err=True)
-    sampling = Sampling(num_steps, batch_size, engine=engine)
+    sampling = Sampling(num_steps, batch_size, sampler, engine)
     made = _shown(make(adapter, requests, out, sampling, shard, notes), len(requests))
     if shard.number:
         return  # the first process tells of all of them
@@ -121,24 +142,51 @@ def _lineages(adapter: Adapter, taxa: list[str] | None, rank: str | None) -> tup
     return lineages, notes
 
 
-def _requests(
+def _mixed(
     adapter: Adapter,
     lineages: list[Lineage],
-    seeds: range,
-    scale: float,
-    guidance_rank: str,
-    interval: tuple[float, float],
-) -> list[Request]:
+    notes: dict[Lineage, str],
+    towards: str | None,
+    fraction: float,
+    rank: str | None,
+) -> Lineage | None:
+    """The taxon to mix with; every picture's recipe then notes that it shows a mix."""
+    from taxadiffusion.generation import requested_lineage
+
+    if towards is None:
+        return None
+    other, note = requested_lineage(adapter, towards, rank)
+    if note:
+        typer.echo(f"note: {note}", err=True)
+    for lineage in lineages:
+        told = [notes[lineage]] if lineage in notes else []
+        notes[lineage] = "; ".join([*told, f"a mix: {fraction:g} of the way to {other.label}"])
+    return other
+
+
+def _guidance(
+    adapter: Adapter, scale: float, guidance_rank: str, interval: tuple[float, float], rank_scales: list[str]
+) -> Guidance:
     from taxadiffusion.errors import SettingsError
     from taxadiffusion.guidance import Guidance
-    from taxadiffusion.sampler import Request
 
     ranks = adapter.card.ranks
     known = {"unconditional": None, "coarsest": ranks[0], **{rank: rank for rank in ranks}}
     if guidance_rank not in known:
         raise SettingsError(f"--guidance-rank {guidance_rank!r} is none of {', '.join(known)}")
-    guidance = Guidance(scale, known[guidance_rank], interval)
-    return [Request(lineage, number, guidance) for lineage in lineages for number in seeds]
+    base = known[guidance_rank]
+    finer = ranks if base is None else ranks[ranks.index(base) + 1 :]
+    scales: dict[str, float] = {}
+    for text in rank_scales:
+        rank, _, number = text.partition("=")
+        if rank not in finer or rank in scales:
+            why = "is given twice" if rank in scales else f"is none of the ranks below the base: {', '.join(finer)}"
+            raise SettingsError(f"--rank-scale {text!r}: {rank!r} {why}")
+        try:
+            scales[rank] = float(number)
+        except ValueError:
+            raise SettingsError(f"--rank-scale {text!r}: write it as RANK=NUMBER, e.g. {finer[-1]}=2") from None
+    return Guidance(scale, base, interval, tuple((rank, scales[rank]) for rank in ranks if rank in scales))
 
 
 def _shown(pictures: Iterable[Generated], total: int) -> list[Generated]:
@@ -149,8 +197,11 @@ def _shown(pictures: Iterable[Generated], total: int) -> list[Generated]:
     return list(track(pictures, "pictures", total=total, console=Console(stderr=True)))
 
 
-def _caption(lineage: Lineage) -> str:
-    """The taxon's name, with its rank where that is not plain from a name of two words or more."""
+def _caption(request: Request) -> str:
+    """The taxon's name, with its rank where that is not plain from a name of two words or more; both of a mix."""
+    lineage = request.lineage
+    if request.towards is not None:
+        return f"{lineage.label} → {request.towards.label} {request.fraction:g}"
     return lineage.label if lineage.get("species") else f"{lineage.label} ({lineage.rank})"
 
 
@@ -162,7 +213,7 @@ def _contact_sheet(made: list[Generated], requests: list[Request], columns: int,
 
     paths = {picture.request: picture.path for picture in made}
     requests = requests[: columns * max(1, _MOST_SHOWN // columns)]
-    captions = [_caption(request.lineage) for request in requests]
+    captions = [_caption(request) for request in requests]
     sheet = image_grid([read_picture(paths[request]) for request in requests], columns, captions, cell_px=128)
     path = out.with_name(f"{out.name}-sheet.png")
     sheet.save(path)

@@ -70,14 +70,11 @@ class Conditioner(nn.Module, ABC):
         """Parameters that can be trained: group → name within this module → parameter."""
 
     def train_only(self, groups: Collection[str]) -> None:
-        """Let the named groups learn; everything else is frozen, and frozen means `eval()` (METHOD, fault 3)."""
+        """Let the named groups learn; everything else is frozen, and frozen means `eval()` (F3)."""
         self.eval()
         for name, parameters in self.parameter_groups().items():
             for parameter in parameters.values():
                 parameter.requires_grad_(name in groups)
-
-    def begin(self, rank: Rank) -> None:
-        """Called once when the stage of `rank` starts from nothing, never when it resumes."""
 
     def name_spread(self, lineages: Sequence[Lineage]) -> dict[Rank, float]:  # noqa: ARG002
         """For each encoder of names: how far apart it puts those of the lineages. {} where no encoder is trained."""

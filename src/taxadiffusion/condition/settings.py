@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+_RETIRED = ("zero_init", "warm_start")
+"""Of earlier versions. Cards still hold them, as off: byte for byte, so that a model's hash stays what it was."""
 
 
 class TaxonomySettings(BaseModel):
@@ -12,10 +15,8 @@ class TaxonomySettings(BaseModel):
 
     norm_first: normalise before attention and feed-forward, and once more at the end: a name's states pass by both.
     Normalising after them, an encoder trained at a high rate may come to give every name the same states (docs/log.md).
-    zero_init: the last normalisation of every encoder but the coarsest starts at zero, so that stage i starts exactly
-    where stage i−1 ended. warm_start: a stage's encoder starts as a copy of the encoder before it. name_gain: how much
-    larger the difference of a name's token states from those of "none" is made; a text encoder that never met a name
-    tells two of them apart only faintly.
+    name_gain: how much larger the difference of a name's token states from those of "none" is made; a text encoder that
+    never met a name tells two of them apart only faintly.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,8 +28,17 @@ class TaxonomySettings(BaseModel):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     name_gain: float = Field(default=1.0, gt=0, le=100)
     norm_first: bool = False
-    zero_init: bool = False
-    warm_start: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_retired(cls, value: Any) -> Any:
+        """They said how an encoder began; what it became is in the weights."""
+        return {k: v for k, v in value.items() if k not in _RETIRED} if isinstance(value, dict) else value
+
+    @model_serializer(mode="wrap")
+    def _with_retired(self, written: SerializerFunctionWrapHandler) -> dict[str, object]:
+        document: dict[str, object] = written(self)
+        return document | dict.fromkeys(_RETIRED, False)
 
 
 class _WithGain(BaseModel):

@@ -22,11 +22,11 @@ _NUM_COMPARED = 64
 
 
 class TaxonomyConditioner(Conditioner):
-    """METHOD's condition module.
+    """The condition module.
 
     A term exists for every known rank down to the lineage's depth: a rank without a name there (a hole) contributes
     `E_r(T("r: none"))`, ranks below it (truncation) nothing. The empty lineage is the base's own null, `T("")`, which
-    training shows to the denoiser through condition dropout (METHOD, fault 2).
+    training shows to the denoiser through condition dropout (M5, F2).
 
     Encoders that a stage does not train give the same states at every step, so they are kept by text, one text
     computed alone: what is kept depends on no batch. `cache_bytes` bounds them; the least recently used leave first.
@@ -49,15 +49,12 @@ class TaxonomyConditioner(Conditioner):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.encoders = nn.ModuleDict({rank: _rank_encoder(states.width, settings) for rank in ranks})
-        if settings.zero_init:
-            for rank in self.ranks[1:]:
-                _zero_output(self.encoders[rank])
         self._held: set[Rank] = set()
         self._kept: OrderedDict[tuple[Rank, str], Tensor] = OrderedDict()  # each (T, D)
         self._cache_bytes = cache_bytes
 
     def encode(self, lineages: Sequence[Lineage]) -> Tensor:
-        """(U, T, D): the sum over ranks, coarse to fine."""
+        """(U, T, D): the sum over ranks, coarse to fine (M1)."""
         device = next(self.parameters()).device
         total = torch.zeros(len(lineages), self.states.num_tokens, self.states.width, device=device)
         null_rows = [row for row, lineage in enumerate(lineages) if not lineage]
@@ -132,16 +129,6 @@ class TaxonomyConditioner(Conditioner):
         self._forget(trained)
         self._held = set(self.ranks) - trained
 
-    def begin(self, rank: Rank) -> None:
-        """Warm start: E_i from E_{i−1}; with zero_init its output then starts at zero all the same."""
-        index = self.ranks.index(rank)
-        if not self.settings.warm_start or index == 0:
-            return
-        self.encoders[rank].load_state_dict(self.encoders[self.ranks[index - 1]].state_dict())
-        if self.settings.zero_init:
-            _zero_output(self.encoders[rank])
-        self._forget({rank})
-
     def name_spread(self, lineages: Sequence[Lineage]) -> dict[Rank, float]:
         """For each rank: how much `E_r` differs between names, as a share of its size (root mean squares).
 
@@ -187,11 +174,3 @@ def _rank_encoder(width: int, settings: TaxonomySettings) -> nn.TransformerEncod
     )
     last = nn.LayerNorm(width) if settings.norm_first else None
     return nn.TransformerEncoder(layer, settings.num_layers, last, enable_nested_tensor=False)
-
-
-def _zero_output(encoder: nn.Module) -> None:
-    assert isinstance(encoder, nn.TransformerEncoder)
-    last = encoder.layers[-1].norm2 if encoder.norm is None else encoder.norm
-    assert isinstance(last, nn.LayerNorm)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)

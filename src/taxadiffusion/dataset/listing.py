@@ -49,6 +49,7 @@ class Quarantine:
         return self.reasons.total()
 
     def add(self, source: str, row: int, value: str, reason: str) -> None:
+        """An image that is left out, counted and written down with its reason (F8)."""
         self.reasons[reason] += 1
         if self.reasons[reason] <= _NUM_FIRST:
             self.first.setdefault(reason, []).append(value)
@@ -135,7 +136,6 @@ class Listing:
 
     def _finish(self) -> None:
         self.taxonomy, final = self._builder.finish()
-        self.final_ids = final
         self.taxon_ids: npt.NDArray[np.int32] = final[np.frombuffer(self._taxa, np.int32)] if self._taxa else final[:0]
         self.keys = np.array(self._keys, np.uint64)
         self.groups = np.array(self._groups, np.uint64)

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from taxadiffusion.errors import DataError
 from taxadiffusion.metrics.discriminant import Discriminant, fit_discriminant
-from taxadiffusion.metrics.naming import correct_at, mean_by_taxon
 from taxadiffusion.metrics.probe import Choice, Probe, choose_penalty, fit_probe
-from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.names import Lineage
 
 # N images, D feature width, K taxa
 
@@ -86,20 +84,3 @@ class Namer:
         if self.probe is None:
             return [Lineage()] * len(features)
         return [self.taxa[i] for i in self.probe.predict(features)]
-
-    def rarest(self, rank: Rank, number: int) -> list[Lineage]:
-        """The `number` taxa at `rank` with the fewest photographs, rarest first."""
-        order = np.argsort(self.counts, kind="stable")
-        return [self.taxa[i] for i in order if self.taxa[i].rank == rank][:number]
-
-
-def balanced_accuracy(rank: Rank, predicted: Sequence[Lineage], true: Sequence[Lineage]) -> float:
-    """Share named correctly at `rank`, averaged within each deepest taxon of `true` first, then over taxa.
-
-    The images that name no taxon at `rank` are judged at their own deepest rank (an image known only to its family must
-    be named as that family, and as none of its species). Raises `DataError` without images.
-    """
-    if not true:
-        raise DataError(f"no image to judge at rank {rank}")
-    per_taxon = mean_by_taxon(correct_at(rank, predicted, true), true)
-    return float(np.mean(list(per_taxon.values())))

@@ -43,7 +43,7 @@ def load_image(
 def fit_image(
     image: Image.Image, size_px: int, fit: Fit = "crop", box: Box | None = None, content: Box | None = None
 ) -> npt.NDArray[np.uint8]:
-    """An RGB picture as uint8 (3, size_px, size_px); see `load_image`."""
+    """An RGB picture as uint8 (3, size_px, size_px), its aspect kept (F7); see `load_image`."""
     left, top, right, bottom = _inside(content, image) or (0.0, 0.0, float(image.width), float(image.height))
     target = _inside(box, image) if fit == "box" else None
     if target is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,54 +13,11 @@ Floats = NDArray[np.floating]
 Groups = NDArray[np.intp]
 
 
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """Mean (D,) and covariance (D, D) of a set of features, and from how many images they come."""
-
-    mean: Floats
-    covariance: Floats
-    num_images: int
-
-    @classmethod
-    def of(cls, features: Floats) -> Moments:
-        """Of (N, D) features, N ≥ 2; the covariance divides by N - 1. Raises `DataError` for fewer images.
-
-        D × D numbers are held beside a block of images, whatever N.
-        """
-        _needs(features, 2, "a Fréchet distance")
-        mean = features.mean(0, dtype=np.float64)
-        scatter = np.zeros((len(mean), len(mean)))
-        for block in row_blocks(len(features), len(mean), block_bytes=1 << 27):
-            centred = features[block] - mean
-            scatter += centred.T @ centred
-        return cls(mean, scatter / (len(features) - 1), len(features))
-
-
-def frechet_distance(a: Moments, b: Moments) -> float:
-    """‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2(Σ_a Σ_b)^½) (Heusel et al. 2017, eq. 6).
-
-    Biased upwards for few images, most of all where a side has fewer images than D: report it with their number, and
-    beside a kernel distance. tr (Σ_a Σ_b)^½ is taken as Σ √λ of the symmetric Σ_a^½ Σ_b Σ_a^½, so nothing is complex.
-    """
-    root = _root(a.covariance)
-    product = np.linalg.eigvalsh(root @ b.covariance @ root)
-    cross = np.sqrt(product.clip(0)).sum()
-    squared = ((a.mean - b.mean) ** 2).sum()
-    return float(max(0.0, squared + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross))
-
-
-def kernel_distance(x: Floats, y: Floats) -> float:
-    """The unbiased squared MMD of (M, D) and (N, D) features with the kernel (x·y/D + 1)³ (Bińkowski et al. 2018).
-
-    Its expectation does not depend on M and N, and is 0 for two draws from one distribution; so it can be negative.
-    Raises `DataError` where a side has fewer than two images.
-    """
-    return KernelReference(x)(y)
-
-
 class FrechetReference:
-    """Real features (M, D) to which many sets are compared by `frechet_distance`, whole and without groups of taxa.
+    """Real features (M, D) to which many sets are compared by the Fréchet distance, whole and without groups of taxa.
 
+    ‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2(Σ_a Σ_b)^½) (Heusel et al. 2017, eq. 6). Biased upwards for few images, most of all
+    where a side has fewer images than D: report it with their number, and beside a kernel distance.
     Each side is a factor F of its covariance F Fᵀ: its centred images where they are no more than D, a D × D triangle
     where they are more. tr (Σ_a Σ_b)^½ is the sum of the singular values of F_aᵀ F_b. So a set costs time linear in its
     images, and no memory that grows with their square.
@@ -74,7 +29,7 @@ class FrechetReference:
         self._real = _Grouped(real, _one_group(real) if group is None else group)
 
     def __call__(self, features: Floats) -> float:
-        """`frechet_distance` of (N, D) features to the real ones."""
+        """The distance of (N, D) features to the real ones."""
         return self._distance(_Grouped(features, _one_group(features)), None)
 
     def replicates(self, features: Floats, group: Groups) -> tuple[float, NDArray[np.float64]]:
@@ -131,7 +86,10 @@ class _Grouped:
 
 
 class KernelReference:
-    """Real features (M, D) to which many sets are compared by `kernel_distance`, whole and without groups of taxa.
+    """Real features (M, D) to which many sets are compared by the kernel distance, whole and without groups of taxa.
+
+    The unbiased squared MMD with the kernel (x·y/D + 1)³ (Bińkowski et al. 2018): its expectation does not depend on
+    the numbers of images and is 0 for two draws from one distribution, so it can be negative.
 
     Pairs are formed block by block and summed by group: time grows with M · N and N², memory does not.
 
@@ -145,7 +103,7 @@ class KernelReference:
         self._within = _within(self._real, self._weights)
 
     def __call__(self, features: Floats) -> float:
-        """`kernel_distance` of (N, D) features to the real ones."""
+        """The distance of (N, D) features to the real ones."""
         return self._whole(features, np.ones((len(features), 1)))[0]
 
     def replicates(self, features: Floats, group: Groups) -> tuple[float, NDArray[np.float64]]:

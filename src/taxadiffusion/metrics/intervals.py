@@ -42,10 +42,6 @@ class Interval:
         """Mean, low and high; limits that are not known are null."""
         return {"mean": self.mean, "low": self.low if self.known else None, "high": self.high if self.known else None}
 
-    def overlaps(self, other: Interval) -> bool:
-        """Whether the two intervals share a value."""
-        return self.low <= other.high and other.low <= self.high
-
 
 @dataclass(frozen=True, slots=True)
 class Replicates:

@@ -1,18 +1,15 @@
-"""How well images are named: correct at a rank, height of the error in the tree, balanced means, confusion pairs."""
+"""How well images are named: correct at a rank, height of the error in the tree, confusion pairs."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taxadiffusion.names import Lineage, Rank
-
-Taxon = TypeVar("Taxon", bound=Hashable)
 
 # N images
 
@@ -36,14 +33,6 @@ def error_height(predicted: Lineage, true: Lineage, ranks: Sequence[Rank]) -> in
             break
         right += 1
     return len(named) - right
-
-
-def mean_by_taxon(values: NDArray[np.floating] | NDArray[np.bool_], taxa: Sequence[Taxon]) -> dict[Taxon, float]:
-    """The mean of (N,) `values` within each of the (N,) `taxa`, in order of first appearance."""
-    groups: dict[Taxon, list[float]] = {}
-    for value, taxon in zip(values, taxa, strict=True):
-        groups.setdefault(taxon, []).append(float(value))
-    return {taxon: float(np.mean(members)) for taxon, members in groups.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ _TILE = (1024, 4096)  # queries and references whose distances are held at once:
 class Overlap:
     """How M real and N generated images overlap, image by image; the four figures are their means.
 
-    `precision`: share of generated images within a real image's neighbourhood; `recall`: share of real images within a
-    generated one's (Kynkäänniemi et al. 2019). `density`: how many real neighbourhoods a generated image lies in, over
-    k; `coverage`: share of real images with a generated image in their neighbourhood (Naeem et al. 2020).
+    Precision: share of generated images within a real image's neighbourhood; recall: share of real images within a
+    generated one's (Kynkäänniemi et al. 2019). Density: how many real neighbourhoods a generated image lies in, over
+    k; coverage: share of real images with a generated image in their neighbourhood (Naeem et al. 2020).
     """
 
     densities: Floats
@@ -32,22 +32,6 @@ class Overlap:
     """(M,) whether each real image lies in a generated neighbourhood."""
     covered: NDArray[np.bool_]
     """(M,) whether a generated image lies in each real image's neighbourhood."""
-
-    @property
-    def precision(self) -> float:
-        return float((self.densities > 0).mean())
-
-    @property
-    def recall(self) -> float:
-        return float(self.recalled.mean())
-
-    @property
-    def density(self) -> float:
-        return float(self.densities.mean())
-
-    @property
-    def coverage(self) -> float:
-        return float(self.covered.mean())
 
 
 def overlap(real: Floats, generated: Floats, num_neighbours: int = 5, real_radius: Floats | None = None) -> Overlap:
@@ -152,12 +136,8 @@ class Nearness:
     distances: Floats
     """(N,) its distance, features scaled to length 1."""
     nearer: Floats
-    """(N,) share of unseen photographs that lie farther from training than each image."""
-
-    @property
-    def nearer_than_real(self) -> float:
-        """P(a generated image is nearer to training than an unseen photograph); 0.5 is par (Meehan et al. 2020)."""
-        return float(self.nearer.mean())
+    """(N,) share of unseen photographs that lie farther from training than each image. Their mean is the chance that an
+    image is nearer to training than an unseen photograph; 0.5 is par (Meehan et al. 2020)."""
 
 
 class NearestSearch:

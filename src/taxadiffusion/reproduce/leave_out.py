@@ -12,6 +12,7 @@ import numpy as np
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.taxonomy import find_taxon
 
 NUM_IMAGES = (1, 2, 5, 10, 20)
 
@@ -20,7 +21,7 @@ def species_to_leave_out(dataset: PreparedDataset, labels: Sequence[str]) -> tup
     """The species by name; without names, the three rarest with 15 or more training images. Raises `DataError`."""
     finest = dataset.ranks[-1]
     if labels:
-        found = tuple(dataset.taxonomy.find(label).lineage for label in labels)
+        found = tuple(find_taxon(dataset.taxonomy, label).lineage for label in labels)
         for label, lineage in zip(labels, found, strict=True):
             if lineage.rank != finest:
                 raise DataError(f"--leave-out {label!r} is of rank {lineage.rank}; name a {finest} of {dataset.path}")

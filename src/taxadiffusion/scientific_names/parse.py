@@ -58,7 +58,6 @@ _LATIN_SPELLINGS = str.maketrans(
 _BIN = re.compile(r"\bBOLD[:-][A-Z0-9]+\b", re.I)
 _EPITHET = re.compile(r"(?:[1-9]\d?[-.]?)?(?:st\.-)?[^\W\d_]+(?:['’]?[^\W\d_]|-[^\W\d_]+)*\d?")
 _SIMPLE_BINOMIAL = re.compile(r"([A-Z][a-z]+) ([a-z]{3,}(?:-[a-z]+)?)")
-_SIMPLE_EPITHET = re.compile(r"[a-z]{3,}(?:-[a-z]+)*")
 
 
 @dataclass(frozen=True, slots=True)

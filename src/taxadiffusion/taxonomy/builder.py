@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -60,3 +60,11 @@ class TaxonomyBuilder:
         names = pa.array([keys[t][2] for t in order], pa.string())
         parents = np.where(parents >= 0, final[np.maximum(parents, 0)], -1).astype(np.int32) if len(order) else parents
         return Taxonomy(self.ranks, parents, codes, names), final
+
+
+def extended(taxonomy: Taxonomy, lineages: Iterable[Lineage]) -> Taxonomy:
+    """With the new taxa of `lineages` appended in name order; every existing id keeps its lineage."""
+    builder = TaxonomyBuilder(taxonomy.ranks, taxonomy)
+    for lineage in lineages:
+        builder.add(lineage)
+    return builder.finish()[0]

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rapidfuzz import fuzz, process
 
 from taxadiffusion.errors import DataError
-from taxadiffusion.names import RANKS, Lineage, Rank, rank_index
+from taxadiffusion.names import RANKS, Lineage, Rank
 from taxadiffusion.scientific_names import ScientificName, parse_name, written_name
-
-if TYPE_CHECKING:
-    from taxadiffusion.taxonomy.tree import Taxonomy
+from taxadiffusion.taxonomy.name_index import EPITHET_MARK, nearest_text
+from taxadiffusion.taxonomy.tree import Taxonomy
 
 _CLOSE = 80  # similarity (0 to 100) from which an epithet counts as a misspelling rather than another name
-_NEAR = 70
-_NUM_SUGGESTIONS = 5
 _NUM_LISTED = 20
-_MARK = re.compile(r"^(?:var|f|subsp)\. ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,44 +25,6 @@ class Found:
     taxon_id: int
     lineage: Lineage
     note: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NameIndex:
-    """Names in small letters → taxon ids, ascending."""
-
-    names: dict[str, list[int]]
-    """The taxon's own name, at any rank; an epithet at species and below."""
-    combinations: dict[str, list[int]]
-    """Binomials, and trinomials without "var." and the like."""
-    labels: dict[str, str]
-    """What people call each taxon, by the same in small letters: what suggestions are taken from."""
-
-    @classmethod
-    def of(cls, taxonomy: Taxonomy) -> NameIndex:
-        index = cls(defaultdict(list), defaultdict(list), {})
-        genus_code, species_code, subspecies_code = map(rank_index, ("genus", "species", "subspecies"))
-        genera: list[str] = []
-        binomials: list[str] = []
-        columns = zip(taxonomy.names.to_pylist(), taxonomy.rank_codes.tolist(), taxonomy.parents.tolist(), strict=True)
-        for taxon_id, (name, code, parent) in enumerate(columns):
-            genus = name if code == genus_code else (genera[parent] if parent >= 0 else "")
-            binomial = binomials[parent] if parent >= 0 else ""
-            label = name
-            if code == species_code and genus:
-                label = binomial = f"{genus} {name}"
-            elif code == subspecies_code and binomial:
-                label = f"{binomial} {name}"
-            genera.append(genus)
-            binomials.append(binomial)
-            index.names[name.casefold()].append(taxon_id)
-            index.labels.setdefault(label.casefold(), label)
-            if label != name:
-                index.combinations[label.casefold()].append(taxon_id)
-            if code == subspecies_code and (plain := _MARK.sub("", name)) != name:
-                index.names[plain.casefold()].append(taxon_id)
-                index.combinations[f"{binomial} {plain}".casefold()].append(taxon_id)
-        return index
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +66,7 @@ def find_taxon(taxonomy: Taxonomy, name: str, rank: Rank | None = None) -> Found
     candidates, note = _candidates(taxonomy, name, rank)
     if not candidates:
         wanted = _Question.of(name, rank).text
-        raise DataError(f"no taxon {name!r}{f' at rank {rank}' if rank else ''}{nearest_text(taxonomy, wanted, rank)}")
+        raise DataError(f"no taxon {name!r}{f' at rank {rank}' if rank else ''}{_nearest(taxonomy, wanted, rank)}")
     chosen = _chosen(taxonomy, candidates)
     if chosen is None:
         raise DataError(_homonyms(taxonomy, candidates, name))
@@ -181,7 +136,7 @@ def _genus_instead(
     ids = taxonomy.name_index.names.get(genus.casefold(), [])
     genera = [t for t in ids if question.fits(taxonomy, t, "genus")]
     if not genera:
-        raise DataError(f"no taxon {name!r}, nor a genus {genus!r}{nearest_text(taxonomy, f'{genus} {epithet}')}")
+        raise DataError(f"no taxon {name!r}, nor a genus {genus!r}{_nearest(taxonomy, f'{genus} {epithet}', None)}")
     below = [t for g in genera for t in taxonomy.subtree(g)]
     if raised := [t for t in below if taxonomy.rank(t) == "subspecies" and _plain(taxonomy, t) == epithet.casefold()]:
         return raised, f"{name!r} is known here as {taxonomy.lineage(raised[0]).label}"
@@ -192,7 +147,7 @@ def _genus_instead(
 
 
 def _plain(taxonomy: Taxonomy, taxon_id: int) -> str:
-    return _MARK.sub("", taxonomy.name(taxon_id)).casefold()
+    return EPITHET_MARK.sub("", taxonomy.name(taxon_id)).casefold()
 
 
 def _homonyms(taxonomy: Taxonomy, candidates: list[int], name: str) -> str:
@@ -219,18 +174,11 @@ def _unmistakable(taxonomy: Taxonomy, taxon_id: int, name: str) -> str:
     return str(lineage)
 
 
-def nearest_text(taxonomy: Taxonomy, name: str, rank: Rank | None = None) -> str:
-    """A clause for error messages that names the taxa spelt most like `name`, or says what there is."""
-    if not len(taxonomy):
-        return "; this taxonomy is empty"
+def _nearest(taxonomy: Taxonomy, name: str, rank: Rank | None) -> str:
     labels = taxonomy.name_index.labels
     if rank is not None:
         of_rank = (taxonomy.lineage(t).label for t in taxonomy.at_rank(rank))
         labels = {label.casefold(): label for label in of_rank}
-    nearest = process.extract(
-        name.casefold(), labels.keys(), scorer=fuzz.ratio, limit=_NUM_SUGGESTIONS, score_cutoff=_NEAR
-    )
-    if nearest:
-        return f"; did you mean {' or '.join(repr(labels[key]) for key, _, _ in nearest)}?"
-    examples = ", ".join(list(labels.values())[-3:])
-    return f"; the taxonomy holds {len(taxonomy)} taxa of ranks {', '.join(taxonomy.ranks)}, such as {examples}"
+        if not labels:
+            return f"; this taxonomy holds no {rank}"
+    return nearest_text(labels, name, taxonomy.ranks)

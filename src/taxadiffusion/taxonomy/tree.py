@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,14 @@ import pyarrow.parquet as pq
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import RANKS, Lineage, Rank, ordered_ranks, rank_index
-from taxadiffusion.taxonomy import find as _find
+from taxadiffusion.taxonomy.name_index import NameIndex, nearest_text
 
 SCHEMA = 1
 IntArray = npt.NDArray[np.int32]
-RankCodes = npt.NDArray[np.int8]
 
 
 class Taxonomy:
-    """Taxa 0 … len-1. `from_lineages` numbers them depth first in name order, so ids do not depend on row order;
+    """Taxa 0 … len-1. `TaxonomyBuilder` numbers them depth first in name order, so ids do not depend on row order;
     `extended` appends, so ids never change. A parent's id is always smaller than its children's.
     """
 
@@ -56,25 +55,6 @@ class Taxonomy:
         wrong = np.flatnonzero((self.parents < -1) | (self.parents >= ids) | ~coarser)
         if len(wrong):
             raise DataError(f"taxon {wrong[0]} has no valid parent: {int(self.parents[wrong[0]])}")
-
-    @classmethod
-    def from_lineages(cls, lineages: Iterable[Lineage], ranks: Sequence[Rank]) -> Taxonomy:
-        """All taxa of the lineages and their ancestors, kept to `ranks`. Ids depend on the set of lineages alone."""
-        from taxadiffusion.taxonomy.builder import TaxonomyBuilder
-
-        builder = TaxonomyBuilder(ranks)
-        for lineage in lineages:
-            builder.add(lineage)
-        return builder.finish()[0]
-
-    def extended(self, lineages: Iterable[Lineage]) -> Taxonomy:
-        """With the new taxa of `lineages` appended in name order; every existing id keeps its lineage."""
-        from taxadiffusion.taxonomy.builder import TaxonomyBuilder
-
-        builder = TaxonomyBuilder(self.ranks, self)
-        for lineage in lineages:
-            builder.add(lineage)
-        return builder.finish()[0]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -130,19 +110,15 @@ class Taxonomy:
                 (int(t) for t in siblings if self.rank_codes[t] == code and self.names[int(t)].as_py() == name), -1
             )
             if taxon_id < 0:
-                raise DataError(f"no taxon {lineage}{_find.nearest_text(self, lineage.label)}")
+                raise DataError(f"no taxon {lineage}{nearest_text(self.name_index.labels, lineage.label, self.ranks)}")
         if taxon_id < 0:
             raise DataError("the empty lineage is no taxon")
         return taxon_id
 
-    def find(self, name: str, rank: Rank | None = None) -> _find.Found:
-        """The taxon called `name`; see `taxonomy.find.find_taxon`."""
-        return _find.find_taxon(self, name, rank)
-
     @cached_property
-    def name_index(self) -> _find.NameIndex:
+    def name_index(self) -> NameIndex:
         """Every name that leads to a taxon; built when a name is first looked up."""
-        return _find.NameIndex.of(self)
+        return NameIndex.of(self.names.to_pylist(), self.rank_codes.tolist(), self.parents.tolist())
 
     # Relations
 

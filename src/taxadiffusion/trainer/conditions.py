@@ -21,13 +21,12 @@ def conditions(
     rank_dropout: float,
     truncation: float,
 ) -> tuple[Lineage, ...]:
-    """One condition per sample.
+    """One condition per sample (M4, M5, F2).
 
     With probability `condition_dropout` the empty lineage (it trains the null). Otherwise the lineage cut at `rank`;
-    with probability `rank_dropout` one of its ranks becomes a hole, each as likely, the finest too (METHOD: "exactly
-    one rank of a sample", "a hole, not a truncation"): so `E_r("none")` is trained in the stage of r. Of the samples
-    without a hole, the share `truncation` is cut at one of the ranks above: a LoRA that goes on learning in later
-    stages would otherwise forget what coarser conditions look like.
+    with probability `rank_dropout` one of its ranks becomes a hole, each as likely, the finest too: so `E_r("none")` is
+    trained in the stage of r. Of the samples without a hole, the share `truncation` is cut at one of the ranks above: a
+    LoRA that goes on learning in later stages would otherwise forget what coarser conditions look like.
     """
     chosen = []
     for index, lineage in enumerate(lineages):
@@ -44,7 +43,7 @@ def conditions(
 
 
 def drawn_depth(seed: int, step: int, ranks: Sequence[Rank]) -> Rank:
-    """Strategy random: the depth of a step, the same for all of its samples."""
+    """Strategy random (M2): the depth of a step, the same for all of its samples."""
     return ranks[int(generator(seed, "depth", step).random() * len(ranks))]
 
 

@@ -60,7 +60,7 @@ def stage_cost(
     for number in range(1 + _NUM_TIMED):
         started = time.perf_counter()
         with memory_faults(f"{size} samples at once in stage {stage.name}", FEWER):
-            denoiser.loss(Batch(noise, lineages, noise, levels)).mean().backward()  # type: ignore[no-untyped-call]
+            denoiser(Batch(noise, lineages, noise, levels)).mean().backward()
         passed = time.perf_counter()
         optimiser.reduced_norm(World())
         optimiser.update(0)

@@ -89,7 +89,7 @@ class Gradients:
     def step(
         self, stage: Stage, condition_dropout: float, optimiser: StageOptimiser, batches: Iterator[MicroBatch]
     ) -> Issued:
-        """Leaves the summed, clipped gradients on the parameters of the stage (at the step's own depth, if drawn).
+        """Leaves the summed, clipped gradients on the parameters of the stage (at the step's own depth, if drawn): F9.
 
         Waits for the device nowhere, but with several processes once, where they agree on what was used.
         """

@@ -17,7 +17,7 @@ from taxadiffusion.errors import CheckpointError, SettingsError
 from taxadiffusion.stages import Stage
 from taxadiffusion.trainer import events
 from taxadiffusion.trainer.optimiser import StageOptimiser
-from taxadiffusion.trainer.settings import LoopSettings
+from taxadiffusion.trainer.settings import RETIRED, LoopSettings
 from taxadiffusion.trainer.world import World
 
 Json = Any
@@ -36,7 +36,9 @@ class Identity:
 
     def differences(self, committed: Committed, allowed: Sequence[str]) -> list[str]:
         """One line for each key whose value is another than in the commit, but for the allowed ones."""
-        old = committed.document("settings") | committed.manifest.hashes
+        settings: dict[str, Json] = committed.document("settings")
+        kept = {key: value for key, value in settings.items() if key not in RETIRED or value is not RETIRED[key]}
+        old = {**kept, **committed.manifest.hashes}
         new = self.settings | self.hashes | {"config": old["config"]}  # the hash of settings adds nothing to them
         keys = sorted((set(old) | set(new)) - set(allowed))
         return [f"{key}: {old.get(key)} → {new.get(key)}" for key in keys if old.get(key) != new.get(key)]

@@ -66,7 +66,7 @@ class Share:
         return self.batch_size // (self.size * self.num_processes)
 
     def positions(self, index: int) -> NDArray[np.int64]:
-        """Positions in the global batch of this process's micro-batch `index` (≥ 0) of a step."""
+        """Positions in the global batch of this process's micro-batch `index` (≥ 0) of a step (F4)."""
         block = index * self.num_processes + self.process_index
         return np.arange(block * self.size, (block + 1) * self.size, dtype=np.int64)
 

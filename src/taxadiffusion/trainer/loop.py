@@ -116,8 +116,6 @@ class Trainer:
     def _run_stage(self, index: int, batches: Iterator[MicroBatch], trained: dict[str, nn.Parameter]) -> Events:
         stage = self.plan[index]
         first_step = sum(earlier.num_steps for earlier in self.plan[:index])
-        if self.progress.step == first_step:
-            self.denoiser.begin_stage(stage)
         own = self._prepare(stage)
         optimiser = StageOptimiser(own, self.settings.optimiser, stage.num_steps)
         if self.progress.step > first_step:

@@ -104,7 +104,7 @@ def step_memory(
             noise = torch.zeros(num_samples, *latent_shape)
             levels = denoiser.backbone.schedule.timesteps_of(torch.zeros(num_samples))
             with _Live() as live:
-                denoiser.loss(Batch(noise, lineages, noise, levels)).mean().backward()  # type: ignore[no-untyped-call]
+                denoiser(Batch(noise, lineages, noise, levels)).mean().backward()
             denoiser.zero_grad(set_to_none=True)
             peaks.append(live.peak)
     per_sample = max(1, (peaks[1] - peaks[0]) // (_MORE - _FEW))

@@ -20,7 +20,7 @@ _GOLDEN = 0x9E3779B97F4A7C15  # splitmix64 (Steele et al., 2014), as the constan
 
 
 def generator(seed: int, purpose: Purpose, step: int, position: int = _WHOLE_BATCH) -> np.random.Generator:
-    """The generator of one sample at one step; without `position`, of the step as a whole."""
+    """The generator of one sample at one step (F12); without `position`, of the step as a whole."""
     key = np.array([seed & _MASK, _PURPOSE[purpose]], dtype=np.uint64)
     counter = np.array([0, 0, position, step], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(counter=counter, key=key))

@@ -1,7 +1,8 @@
-"""Settings of the loop: typed, frozen, unknown keys fail. The defaults are the paper's where it says (METHOD.md)."""
+"""Settings of the loop: typed, frozen, unknown keys fail. Defaults are the paper's (docs/method.md)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +22,10 @@ def free(default: Any, description: str, **limits: Any) -> Any:
 def later(default: Any, description: str, **limits: Any) -> Any:
     """A setting that earlier versions did not have: written where it is changed alone, so that their runs go on."""
     return Field(default=default, description=description, json_schema_extra={"trajectory": "where changed"}, **limits)
+
+
+RETIRED: Mapping[str, bool] = {"conditioner.zero_init": False, "conditioner.warm_start": False}
+"""Settings of earlier versions that are gone, and the value with which their files are read and their runs go on."""
 
 
 class OptimiserSettings(Section):
