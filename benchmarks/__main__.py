@@ -16,9 +16,9 @@ import torch
 
 from benchmarks.budget import versions, within
 from benchmarks.compare import Compared, compare
-from benchmarks.measure import Calibration, Clock, DeviceClock, calibrate
 from benchmarks.memory import peak_bytes
 from benchmarks.ours import build_caches
+from benchmarks.timing import Calibration, Clock, DeviceClock, calibrate
 from benchmarks.workload import Workload, faster_precision, full_size, nano
 
 

@@ -21,13 +21,13 @@ import torch
 from benchmarks.compare import FULL_GUIDANCE, NotTheSameError, begin_alike, check_lora, check_pictures
 from benchmarks.drawn import UNET_FORWARD_FLOP, larger_batch, sd15, tiny
 from benchmarks.latents import measure as measure_latents
-from benchmarks.measure import interleaved, timed
 from benchmarks.ours import OurStep, build_caches, our_pictures
 from benchmarks.peers import DiffusersLoRAStep, DiffusersPictures, PublishedStep, published_pictures
+from benchmarks.timing import interleaved, timed
 from benchmarks.workload import RANKS, Workload, faster_precision, nano, without_dropout
 from taxadiffusion import __version__
+from taxadiffusion.base.transfer import use_fast_arithmetic
 from taxadiffusion.stages import Stage
-from taxadiffusion.transfer import use_fast_arithmetic
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy")
 _RESERVE_S = 5.0  # for writing the last line and leaving

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.measure import Clock, Ratio, interleaved, interleaved_all, timed
 from benchmarks.ours import OurStep, UncachedStep, build_caches, longest_name, our_pictures
 from benchmarks.peers import DiffusersLoRAStep, DiffusersPictures, PublishedStep, published_pictures
 from benchmarks.roofline import Roofline, roofline
+from benchmarks.timing import Clock, Ratio, interleaved, interleaved_all, timed
 from benchmarks.workload import RANKS, TAXA, Workload, without_dropout
+from taxadiffusion.base.text import rank_text
 from taxadiffusion.condition import PromptConditioner, PromptSettings
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.guidance import Guidance
 from taxadiffusion.stages import Stage
-from taxadiffusion.text import rank_text
 
 LOSS_TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 3e-2}
 """Relative: cached latents and name states are float16, and a base in bfloat16 rounds further."""

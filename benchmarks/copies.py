@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from taxadiffusion.adapter import Adapter, open_model
-from taxadiffusion.backbone import Backbone
+from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.evaluate import copies
 from taxadiffusion.evaluate.copies import CopyJudge
 from taxadiffusion.evaluate.extraction import FeatureStore
-from taxadiffusion.evaluate.memorisation import Found
+from taxadiffusion.evaluate.memorisation import CopyFound
 from taxadiffusion.evaluate.pictures import Pictures, generated_folder, photographs
 from taxadiffusion.evaluate.planted import Denoise, Images, Planter, image_to_image
 from taxadiffusion.evaluate.side import Side
@@ -100,7 +100,7 @@ def main() -> None:
         print(f"{each_ms:.1f} ms a picture; nearest:", *found.pairs[:5], sep="\n  ")
 
 
-def _words(found: Mapping[str, Found]) -> list[str]:
+def _words(found: Mapping[str, CopyFound]) -> list[str]:
     return [f"{bucket}: {share}" for bucket, share in found.items()]
 
 

@@ -13,11 +13,11 @@ from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from benchmarks.workload import SEED, Workload
-from taxadiffusion.backbone import Backbone
-from taxadiffusion.base import read_json, resolve_base
+from taxadiffusion.base.backbone import Backbone
+from taxadiffusion.base.noise import NoiseSchedule
+from taxadiffusion.base.text import TextEncoder
+from taxadiffusion.base.weights import read_json, resolve_base
 from taxadiffusion.condition import TaxonomySettings
-from taxadiffusion.schedule import NoiseSchedule
-from taxadiffusion.text import TextEncoder
 
 UNET_FORWARD_FLOP = 0.803e12
 """Of Stable Diffusion 1.5's U-Net for one image of 512 px (MosaicML's figure; two per multiply-add)."""

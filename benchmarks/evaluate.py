@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from taxadiffusion.evaluate.judges import Judges, Settings, fit_namers
+from taxadiffusion.evaluate.judges import Judges, JudgeSettings, fit_namers
 from taxadiffusion.evaluate.scores import FIRST_JUDGE, RankScores
 from taxadiffusion.evaluate.side import Side
 from taxadiffusion.names import Lineage
@@ -136,7 +136,7 @@ def measure(num_pictures: int, width: int) -> Measured:
         last = words, now, used
 
     namers = fit_namers(train, None, None, 0, progress)
-    judges = Judges(train, unseen, namers, Settings(RANKS), progress)
+    judges = Judges(train, unseen, namers, JudgeSettings(RANKS), progress)
     scores = judges.of_method("made", made)
     real = judges.of_unseen("unseen photographs")
     progress("")

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.measure import timed
-from taxadiffusion.backbone import Backbone
+from benchmarks.timing import timed
+from taxadiffusion.base.backbone import Backbone
+from taxadiffusion.base.transfer import use_fast_arithmetic
 from taxadiffusion.cache import cached_latents
-from taxadiffusion.transfer import use_fast_arithmetic
 
 PHOTO_PX = (500, 375)  # the usual size of iNaturalist's "medium" photographs
 

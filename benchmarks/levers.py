@@ -25,18 +25,18 @@ from diffusers import PyramidAttentionBroadcastConfig, apply_pyramid_attention_b
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.measure import Ratio, calibrate, interleaved, timed
 from benchmarks.ours import OurStep, build_caches
+from benchmarks.timing import Ratio, calibrate, interleaved, timed
 from benchmarks.workload import nano
 from taxadiffusion.adapter import open_model
-from taxadiffusion.attention import Conditions
-from taxadiffusion.backbone import Backbone
+from taxadiffusion.base.attention import Conditions
+from taxadiffusion.base.backbone import Backbone
+from taxadiffusion.base.onnx import ExportedPrediction, OnnxUnet
 from taxadiffusion.denoiser import Denoiser
-from taxadiffusion.engine import OnnxUnet, Prediction
 from taxadiffusion.errors import SettingsError
-from taxadiffusion.generation import species_of
 from taxadiffusion.guidance import Guidance
 from taxadiffusion.names import Lineage
+from taxadiffusion.pictures.asked import species_of
 from taxadiffusion.sampler import Request, Sampler
 from taxadiffusion.stages import Stage
 
@@ -56,15 +56,15 @@ def variants(backbone: Backbone, inputs: tuple[Tensor, Tensor, Tensor]) -> dict[
         return lambda: model(*given).float()
 
     def channels_last() -> Forward:
-        model = Prediction(copy.deepcopy(unet).to(memory_format=torch.channels_last))
+        model = ExportedPrediction(copy.deepcopy(unet).to(memory_format=torch.channels_last))
         return of(model, latents.to(memory_format=torch.channels_last), timesteps, states)
 
     def bfloat16() -> Forward:
-        model = Prediction(copy.deepcopy(unet).bfloat16())
+        model = ExportedPrediction(copy.deepcopy(unet).bfloat16())
         return of(model, latents.bfloat16(), timesteps, states.bfloat16())
 
     def compiled() -> Forward:
-        forward = of(torch.compile(Prediction(copy.deepcopy(unet))), *inputs)
+        forward = of(torch.compile(ExportedPrediction(copy.deepcopy(unet))), *inputs)
         forward()  # compiles
         return forward
 
@@ -75,7 +75,7 @@ def variants(backbone: Backbone, inputs: tuple[Tensor, Tensor, Tensor]) -> dict[
     def openvino() -> Forward:
         import openvino
 
-        model = openvino.compile_model(openvino.convert_model(Prediction(unet), example_input=inputs), "CPU")
+        model = openvino.compile_model(openvino.convert_model(ExportedPrediction(unet), example_input=inputs), "CPU")
         given = [tensor.numpy() for tensor in inputs]
         return lambda: torch.from_numpy(model(given)[0])
 
@@ -102,7 +102,7 @@ def forward_levers(report: dict[str, Any]) -> None:
         torch.linspace(0, 999, NUM_PREDICTIONS),
         torch.randn(NUM_PREDICTIONS, backbone.num_text_tokens, backbone.width, generator=generator),
     )
-    plain_model = Prediction(backbone.unet)
+    plain_model = ExportedPrediction(backbone.unet)
     with torch.inference_mode():
         expected = plain_model(*inputs)
         for name, build in variants(backbone, inputs).items():

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.workload import RANKS, TAXA, Workload, noise_and_timesteps
-from taxadiffusion.backbone import Backbone
+from taxadiffusion.base.backbone import Backbone
+from taxadiffusion.base.text import rank_text
 from taxadiffusion.cache import NameStates, cached_states
 from taxadiffusion.condition import TaxonomyConditioner
 from taxadiffusion.denoiser import Batch, Denoiser
 from taxadiffusion.names import Lineage
 from taxadiffusion.sampler import Request, Sample, Sampler
 from taxadiffusion.stages import Stage
-from taxadiffusion.text import rank_text
 from taxadiffusion.trainer.optimiser import StageOptimiser
 from taxadiffusion.trainer.settings import OptimiserSettings
 from taxadiffusion.trainer.world import World

@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.workload import RANKS, Workload, noise_and_timesteps
-from taxadiffusion.backbone import Backbone
+from taxadiffusion.base.backbone import Backbone
+from taxadiffusion.base.text import TextEncoder, rank_text
 from taxadiffusion.condition import TaxonomyConditioner, prompt
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.names import Lineage
 from taxadiffusion.sampler import Request
 from taxadiffusion.stages import Stage
-from taxadiffusion.text import TextEncoder, rank_text
 
 
 class PublishedStep:

@@ -20,10 +20,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.measure import calibrate
-from taxadiffusion.build import trial
+from benchmarks.timing import calibrate
 from taxadiffusion.config import Settings, parse
 from taxadiffusion.dataset import prepare
+from taxadiffusion.run import trial
 from taxadiffusion.simulate import simulate
 from taxadiffusion.trainer.watchers import METRICS_FILE, read_metrics
 from taxadiffusion.trainer.world import World

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import Clock, timed
 from benchmarks.ours import OurStep
-from taxadiffusion.attention import Conditions
+from benchmarks.timing import Clock, timed
+from taxadiffusion.base.attention import Conditions
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from benchmarks.measure import timed
-from taxadiffusion.backbone import Backbone
-from taxadiffusion.base import resolve_base
+from benchmarks.timing import timed
+from taxadiffusion.base.backbone import Backbone
+from taxadiffusion.base.lora import LoRASettings
+from taxadiffusion.base.weights import resolve_base
 from taxadiffusion.condition import TaxonomySettings
 from taxadiffusion.guidance import Guidance
-from taxadiffusion.lora import LoRASettings
 from taxadiffusion.names import Lineage
 from taxadiffusion.sampler import Request
 from taxadiffusion.stages import Stage, plan

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from taxadiffusion import transfer
+from taxadiffusion.base import transfer
 
 CUDA = torch.device("cuda", 0)
 

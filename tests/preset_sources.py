@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests import test_readers_bioscan as bioscan
-from tests import test_readers_fishnet as fishnet
-from tests import test_readers_inaturalist as inaturalist
-from tests import test_readers_treeoflife as treeoflife
+from tests import bioscan_sources as bioscan
+from tests import fishnet_sources as fishnet
+from tests import inaturalist_sources as inaturalist
+from tests import treeoflife_sources as treeoflife
 
 KINGDOM = {"kingdom": "Animalia", "phylum": "Chordata", "class": "Actinopterygii", "order": "Perciformes"}
 SPECIES = {

@@ -15,60 +15,19 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from taxadiffusion.adapter import AdapterCard, base_name, load_adapter, open_model, read_adapter, save_adapter
-from taxadiffusion.backbone import Backbone
+from taxadiffusion.base.backbone import Backbone
+from taxadiffusion.base.lora import LoRASettings
 from taxadiffusion.condition import (
     ClassEmbeddingSettings,
     ConditionerSettings,
     PromptSettings,
     TaxonAdapterSettings,
-    TaxonomySettings,
-    build_conditioner,
 )
-from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import CheckpointError
 from taxadiffusion.guidance import Guidance
-from taxadiffusion.lora import LoRASettings
-from taxadiffusion.names import Lineage
 from taxadiffusion.sampler import Request, Sampler
-from taxadiffusion.taxonomy import Taxonomy
-from tests.taxa import taxonomy_of
+from tests.tiny_adapter import RANKS, SMALL, TAXA, TAXONOMY, make
 from tests.tiny_base import write_tiny_base
-
-RANKS = ("order", "family", "species")
-TAXA = [
-    Lineage.of({"order": "Perciformes", "family": family, "species": species})
-    for family, species in (("Pomacentridae", "clarkii"), ("Zanclidae", "cornutus"))
-]
-TAXONOMY = taxonomy_of(TAXA, RANKS)
-SMALL = TaxonomySettings(num_heads=2, feed_forward=32)
-
-
-def make(
-    base: Path,
-    settings: ConditionerSettings = SMALL,
-    lora: LoRASettings | None = None,
-    *,
-    full_unet: bool = False,
-    ranks: tuple[str, ...] = RANKS,
-    taxonomy: Taxonomy = TAXONOMY,
-) -> Denoiser:
-    backbone = Backbone.load(str(base))
-    if lora:
-        backbone.add_lora(lora)
-    if isinstance(settings, TaxonAdapterSettings):
-        backbone.add_decoupled_attention(settings.num_tokens)
-    taxa = [taxonomy.lineage(number) for number in range(len(taxonomy))]
-    denoiser = Denoiser(backbone, build_conditioner(settings, ranks, backbone.text, taxa), full_unet=full_unet)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        state = {k: {n: t + 0.05 * torch.randn(t.shape) for n, t in v.items()} for k, v in denoiser.state().items()}
-    denoiser.load_state(state, "test")
-    return denoiser.eval()
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

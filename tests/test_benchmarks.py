@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks import budget, drawn, evaluate, measure
+from benchmarks import budget, drawn, evaluate, timing
 from benchmarks.budget import OutOfTimeError, within
 from benchmarks.compare import FULL_GUIDANCE, NotTheSameError, begin_alike, check_pictures, compare
-from benchmarks.measure import Calibration, calibrate, interleaved
 from benchmarks.ours import OurStep, build_caches, our_pictures
 from benchmarks.peers import DiffusersLoRAStep, PublishedStep, published_pictures
 from benchmarks.scale import SimulatedLatents, measure_images, measure_taxa
+from benchmarks.timing import Calibration, calibrate, interleaved
 from benchmarks.workload import Workload, without_dropout
 from diffusers import UNet2DConditionModel
 
@@ -116,9 +116,9 @@ def test_a_hiccup_is_not_a_load(monkeypatch: pytest.MonkeyPatch) -> None:
     busy = dataclasses.replace(free, spread=1.6)
     monkeypatch.setattr(time, "sleep", lambda _: None)
     found = iter([busy, free])
-    monkeypatch.setattr(measure, "_calibration", lambda _: next(found))
+    monkeypatch.setattr(timing, "_calibration", lambda _: next(found))
     assert calibrate(num_attempts=2) == free
-    monkeypatch.setattr(measure, "_calibration", lambda _: busy)
+    monkeypatch.setattr(timing, "_calibration", lambda _: busy)
     assert calibrate(num_attempts=2) == busy
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from taxadiffusion.backbone import Backbone
+from taxadiffusion.base.backbone import Backbone
+from taxadiffusion.base.lora import LoRASettings
 from taxadiffusion.cache import cached_states
 from taxadiffusion.condition import (
     ClassEmbeddingSettings,
@@ -16,11 +17,10 @@ from taxadiffusion.condition import (
     PromptSettings,
     TaxonAdapterSettings,
     TaxonomySettings,
-    build_conditioner,
 )
+from taxadiffusion.condition.methods import build_conditioner
 from taxadiffusion.denoiser import Batch, Denoiser
 from taxadiffusion.errors import CheckpointError, SettingsError
-from taxadiffusion.lora import LoRASettings
 from taxadiffusion.names import Lineage
 from taxadiffusion.stages import Stage, plan
 from tests.tiny_base import write_tiny_base

@@ -27,7 +27,9 @@ LONGEST_LINE = 130
 LONGEST_PARAGRAPH = 5
 ELIDED = "…"
 SOURCE = ROOT / "src" / "taxadiffusion"
-REFERENCE = re.compile(r"`([\w/]+\.py):([\w.]+)`|`((?:build|cli|condition|evaluate|readers|trainer)/\w+\.py)`")
+REFERENCE = re.compile(
+    r"`([\w/]+\.py):([\w.]+)`|`((?:base|cli|condition|evaluate|pictures|readers|run|tables|trainer)/\w+\.py)`"
+)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^ *```")
 COMMANDS = get_command(app)

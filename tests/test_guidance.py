@@ -110,7 +110,7 @@ def test_every_way_to_sample_has_the_same_default_scale() -> None:
     from taxadiffusion.cli.reproduce import reproduce
     from taxadiffusion.config import Settings
     from taxadiffusion.pipeline import TaxaDiffusionPipeline
-    from taxadiffusion.reproduce.run import Options
+    from taxadiffusion.tables.reproduction import Options
 
     for call in (generate, evaluate, reproduce, TaxaDiffusionPipeline.__call__):
         assert signature(call).parameters["guidance_scale"].default == DEFAULT_SCALE

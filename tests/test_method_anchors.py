@@ -24,7 +24,7 @@ KEPT = {
     "simulate.clade:Clade.species_below": "the ancestors of a simulated clade, which have no pictures yet",
     "taxonomy.builder:extended": "adding species to a model",
     "taxonomy.tree:Taxonomy.lowest_common_ancestor": "pictures between two taxa",
-    "training_record:write_record": "written by training/, which makes bases",
+    "base.training_record:write_record": "written by training/, which makes bases",
 }
 """What no command leads to and stays all the same, and what for."""
 

@@ -12,12 +12,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from taxadiffusion.adapter import save_adapter
-from taxadiffusion.backbone import Backbone
+from taxadiffusion.base.backbone import Backbone
+from taxadiffusion.base.lora import LoRASettings, lora_parameters
 from taxadiffusion.condition import TaxonomyConditioner, TaxonomySettings
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.guidance import DEFAULT_SCALE, Guidance
-from taxadiffusion.lora import LoRASettings, lora_parameters
 from taxadiffusion.names import Lineage
 from taxadiffusion.pipeline import TaxaDiffusionPipeline
 from taxadiffusion.sampler import Request, Sampler

@@ -10,36 +10,14 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
-from taxadiffusion.backbone import Backbone
-from taxadiffusion.condition import TaxonomyConditioner, TaxonomySettings
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import NonFiniteError, SettingsError
 from taxadiffusion.guidance import Guidance
-from taxadiffusion.lora import LoRASettings, lora_parameters
 from taxadiffusion.names import Lineage
 from taxadiffusion.sampler import Request, Sampler, seeded
 from taxadiffusion.stages import plan
 from tests.tiny_base import write_tiny_base
-
-RANKS = ("order", "family", "genus", "species")
-CLARKII = Lineage.of({"order": "Perciformes", "family": "Pomacentridae", "genus": "Amphiprion", "species": "clarkii"})
-CORNUTUS = Lineage.of({"order": "Perciformes", "family": "Zanclidae", "genus": "Zanclus", "species": "cornutus"})
-
-
-def make(base: Path) -> Denoiser:
-    backbone = Backbone.load(str(base))
-    backbone.add_lora(LoRASettings())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        for parameter in lora_parameters(backbone.unet).values():
-            parameter.data.normal_(std=0.1)
-    conditioner = TaxonomyConditioner(RANKS, backbone.text, TaxonomySettings(num_heads=2, feed_forward=32))
-    return Denoiser(backbone, conditioner).eval()
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_base(tmp_path_factory.mktemp("base"), "v_prediction")
+from tests.tiny_sampler import CLARKII, CORNUTUS, RANKS, make
 
 
 @pytest.fixture(scope="module")

@@ -24,9 +24,9 @@ from training.packs import Pack, as_pixels, packs
 from training.state import STATE
 from training.visual_words import VisualWords
 
+from taxadiffusion.base.training_record import Source, read_record
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.errors import DataError
-from taxadiffusion.training_record import Source, read_record
 
 START = Path(__file__).parents[1] / "training/base-128"
 TAXA = (("Amphiprion", "clarkii", 12), ("Zanclus", "cornutus", 10), ("Chromis", "chrysura", 11))

@@ -12,8 +12,16 @@ from pydantic import BaseModel
 import taxadiffusion
 
 PACKAGE = Path(taxadiffusion.__file__).parent
-LAYERS = ("guidance.py", "denoiser.py", "lora.py", "condition/*.py", "trainer/*.py", "metrics/*.py", "evaluate/*.py")
-GROWING = {"Progress", "_Blank"}
+LAYERS = (
+    "guidance.py",
+    "denoiser.py",
+    "base/lora.py",
+    "condition/*.py",
+    "trainer/*.py",
+    "metrics/*.py",
+    "evaluate/*.py",
+)
+GROWING = {"RunProgress", "_Blank"}
 """What a run, or the estimate of its memory, fills while it goes."""
 
 

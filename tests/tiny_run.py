@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from taxadiffusion import checkpoint
-from taxadiffusion.backbone import Backbone
-from taxadiffusion.condition import TaxonomySettings, build_conditioner
+from taxadiffusion.base.backbone import Backbone
+from taxadiffusion.base.lora import LoRASettings
+from taxadiffusion.condition import TaxonomySettings
+from taxadiffusion.condition.methods import build_conditioner
 from taxadiffusion.denoiser import Denoiser
-from taxadiffusion.lora import LoRASettings
 from taxadiffusion.names import Lineage
 from taxadiffusion.stages import plan
 from taxadiffusion.trainer.gradients import TrainingData

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from taxadiffusion.device import chosen_device
+from taxadiffusion.base.device import chosen_device
 from taxadiffusion.errors import DataError
 from training.clock import Clock, log
 from training.codec import Codec, autoencoder, write_encoder

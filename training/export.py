@@ -22,9 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from taxadiffusion.base import RECORD_FILE
+from taxadiffusion.base.training_record import Source, TrainingRecord, read_record, write_record
+from taxadiffusion.base.weights import RECORD_FILE
 from taxadiffusion.errors import DataError
-from taxadiffusion.training_record import Source, TrainingRecord, read_record, write_record
 from training.caption_tokens import EMPTY
 from training.command import run
 from training.corpus import part, scaling

@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from taxadiffusion.base import read_json, shipped
+from taxadiffusion.base.text import rank_text
+from taxadiffusion.base.weights import read_json, shipped
 from taxadiffusion.condition import TaxonomyConditioner, TaxonomySettings
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.stages import Stage, encoder_group, plan
 from taxadiffusion.taxonomy import Taxonomy, find_taxon
-from taxadiffusion.text import rank_text
 
 SPECIES = "Zanclus cornutus"
 NUM_TOKENS, WIDTH = 3, 8

@@ -24,13 +24,13 @@ from loky import get_reusable_executor
 from numpy.typing import NDArray
 from rich.progress import track
 
+from taxadiffusion.base.training_record import Source
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage
 from taxadiffusion.simulate.captions import caption
 from taxadiffusion.simulate.clade import Clade
 from taxadiffusion.simulate.draw import photograph
-from taxadiffusion.training_record import Source
 from training.captions import measure
 from training.command import run
 from training.packs import SIMULATED, webp, write_pack

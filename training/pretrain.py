@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from taxadiffusion.device import chosen_device
+from taxadiffusion.base.device import chosen_device
 from training.caption_tokens import CaptionTokens
 from training.clock import Clock, log
 from training.codec import Codec

@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
-from taxadiffusion.device import chosen_device
+from taxadiffusion.base.device import chosen_device
 from taxadiffusion.images import image_grid
 from training.caption_tokens import CaptionTokens
 from training.codec import PATCH

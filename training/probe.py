@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from taxadiffusion.backbone import Backbone
+from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.evaluate.naming import FEWEST_PHOTOGRAPHS, Namer, balanced_accuracy
 from taxadiffusion.evaluate.pictures import Places, generated_folder, photographs

@@ -11,7 +11,7 @@ from transformers import CLIPTokenizer
 
 from taxadiffusion.names import RANKS
 from taxadiffusion.simulate.captions import VOCABULARY
-from taxadiffusion.simulate.latin import Namer
+from taxadiffusion.simulate.latin import LatinNamer
 from training.captions import LEVELS, PALETTE
 
 NUM_TOKENS = 48
@@ -24,7 +24,7 @@ def words(num_names: int = 4000) -> list[str]:
     """Caption words, often enough to become one token each, ranks, and Latin-like names that belong to no taxon."""
     caption_words = {*VOCABULARY, *PALETTE, *(word for level in LEVELS.values() for word in level)}
     caption_words |= {"layout", "any", "light", "contrast", "marks", "bars", "stripes", "fish", "over", "none", *RANKS}
-    namer = Namer(np.random.default_rng(0))
+    namer = LatinNamer(np.random.default_rng(0))
     names = [f"{namer.genus(namer.stem())} {namer.epithet()}".lower() for _ in range(num_names)]
     return sorted(caption_words) * OFTEN + names
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import safetensors.torch
 import torch
@@ -29,15 +29,16 @@ from pydantic import (
 from safetensors import SafetensorError
 from torch import Tensor
 
-from taxadiffusion.backbone import Backbone
-from taxadiffusion.base import BASE_FILES, NANO, check_tensors, fetch_half, from_hub, shipped
-from taxadiffusion.condition import ConditionerSettings, TaxonAdapterSettings, build_conditioner
+from taxadiffusion.base.backbone import Backbone
+from taxadiffusion.base.lora import LoRASettings, lora_metadata
+from taxadiffusion.base.transfer import good_precision, use_fast_arithmetic
+from taxadiffusion.base.weights import BASE_FILES, NANO, check_tensors, fetch_half, from_hub, shipped
+from taxadiffusion.condition import ConditionerSettings, TaxonAdapterSettings
+from taxadiffusion.condition.methods import build_conditioner
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import CheckpointError, DataError
-from taxadiffusion.lora import LoRASettings, lora_metadata
 from taxadiffusion.names import Lineage, Rank, ordered_ranks
 from taxadiffusion.taxonomy import Taxonomy
-from taxadiffusion.transfer import good_precision, use_fast_arithmetic
 
 CARD, TAXONOMY, READ_ME = "adapter.json", "taxonomy.json", "README.md"
 SECTION_FILES = {
@@ -144,7 +145,7 @@ def save_adapter(
         base_hash=backbone.content_hash,
         taxonomy_hash=taxonomy.content_hash,
         ranks=denoiser.conditioner.ranks,
-        conditioner=denoiser.conditioner.settings,
+        conditioner=cast(ConditionerSettings, denoiser.conditioner.settings),
         lora=backbone.lora_settings,
         full_unet=denoiser.full_unet,
         num_text_tokens=denoiser.conditioner.states.num_tokens,

@@ -12,15 +12,15 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
 from taxadiffusion.errors import SettingsError
+from taxadiffusion.files import user_path, user_text
 from taxadiffusion.names import Rank, ordered_ranks
-from taxadiffusion.paths import user_path, user_text
 from taxadiffusion.stages import Strategy
 from taxadiffusion.trainer.settings import (
     RETIRED,
     CheckpointSettings,
     LoopSettings,
     OptimiserSettings,
-    Section,
+    SettingsSection,
     TrainingSettings,
     ValidationSettings,
     free,
@@ -53,7 +53,7 @@ UserText = Annotated[str, BeforeValidator(lambda value: user_text(value) if isin
 """A path, or another name of what is wanted."""
 
 
-class DataSettings(Section):
+class DataSettings(SettingsSection):
     path: UserPath = free(Path("prepared"), "the prepared data set (output of `prepare`)")
     root: OptionalPath = free(None, "where the photographs are now; none: where they were when they were prepared")
     ranks: Annotated[tuple[Rank, ...] | None, AfterValidator(_ranks_in_order)] = Field(
@@ -64,7 +64,7 @@ class DataSettings(Section):
     cache_dir: OptionalPath = free(None, "where latents and name states are kept; none: below the output directory")
 
 
-class BaseSettings(Section):
+class BaseSettings(SettingsSection):
     path: UserText = free("nano", "a diffusers pipeline: local path, hub id, or the shipped `nano`")
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of frozen weights; strategy full: of the arithmetic (autocast)"
@@ -75,7 +75,7 @@ class BaseSettings(Section):
     image_size_px: int | None = Field(default=None, ge=8, description="none: the base's own")
 
 
-class ConditionerSettings(Section):
+class ConditionSection(SettingsSection):
     num_layers: int = Field(default=2, ge=1, description="of each rank's encoder (paper: 2)")
     num_heads: int = Field(default=8, ge=1, description="paper: 8")
     feed_forward: int | None = Field(default=None, ge=1, description="none: 8/3 of the width, the paper's 2048 at 768")
@@ -93,13 +93,13 @@ class ConditionerSettings(Section):
     num_extra_tokens: int = Field(default=4, ge=1, description="strategy taxon_adapter: its tokens")
 
 
-class LoraSettings(Section):
+class LoraSection(SettingsSection):
     rank: int = Field(default=4, ge=1, description="inner dimension (paper: 4)")
     alpha: int = Field(default=4, ge=1, description="scale numerator (paper: 4)")
     targets: tuple[str, ...] = Field(default=("to_q", "to_k", "to_v", "to_out.0"), description="module names (paper)")
 
 
-class StageSettings(Section):
+class StageSettings(SettingsSection):
     strategy: Strategy = Field(
         default="progressive", description="one stage per rank (paper), or one stage for everything"
     )
@@ -114,19 +114,19 @@ class StageSettings(Section):
     )
 
 
-class OutputSettings(Section):
+class OutputSettings(SettingsSection):
     path: UserPath = free(Path("runs/run"), "the run directory")
     tensorboard: bool = free(True, "write event files, where tensorboard is installed")
 
 
-class PreviewSettings(Section):
+class PreviewSettings(SettingsSection):
     every_steps: int = free(0, "optimizer steps between preview grids; 0: at the end of each stage alone", ge=0)
     num_taxa: int = free(8, "taxa in a grid; 0: no grids", ge=0)
     num_steps: int = free(15, "sampling steps", ge=1)
     guidance_scale: float = free(6.0, "1: none")
 
 
-class SearchSettings(Section):
+class SearchSettings(SettingsSection):
     """What `reproduce --search` tries for every method; a training reads none of it."""
 
     learning_rate_factors: tuple[Annotated[float, Field(gt=0)], ...] = free(
@@ -138,7 +138,7 @@ class SearchSettings(Section):
     budget: float = free(0.25, "share of each stage's steps that a try gets", gt=0, le=1)
 
 
-class Settings(Section):
+class Settings(SettingsSection):
     """Everything a run depends on. `taxadiffusion train CONFIG --dry-run` prints it filled in."""
 
     recipe: Literal["paper", "sd15", "best"] = Field(
@@ -151,8 +151,8 @@ class Settings(Section):
     timeout_s: int = free(1800, "how long a process waits for the others before it gives up", ge=1)
     data: DataSettings = DataSettings()
     base: BaseSettings = BaseSettings()
-    conditioner: ConditionerSettings = ConditionerSettings()
-    lora: LoraSettings = LoraSettings()
+    conditioner: ConditionSection = ConditionSection()
+    lora: LoraSection = LoraSection()
     stages: StageSettings = StageSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     training: TrainingSettings = TrainingSettings()

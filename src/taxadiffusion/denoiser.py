@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from taxadiffusion.backbone import Backbone
-from taxadiffusion.base import check_tensors, copy_tensors
+from taxadiffusion.base.backbone import Backbone
+from taxadiffusion.base.extra_attention import decoupled_parameters
+from taxadiffusion.base.lora import lora_parameters, lora_targets
+from taxadiffusion.base.weights import check_tensors, copy_tensors
 from taxadiffusion.condition import Conditioner
-from taxadiffusion.decoupled import decoupled_parameters
 from taxadiffusion.errors import CheckpointError, SettingsError
-from taxadiffusion.lora import lora_parameters, lora_targets
 from taxadiffusion.names import Lineage
 from taxadiffusion.stages import Stage
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from taxadiffusion.adapter import Adapter, open_model
-from taxadiffusion.base import base_files
+from taxadiffusion.base.weights import base_files
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.guidance import DEFAULT_SCALE, Guidance
 from taxadiffusion.names import Lineage, Rank

@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taxadiffusion.attention import Conditions
+from taxadiffusion.base.attention import Conditions
+from taxadiffusion.base.noise import SamplerName
+from taxadiffusion.base.onnx import EngineName
+from taxadiffusion.base.transfer import memory_faults, moved
 from taxadiffusion.denoiser import Denoiser
-from taxadiffusion.engine import EngineName
 from taxadiffusion.errors import NonFiniteError, SettingsError
 from taxadiffusion.guidance import Guidance, combined
 from taxadiffusion.names import Lineage
-from taxadiffusion.schedule import SamplerName
-from taxadiffusion.transfer import memory_faults, moved
 
 NO_GUIDANCE = Guidance()
 

@@ -63,7 +63,7 @@ def stop_after(event: object, step: int) -> None:
 
     from taxadiffusion.trainer import events
 
-    if isinstance(event, events.Committed) and event.step == step:
+    if isinstance(event, events.CheckpointCommitted) and event.step == step:
         os._exit(9)
 
 

@@ -6,15 +6,15 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 MODULES = (
-    "guidance.py", "schedule.py", "denoiser.py", "condition/*.py",
+    "guidance.py", "base/noise.py", "denoiser.py", "condition/*.py",
     "trainer/optimiser.py", "trainer/conditions.py", "trainer/gradients.py", "trainer/loop.py", "trainer/order.py",
-    "metrics/*.py", "evaluate/measure.py", "evaluate/judges.py", "evaluate/side.py", "evaluate/run.py",
-    "evaluate/scores.py", "evaluate/pick.py",
+    "metrics/*.py", "evaluate/measure.py", "evaluate/judges.py", "evaluate/side.py", "evaluate/evaluation.py",
+    "evaluate/scores.py", "evaluate/results.py", "evaluate/pick.py",
 )  # fmt: skip
 
 _PROJECT = Path(__file__).resolve().parents[2]
 _VALUES = "tests/test_values.py"
-_TRAINER = "tests/test_trainer.py"
+_TRAINER = "tests/trainer/test_trainer.py"
 _ELSEWHERE = (  # of the loader, its processes, locks and launchers; named by how they begin
     "a_batch_is_drawn", "loader_processes", "a_loader", "100_000", "under_a_launcher", "one_run", "a_changed_setting",
     "another_thread", "watching_and_loading",
@@ -26,11 +26,12 @@ def _deselected(file: str, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(part for name in names for part in ("--deselect", f"{file}::test_{name}"))
 
 
-_OF_A_RUN = ("tests/test_stages_run.py", _TRAINER, *_deselected(_TRAINER, _ELSEWHERE))
+_OF_A_RUN = ("tests/trainer/test_stages_run.py", _TRAINER, *_deselected(_TRAINER, _ELSEWHERE))
 
 _OF_AN_EVALUATION = (
-    "tests/test_measure.py", "tests/test_pairs.py", "tests/test_scores.py", "tests/test_evaluate.py",
-    *_deselected("tests/test_evaluate.py", ("processes_share",)), _VALUES,
+    "tests/evaluate/test_measure.py", "tests/evaluate/test_pairs.py", "tests/evaluate/test_scores.py",
+    "tests/evaluate/test_evaluation.py",
+    *_deselected("tests/evaluate/test_evaluation.py", ("processes_share",)), _VALUES,
 )  # fmt: skip
 
 _GUARDS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -39,9 +40,12 @@ _GUARDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("trainer/*.py", _OF_A_RUN),
     ("denoiser.py", (_VALUES,)),
     ("guidance.py", (_VALUES,)),
-    ("condition/*.py", ("tests/test_condition.py", _VALUES)),
-    ("metrics/intervals.py", ("tests/test_metrics.py", *_deselected("tests/test_intervals.py", _SIMULATED), _VALUES)),
-    ("metrics/*.py", ("tests/test_metrics.py", _VALUES)),
+    ("condition/*.py", ("tests/condition/test_condition.py", _VALUES)),
+    (
+        "metrics/intervals.py",
+        ("tests/metrics/test_metrics.py", *_deselected("tests/metrics/test_intervals.py", _SIMULATED), _VALUES),
+    ),
+    ("metrics/*.py", ("tests/metrics/test_metrics.py", _VALUES)),
     ("evaluate/*.py", _OF_AN_EVALUATION),
 )
 """Beside the tests of the module's own name, which come first."""
@@ -54,7 +58,7 @@ def modules(package: Path) -> list[str]:
 
 def guards(module: str) -> tuple[str, ...]:
     """Arguments of pytest."""
-    own = f"tests/test_{Path(module).stem}.py"
+    own = str(Path("tests", module).with_name(f"test_{Path(module).name}"))
     others = next((tests for pattern, tests in _GUARDS if fnmatch(module, pattern)), ())
-    named = (_PROJECT / own).exists() and not module.startswith("condition/")  # its taxonomy is not `taxonomy/`
+    named = (_PROJECT / own).exists()
     return (own, *(part for part in others if part != own)) if named else others

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from taxadiffusion.backbone import Backbone
-from taxadiffusion.base import read_json
+from taxadiffusion.base.backbone import Backbone
+from taxadiffusion.base.transfer import memory_faults
+from taxadiffusion.base.weights import read_json
 from taxadiffusion.cache.files import disk_faults, mapped, reserve, sole_writer, write_document
 from taxadiffusion.cache.parts import Part, build_shared, parts_of
 from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import CheckpointError, DataError, NonFiniteError
 from taxadiffusion.images import Fit, ImageError, Seen, load_image
-from taxadiffusion.transfer import memory_faults
 
 VERSION = 2
 """Part of the key: raised when the same inputs would give other latents."""
@@ -36,7 +36,7 @@ _KEEP_S = 10.0
 _NAME, _DONE, _PARTS = "latents.f16", "cache.json", "parts"
 
 
-class Picture(Protocol):
+class SourceImage(Protocol):
     """One image of a prepared data set: its file, the parts of it that count, and the file as it was prepared."""
 
     @property
@@ -49,13 +49,13 @@ class Picture(Protocol):
     def seen(self) -> Seen | None: ...
 
 
-class Pictures(Protocol):
+class SourceImages(Protocol):
     """A prepared data set, as far as its images are concerned."""
 
     @property
     def content_hash(self) -> str: ...
     def __len__(self) -> int: ...
-    def record(self, row: int) -> Picture: ...
+    def record(self, row: int) -> SourceImage: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class Latents:
 
 def cached_latents(
     cache_dir: Path,
-    pictures: Pictures,
+    pictures: SourceImages,
     backbone: Backbone,
     *,
     size_px: int | None = None,
@@ -148,7 +148,7 @@ def cached_latents(
 
 def latents_to_come(
     cache_dir: Path,
-    pictures: Pictures,
+    pictures: SourceImages,
     backbone: Backbone,
     *,
     size_px: int | None = None,
@@ -165,7 +165,7 @@ def latents_to_come(
     return folder, max(0, num_bytes - reserved)
 
 
-def _key(pictures: Pictures, backbone: Backbone, size_px: int | None, fit: Fit, mirror: bool) -> LatentKey:
+def _key(pictures: SourceImages, backbone: Backbone, size_px: int | None, fit: Fit, mirror: bool) -> LatentKey:
     size_px = size_px or backbone.image_size_px
     return LatentKey(pictures.content_hash, backbone.vae_hash, size_px, fit, 2 if mirror else 1)
 
@@ -173,7 +173,7 @@ def _key(pictures: Pictures, backbone: Backbone, size_px: int | None, fit: Fit, 
 def _build(
     folder: Path,
     key: LatentKey,
-    pictures: Pictures,
+    pictures: SourceImages,
     backbone: Backbone,
     num_threads: int,
     progress: Callable[[int, int], None],
@@ -213,7 +213,7 @@ def _build_part(
     part: Part,
     shape: tuple[int, ...],
     key: LatentKey,
-    pictures: Pictures,
+    pictures: SourceImages,
     backbone: Backbone,
     num_threads: int,
     report: Callable[[int], None],
@@ -270,7 +270,7 @@ class _Kept:
 
 
 def _decoded(
-    pictures: Pictures, key: LatentKey, batches: Sequence[range], num_threads: int
+    pictures: SourceImages, key: LatentKey, batches: Sequence[range], num_threads: int
 ) -> Generator[list[NDArray[np.uint8] | Unreadable], None, None]:
     """The pictures of each batch; threads decode the next one while the caller encodes this one."""
     with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
@@ -287,7 +287,7 @@ def _decoded(
             pool.shutdown(wait=True, cancel_futures=True)  # left early: what was only asked for is not decoded
 
 
-def _load(pictures: Pictures, row: int, key: LatentKey) -> NDArray[np.uint8] | Unreadable:
+def _load(pictures: SourceImages, row: int, key: LatentKey) -> NDArray[np.uint8] | Unreadable:
     picture = pictures.record(row)
     try:
         return load_image(picture.path, key.size_px, key.fit, picture.box, picture.content_box, picture.seen)

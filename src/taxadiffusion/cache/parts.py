@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from taxadiffusion.base import read_json
+from taxadiffusion.base.weights import read_json
 from taxadiffusion.cache.files import disk_faults, write_document
 from taxadiffusion.errors import CheckpointError
 

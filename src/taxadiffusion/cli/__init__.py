@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from taxadiffusion import __version__
-from taxadiffusion.cli import check, data, demo, evaluate, generate, simulate, train
+from taxadiffusion.cli import check, demo, evaluate, export, generate, prepare, reproduce, simulate, train
 from taxadiffusion.cli.paths import read_paths
 from taxadiffusion.errors import InterruptedByUserError, TaxaDiffusionError
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (data, check, train, generate, evaluate, simulate, demo):
+for group in (prepare, check, export, train, generate, evaluate, reproduce, simulate, demo):
     group.register(app)
 for registered in app.registered_commands:
     if registered.callback is not None:

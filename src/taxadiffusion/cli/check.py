@@ -1,4 +1,4 @@
-"""`taxadiffusion check` and `export`: what a data set holds and what is wrong with it; the same in other forms."""
+"""`taxadiffusion check`: what a data set holds and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -88,24 +88,6 @@ def format_options(arguments: Sequence[str]) -> dict[str, str]:
     return options
 
 
-def export(
-    dataset: Annotated[Path, typer.Argument(help="A prepared data set.")],
-    out: Annotated[Path, typer.Argument(help="A new folder or file.")],
-    to: Annotated[str, typer.Option(help="imagefolder, webdataset, newick, csv or html.")],
-    root: Annotated[Path | None, typer.Option(help="Where its photographs are now, if they were moved.")] = None,
-) -> None:
-    """Write a prepared data set as an image folder or shards, or its tree as Newick, CSV or an interactive page."""
-    from rich.console import Console
-
-    from taxadiffusion.dataset.export import export as run
-    from taxadiffusion.dataset.prepared import PreparedDataset
-
-    written = run(PreparedDataset.open(dataset, root), out, to)
-    things = "images" if to in ("imagefolder", "webdataset") else "taxa"
-    Console(highlight=False, soft_wrap=True).print(f"{written.num_items} {things} in {written.path}")
-
-
 def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
+    """Add the command to the command line."""
     app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(check)
-    app.command()(export)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from taxadiffusion.dataset.catalogue import CatalogueReport
 from taxadiffusion.dataset.check import CheckReport
-from taxadiffusion.dataset.findings import BUCKETS, Pair
+from taxadiffusion.dataset.findings import BUCKETS, TaxonPair
 from taxadiffusion.names import RANKS
 
 NUM_SHOWN = 25
@@ -142,7 +142,7 @@ def _conflicts(console: Console, report: CheckReport) -> None:
     )
 
 
-def _pairs(console: Console, title: str, pairs: Iterable[Pair], where: str) -> None:
+def _pairs(console: Console, title: str, pairs: Iterable[TaxonPair], where: str) -> None:
     rows = [(p.rank, f"{p.first} ({p.first_images})", f"{p.second} ({p.second_images})", p.where) for p in pairs]
     _rows(console, title, ("rank", "name (images)", "beside (images)", where), rows)
 

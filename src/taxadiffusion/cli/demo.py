@@ -51,8 +51,8 @@ def demo(
             stop.raise_if_set(what)
 
         show("loading PyTorch and the model", 0, 1)
+        from taxadiffusion.base.device import chosen_device, described
         from taxadiffusion.demo import demo as make
-        from taxadiffusion.device import chosen_device, described
 
         where = chosen_device(device)
         show("loading PyTorch and the model", 1, 1)

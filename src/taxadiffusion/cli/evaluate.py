@@ -13,7 +13,6 @@ from rich.table import Table
 
 from taxadiffusion.cli.options import Device
 from taxadiffusion.cli.paths import MAX_SEED, text_argument
-from taxadiffusion.cli.reproduce import reproduce
 
 
 def evaluate(
@@ -64,12 +63,12 @@ def evaluate(
 
     Under accelerate launch the processes share the drawing and the features; the first measures.
     """
+    from taxadiffusion.base.device import chosen_device, described
+    from taxadiffusion.base.onnx import only_on_cpu
     from taxadiffusion.dataset.shards import Shard
-    from taxadiffusion.device import chosen_device, described
-    from taxadiffusion.engine import only_on_cpu
-    from taxadiffusion.evaluate.generation import ImagePlan
-    from taxadiffusion.generation import Sampling
+    from taxadiffusion.evaluate.image_plan import ImagePlan
     from taxadiffusion.guidance import Guidance
+    from taxadiffusion.pictures.generate import Sampling
     from taxadiffusion.report.command import Extractors, command_line, evaluate_command
     from taxadiffusion.report.evaluation import method_tables, told_with_results
 
@@ -117,6 +116,5 @@ def evaluate(
 
 
 def register(app: typer.Typer) -> None:
-    """Add both commands to the command line."""
+    """Add the command to the command line."""
     app.command()(evaluate)
-    app.command()(reproduce)

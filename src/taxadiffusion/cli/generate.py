@@ -13,9 +13,9 @@ from taxadiffusion.cli.paths import MAX_SEED, text_argument
 
 if TYPE_CHECKING:
     from taxadiffusion.adapter import Adapter
-    from taxadiffusion.generation import Generated
     from taxadiffusion.guidance import Guidance
     from taxadiffusion.names import Lineage
+    from taxadiffusion.pictures.generate import Generated
     from taxadiffusion.sampler import Request
 
 
@@ -94,11 +94,11 @@ def generate(
     if towards is not None and lineage_strip:
         raise SettingsError("--towards mixes conditions of one depth, so it does not go with --lineage-strip")
     from taxadiffusion.adapter import open_model
+    from taxadiffusion.base.device import chosen_device, described
+    from taxadiffusion.base.onnx import only_on_cpu
     from taxadiffusion.dataset.shards import Shard
-    from taxadiffusion.device import chosen_device, described
-    from taxadiffusion.engine import only_on_cpu
-    from taxadiffusion.generation import Sampling
-    from taxadiffusion.generation import generate as make
+    from taxadiffusion.pictures.generate import Sampling
+    from taxadiffusion.pictures.generate import generate as make
     from taxadiffusion.sampler import Request
 
     where = chosen_device(device, cpu_only=only_on_cpu(engine))
@@ -126,7 +126,7 @@ def generate(
 
 def _lineages(adapter: Adapter, taxa: list[str] | None, rank: str | None) -> tuple[list[Lineage], dict[Lineage, str]]:
     """Of the names that were typed, and a note where one needs it; of no names: every species."""
-    from taxadiffusion.generation import cut_at, requested_lineage, species_of
+    from taxadiffusion.pictures.asked import cut_at, requested_lineage, species_of
 
     if not taxa:
         species = species_of(adapter)
@@ -151,7 +151,7 @@ def _mixed(
     rank: str | None,
 ) -> Lineage | None:
     """The taxon to mix with; every picture's recipe then notes that it shows a mix."""
-    from taxadiffusion.generation import requested_lineage
+    from taxadiffusion.pictures.asked import requested_lineage
 
     if towards is None:
         return None
@@ -208,8 +208,8 @@ def _caption(request: Request) -> str:
 def _contact_sheet(made: list[Generated], requests: list[Request], columns: int, out: Path) -> Path:
     """One row a taxon, beside the folder and not in it: the folder holds what its table lists. Of the first taxa only,
     where they are many."""
-    from taxadiffusion.generation import read_picture
     from taxadiffusion.images import image_grid
+    from taxadiffusion.pictures.png import read_picture
 
     paths = {picture.request: picture.path for picture in made}
     requests = requests[: columns * max(1, _MOST_SHOWN // columns)]

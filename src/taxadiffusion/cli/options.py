@@ -10,4 +10,4 @@ Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
     typer.Option("--device", help="Where to compute: auto (a GPU where there is one), cpu, cuda, or mps (Apple)."),
 ]
-"""`device.chosen_device` is the rule; `auto` is every command's default."""
+"""`base.device.chosen_device` is the rule; `auto` is every command's default."""

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.models import ParameterInfo
 
-from taxadiffusion.paths import user_path, user_text
+from taxadiffusion.files import user_path, user_text
 
 MAX_SEED = 2**63 - 1
 """The largest seed that every generator of random numbers takes."""

@@ -12,7 +12,7 @@ from rich.console import Console
 from taxadiffusion.cli.options import Device
 
 if TYPE_CHECKING:
-    from taxadiffusion.reproduce.run import Reproduction, Work
+    from taxadiffusion.tables.reproduction import Reproduction, Work
 
 
 def reproduce(
@@ -76,14 +76,14 @@ def reproduce(
 
     stop = StopSignal()
     stop.install()  # before the slow imports below
+    from taxadiffusion.base.device import chosen_device, described
+    from taxadiffusion.base.onnx import only_on_cpu
     from taxadiffusion.config import given, load
-    from taxadiffusion.device import chosen_device, described
-    from taxadiffusion.engine import only_on_cpu
     from taxadiffusion.report.command import Extractors, command_line
-    from taxadiffusion.reproduce.leave_out import NUM_IMAGES
-    from taxadiffusion.reproduce.methods import experiments_named, settings_by_strategy
-    from taxadiffusion.reproduce.page import write_story
-    from taxadiffusion.reproduce.run import Options, Reproduction
+    from taxadiffusion.tables.experiments import experiments_named, settings_by_strategy
+    from taxadiffusion.tables.leave_out import NUM_IMAGES
+    from taxadiffusion.tables.reproduction import Options, Reproduction
+    from taxadiffusion.tables.tables_page import write_story
 
     experiments = experiments_named(experiment)
     settings = load(config, [*(assignments or ()), *given(**{"data.root": root})])
@@ -142,3 +142,8 @@ def _show_plan(reproduction: Reproduction, work: Work) -> None:
     console.print(
         f"{len(trainings)} trainings, about {total / 3600:.1f} hours; {work.num_images:,} images to generate."
     )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command()(reproduce)

@@ -58,13 +58,13 @@ def train(
         show_plan(settings, device, allow_change or ())
         return
     stop.raise_if_set("reading the settings")
+    from taxadiffusion.base.device import chosen_device
     from taxadiffusion.cli.train_screen import Screen, Silence
-    from taxadiffusion.device import chosen_device
     from taxadiffusion.trainer.world import World
 
     world = World.join(settings.timeout_s, chosen_device(device))
     with Screen(settings) if world.is_first else Silence() as screen:
-        from taxadiffusion.build import train as train_model
+        from taxadiffusion.run import train as train_model
 
         stop.raise_if_set("starting")
         train_model(

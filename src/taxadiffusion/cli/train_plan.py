@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def show_plan(settings: Settings, device: str = "auto", allow_change: Sequence[str] = ()) -> None:
     """Print it. Nothing is written; the data set and the base are read, and what the run would find wrong is found."""
-    from taxadiffusion.build import trial
-    from taxadiffusion.device import chosen_device, described
+    from taxadiffusion.base.device import chosen_device, described
+    from taxadiffusion.run import trial
     from taxadiffusion.trainer.world import World
 
     console = Console(highlight=False)

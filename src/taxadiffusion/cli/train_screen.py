@@ -17,7 +17,7 @@ COLLAPSED = 0.02
 """Names nearer than this were drawn alike; encoders that told them apart had 0.05 to 0.35 (docs/log.md)."""
 
 if TYPE_CHECKING:
-    from taxadiffusion.build import Run
+    from taxadiffusion.run import Run
 
 
 class Silence:
@@ -73,7 +73,7 @@ class Screen:
 
     def begin(self, run: Run) -> None:
         """Say what is about to happen."""
-        from taxadiffusion.device import described
+        from taxadiffusion.base.device import described
 
         total = sum(stage.num_steps for stage in run.plan)
         self._say(

@@ -7,14 +7,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 
 import torch
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
-from taxadiffusion.attention import Conditions
-from taxadiffusion.condition.settings import ConditionerSettings
+from taxadiffusion.base.attention import Conditions
+from taxadiffusion.base.text import TokenStates
+from taxadiffusion.base.transfer import moved
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage, Rank
-from taxadiffusion.text import TokenStates
-from taxadiffusion.transfer import moved
+
+
+class WithGain(BaseModel):
+    """A gain of 1 is left out where settings are written: byte for byte as earlier versions wrote them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_serializer(mode="wrap")
+    def _without_gain(self, written: SerializerFunctionWrapHandler) -> dict[str, object]:
+        document: dict[str, object] = written(self)
+        if document.get("name_gain") == 1.0:
+            document.pop("name_gain")
+        return document
 
 
 class Conditioner(nn.Module, ABC):
@@ -23,7 +36,7 @@ class Conditioner(nn.Module, ABC):
     Ranks that the model does not know are left out; a lineage that has no other raises `DataError`.
     """
 
-    def __init__(self, ranks: Sequence[Rank], states: TokenStates, settings: ConditionerSettings) -> None:
+    def __init__(self, ranks: Sequence[Rank], states: TokenStates, settings: BaseModel) -> None:
         super().__init__()
         self.ranks = tuple(ranks)
         self.settings = settings

@@ -5,15 +5,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from taxadiffusion.condition.conditioner import Conditioner, single_holes
-from taxadiffusion.condition.settings import PromptSettings
+from taxadiffusion.base.text import TokenStates, rank_text
+from taxadiffusion.condition.conditioner import Conditioner, WithGain, single_holes
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Lineage, Rank
-from taxadiffusion.text import TokenStates, rank_text
+
+
+class PromptSettings(WithGain):
+    """The base's own text encoder over "order: Perciformes, family: Pomacentridae, …".
+
+    num_parts: into how many prompts a lineage is cut where one would be too long for the text encoder. name_gain: how
+    much larger the difference of a prompt's states from those of the same prompt with "none" for every name is made; of
+    one text encoder, what is done for the names of `TaxonomySettings` can be done for prompts.
+    """
+
+    kind: Literal["prompt"] = "prompt"
+    num_parts: int = Field(default=1, ge=1, le=32)
+    name_gain: float = Field(default=1.0, gt=0, le=100)
 
 
 def prompt(lineage: Lineage) -> str:

@@ -4,21 +4,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 
-from taxadiffusion.condition.conditioner import Conditioner
+from taxadiffusion.base.text import TokenStates
+from taxadiffusion.base.transfer import moved
+from taxadiffusion.condition.conditioner import Conditioner, WithGain
 from taxadiffusion.condition.prompt import prompt_states, prompt_texts
-from taxadiffusion.condition.settings import TaxonAdapterSettings
 from taxadiffusion.condition.taxa import TaxonRows
 from taxadiffusion.names import Lineage, Rank
-from taxadiffusion.text import TokenStates
-from taxadiffusion.transfer import moved
 
 _NAMES = 256  # embedded together
+
+
+class TaxonAdapterSettings(WithGain):
+    """Number of extra tokens, which have a cross-attention of their own (`base.extra_attention`).
+
+    embedding_width: of an embedding per taxon that is kept in a table; None = the base's text states are the embedding,
+    with `num_parts` and `name_gain` as for prompts.
+    """
+
+    kind: Literal["taxon_adapter"] = "taxon_adapter"
+    num_tokens: int = Field(default=4, ge=1, le=256)
+    embedding_width: int | None = Field(default=None, ge=1, le=16384)
+    num_parts: int = Field(default=1, ge=1, le=32)
+    name_gain: float = Field(default=1.0, gt=0, le=100)
 
 
 class TaxonAdapterConditioner(Conditioner):

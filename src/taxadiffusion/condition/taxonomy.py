@@ -5,20 +5,55 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
 
+from taxadiffusion.base.text import TokenStates, rank_text
+from taxadiffusion.base.transfer import moved
 from taxadiffusion.condition.conditioner import Conditioner
-from taxadiffusion.condition.settings import TaxonomySettings
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Lineage, Rank, rank_index
 from taxadiffusion.stages import encoder_group
-from taxadiffusion.text import TokenStates, rank_text
-from taxadiffusion.transfer import moved
 
 _NUM_COMPARED = 64
+
+
+_RETIRED = ("zero_init", "warm_start")
+"""Of earlier versions. Cards still hold them, as off: byte for byte, so that a model's hash stays what it was."""
+
+
+class TaxonomySettings(BaseModel):
+    """The rank encoders; the defaults are the paper's.
+
+    norm_first: normalise before attention and feed-forward, and once more at the end: a name's states pass by both.
+    Normalising after them, an encoder trained at a high rate may come to give every name the same states (docs/log.md).
+    name_gain: how much larger the difference of a name's token states from those of "none" is made; a text encoder that
+    never met a name tells two of them apart only faintly.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["taxonomy"] = "taxonomy"
+    num_layers: int = Field(default=2, ge=1, le=64)
+    num_heads: int = Field(default=8, ge=1, le=256)
+    feed_forward: int = Field(default=2048, ge=1, le=65536)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    name_gain: float = Field(default=1.0, gt=0, le=100)
+    norm_first: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_retired(cls, value: Any) -> Any:
+        """They said how an encoder began; what it became is in the weights."""
+        return {k: v for k, v in value.items() if k not in _RETIRED} if isinstance(value, dict) else value
+
+    @model_serializer(mode="wrap")
+    def _with_retired(self, written: SerializerFunctionWrapHandler) -> dict[str, object]:
+        document: dict[str, object] = written(self)
+        return document | dict.fromkeys(_RETIRED, False)
 
 
 class TaxonomyConditioner(Conditioner):

@@ -20,8 +20,7 @@ import yaml
 from rapidfuzz import fuzz, process
 
 from taxadiffusion.dataset.catalogue_file import NamesTable, OnBytes, open_names
-from taxadiffusion.names import Lineage, Rank
-from taxadiffusion.scientific_names import parse_name
+from taxadiffusion.names import Lineage, Rank, parse_name
 from taxadiffusion.taxonomy import Taxonomy
 
 _WANTED = ("id", "parent", "accepted", "status", "rank", "name", "authorship", "kingdom")

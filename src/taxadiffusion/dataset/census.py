@@ -17,9 +17,8 @@ from taxadiffusion.dataset.columns import IMAGES
 from taxadiffusion.dataset.prepared import PreparedDataset
 from taxadiffusion.dataset.verify import MISSING, resolve_inside
 from taxadiffusion.images import ImageError
-from taxadiffusion.names import Rank
+from taxadiffusion.names import Rank, kinds
 from taxadiffusion.readers import Reader, Rejected
-from taxadiffusion.scientific_names import kinds
 from taxadiffusion.taxonomy import Taxonomy, TaxonomyBuilder
 
 _NUM_REJECTED_KEPT = 1_000

@@ -15,7 +15,7 @@ from taxadiffusion.dataset import findings
 from taxadiffusion.dataset.catalogue import CatalogueReport, read_against
 from taxadiffusion.dataset.catalogue_file import OnBytes
 from taxadiffusion.dataset.census import Census
-from taxadiffusion.dataset.findings import Conflict, Pair, Tree
+from taxadiffusion.dataset.findings import Conflict, TaxonPair, Tree
 from taxadiffusion.dataset.verify import MISSING
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Rank
@@ -41,9 +41,9 @@ class CheckReport:
     images_per_rank: Mapping[Rank, int]
     family_order_conflicts: int
     conflicts: list[Conflict]
-    synonyms: list[Pair]
-    mixed_spellings: list[Pair]
-    misspellings: list[Pair]
+    synonyms: list[TaxonPair]
+    mixed_spellings: list[TaxonPair]
+    misspellings: list[TaxonPair]
     homonyms_across_kingdoms: Mapping[str, tuple[str, ...]]
     epithets_in_several_genera: Mapping[str, int]
     missing_ranks: Mapping[Rank, int]
@@ -129,7 +129,7 @@ def check(
     )
 
 
-def find_synonyms(tree: Tree, path: Path) -> list[Pair]:
+def find_synonyms(tree: Tree, path: Path) -> list[TaxonPair]:
     """Pairs of the table (columns `synonym`, `accepted`) of which both names are in the tree, at the same rank."""
     table = Table(path)
     if not {"synonym", "accepted"} <= set(table.columns):
@@ -146,16 +146,16 @@ def find_synonyms(tree: Tree, path: Path) -> list[Pair]:
         ranks = {tree.taxonomy.rank(t) for t in taxa[0]} & {tree.taxonomy.rank(t) for t in taxa[1]}
         for rank in sorted(ranks) if synonym.casefold() != accepted.casefold() else ():
             images = [int(np.sum([tree.images[t] for t in ids if tree.taxonomy.rank(t) == rank])) for ids in taxa]
-            found.append(Pair(rank, accepted, synonym, images[1], images[0], f"{path.name}:{row.number}"))
+            found.append(TaxonPair(rank, accepted, synonym, images[1], images[0], f"{path.name}:{row.number}"))
     return found
 
 
-def both_in_use(tree: Tree, report: CatalogueReport) -> list[Pair]:
+def both_in_use(tree: Tree, report: CatalogueReport) -> list[TaxonPair]:
     """The synonyms of a catalogue whose accepted names are in the tree as well, at the same rank."""
     images = {(tree.taxonomy.rank(t), tree.label(t)): int(tree.images[t]) for t in range(len(tree.taxonomy))}
     where = Path(report.archive).name
     return [
-        Pair(j.rank, j.accepted, j.name, images[j.rank, j.accepted], j.images, where)
+        TaxonPair(j.rank, j.accepted, j.name, images[j.rank, j.accepted], j.images, where)
         for j in report.synonyms
         if (j.rank, j.accepted) in images
     ]

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from taxadiffusion.names import Rank, rank_index
-from taxadiffusion.scientific_names import folded_spelling
+from taxadiffusion.names import Rank, folded_spelling, rank_index
 from taxadiffusion.taxonomy import Taxonomy
 
 Ids = npt.NDArray[np.int32]
@@ -36,7 +35,7 @@ class Conflict:
 
 
 @dataclass(frozen=True)
-class Pair:
+class TaxonPair:
     """Two names of one rank that may be one taxon, with their images."""
 
     rank: Rank
@@ -138,7 +137,7 @@ def shared_epithets(tree: Tree) -> dict[str, int]:
     return dict(sorted(shared.items(), key=lambda item: (-item[1], item[0])))
 
 
-def misspellings(tree: Tree) -> list[Pair]:
+def misspellings(tree: Tree) -> list[TaxonPair]:
     """Siblings whose names differ by one edit (or only in diacritics and hyphens), the rarer second.
 
     Names under five letters are left out, and so are endings that differ by grammar alone in different genera: siblings
@@ -154,7 +153,7 @@ def misspellings(tree: Tree) -> list[Pair]:
             first, second = (a, b) if tree.images[a] >= tree.images[b] else (b, a)
             rank, images = tree.taxonomy.rank(a), tree.images
             found.append(
-                Pair(rank, tree.label(first), tree.label(second), int(images[first]), int(images[second]), where)
+                TaxonPair(rank, tree.label(first), tree.label(second), int(images[first]), int(images[second]), where)
             )
     return sorted(found, key=lambda pair: (pair.rank, pair.first, pair.second))
 
@@ -192,7 +191,7 @@ def _is_one_edit(a: str, b: str) -> bool:
     return a[start + 1 :] == b[start + 1 :] or swapped
 
 
-def mixed_spellings(tree: Tree, found: Sequence[Conflict]) -> list[Pair]:
+def mixed_spellings(tree: Tree, found: Sequence[Conflict]) -> list[TaxonPair]:
     """Pairs of parents that share children in several conflicts: probably two names of one taxon (Actinopterygii and
     Actinopteri), the more frequent first."""
     shared: Counter[tuple[Rank, str, str]] = Counter()
@@ -209,7 +208,7 @@ def mixed_spellings(tree: Tree, found: Sequence[Conflict]) -> list[Pair]:
         if number > 1 and (alike or number >= 5):
             first, second = (a, b) if images[rank, a] >= images[rank, b] else (b, a)
             where = f"{number} names lie in both"
-            pairs.append(Pair(rank, first, second, images[rank, first], images[rank, second], where))
+            pairs.append(TaxonPair(rank, first, second, images[rank, first], images[rank, second], where))
     return sorted(pairs, key=lambda pair: -int(pair.where.split()[0]))
 
 

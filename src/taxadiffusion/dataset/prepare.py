@@ -31,20 +31,19 @@ from taxadiffusion.dataset.judge import (
 )
 from taxadiffusion.dataset.listing import ROWS_PER_BATCH, Listing, Quarantine
 from taxadiffusion.dataset.prepared import PreparedDataset
-from taxadiffusion.dataset.report import PrepareReport, PrepareSettings, Progress
+from taxadiffusion.dataset.report import PrepareProgress, PrepareReport, PrepareSettings
 from taxadiffusion.dataset.shards import Shard, await_first, await_parts
 from taxadiffusion.dataset.split import assign_splits, groups_across_splits
-from taxadiffusion.dataset.verify import Part, part_name
+from taxadiffusion.dataset.verify import SetPart, part_name
 from taxadiffusion.dataset.workers import num_cores, verify_parts
 from taxadiffusion.dataset.workspace import check_out, locked, publish
 from taxadiffusion.dataset.write import MAX_EXAMPLES, gather_facts, read_layouts, write_images
 from taxadiffusion.errors import DataError
 from taxadiffusion.images import layout_distance
-from taxadiffusion.names import RANKS, Rank
+from taxadiffusion.names import RANKS, Rank, kinds
 from taxadiffusion.readers import Reader, open_reader
-from taxadiffusion.scientific_names import kinds
 
-OnProgress = Callable[[Progress], None]
+OnPrepared = Callable[[PrepareProgress], None]
 
 
 def prepare(
@@ -64,7 +63,7 @@ def prepare(
     catalogue: Path | None = None,
     num_workers: int | None = None,
     shard: Shard = Shard(),  # noqa: B008 - frozen
-    on_progress: OnProgress | None = None,
+    on_progress: OnPrepared | None = None,
 ) -> PrepareReport:
     """Makes the prepared data set `out` from `source`, and returns its report.
 
@@ -139,7 +138,7 @@ class _Job:
     settings: PrepareSettings
     num_workers: int
     shard: Shard
-    on_progress: OnProgress
+    on_progress: OnPrepared
 
     def run(self) -> PrepareReport:
         with Quarantine(self.work / QUARANTINE) as quarantine:
@@ -188,7 +187,7 @@ class _Job:
     def _list(self, quarantine: Quarantine) -> Listing:
         listing = Listing(self.reader.ranks, self.work / "listing.arrow")
         listing.read(
-            self.reader, quarantine, self.settings.limit, lambda n: self.on_progress(Progress("list", n, None))
+            self.reader, quarantine, self.settings.limit, lambda n: self.on_progress(PrepareProgress("list", n, None))
         )
         judge_folders(quarantine)
         return listing
@@ -237,7 +236,7 @@ class _Job:
         """Raises `DataError` where pictures are no longer those that were prepared; nothing of the set is changed."""
         if not self.settings.verify or not PreparedDataset.open(self.out).keeps_files_seen:
             return
-        self.on_progress(Progress("verify", 0, len(listing)))
+        self.on_progress(PrepareProgress("verify", 0, len(listing)))
         changes = changed_pictures(
             listing,
             self.out,
@@ -250,7 +249,7 @@ class _Job:
 
     def _progress(self, phase: str, done: int, total: int) -> None:
         if done % ROWS_PER_BATCH == 0 or done == total:
-            self.on_progress(Progress(phase, done, total))
+            self.on_progress(PrepareProgress(phase, done, total))
 
     def _quarantine(self, listing: Listing, rows: npt.NDArray[np.bool_], quarantine: Quarantine) -> None:
         for row in np.flatnonzero(rows).tolist():
@@ -261,15 +260,15 @@ class _Job:
     def _verify(self, listing: Listing) -> list[Path]:
         parts = list(self._parts(listing))
         done = 0
-        self.on_progress(Progress("verify", 0, len(listing)))
+        self.on_progress(PrepareProgress("verify", 0, len(listing)))
         mine, others = self.shard.share(parts), self.shard.others(parts)
         awaited = await_parts(others, self.num_workers) if self.shard.number == 0 else iter(())
         for num_rows in chain(verify_parts(mine, min(self.num_workers, len(mine))), awaited):
             done += num_rows
-            self.on_progress(Progress("verify", done, len(listing)))
+            self.on_progress(PrepareProgress("verify", done, len(listing)))
         return [Path(part.result) for part in parts]
 
-    def _parts(self, listing: Listing) -> Iterator[Part]:
+    def _parts(self, listing: Listing) -> Iterator[SetPart]:
         folder = self.shared / "verified"
         folder.mkdir(parents=True, exist_ok=True)
         root = os.path.realpath(self.reader.root)
@@ -279,7 +278,7 @@ class _Job:
             images, members = batch.column("image").to_pylist(), batch.column("member").to_pylist()
             follow = self.settings.follow_links
             result = str(folder / part_name(number, images, members, follow))
-            yield Part(root, tuple(images), tuple(members), str(self.shared), result, follow)
+            yield SetPart(root, tuple(images), tuple(members), str(self.shared), result, follow)
 
     def _without_duplicates(
         self,
@@ -331,7 +330,7 @@ class _Job:
             shutil.rmtree(done)
         done.mkdir()
         written = write_images(
-            done, listing, results, kept, splits, lambda n: self.on_progress(Progress("write", n, len(listing)))
+            done, listing, results, kept, splits, lambda n: self.on_progress(PrepareProgress("write", n, len(listing)))
         )
         report.images_with_content_box = written.num_content_boxes
         report.damaged_metadata = dict(written.damaged_metadata.most_common())

@@ -40,7 +40,7 @@ class PrepareSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class PrepareProgress:
     """`done` of `total` rows (None: not known yet) of a phase: "list", "verify" or "write"."""
 
     phase: str

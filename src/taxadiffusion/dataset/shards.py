@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taxadiffusion.dataset.columns import IMAGES
-from taxadiffusion.dataset.verify import Part, is_verified
+from taxadiffusion.dataset.verify import SetPart, is_verified
 from taxadiffusion.dataset.workers import verify_parts
 from taxadiffusion.dataset.workspace import is_locked
 from taxadiffusion.errors import DataError, SettingsError
@@ -41,14 +41,14 @@ class Shard:
             raise SettingsError(f"RANK={number!r} and WORLD_SIZE={count!r} must be numbers")
         return cls(int(number), int(count))
 
-    def share(self, parts: Sequence[Part]) -> Sequence[Part]:
+    def share(self, parts: Sequence[SetPart]) -> Sequence[SetPart]:
         return parts[self.number :: self.count]
 
-    def others(self, parts: Sequence[Part]) -> list[Part]:
+    def others(self, parts: Sequence[SetPart]) -> list[SetPart]:
         return [part for index, part in enumerate(parts) if index % self.count != self.number]
 
 
-def await_parts(parts: Sequence[Part], num_workers: int, patience_s: float = PATIENCE_S) -> Iterator[int]:
+def await_parts(parts: Sequence[SetPart], num_workers: int, patience_s: float = PATIENCE_S) -> Iterator[int]:
     """Yields the number of rows of each part that the other processes finish; verifies what they leave undone.
 
     They are given up when nothing new has appeared for `patience_s`.
@@ -68,7 +68,7 @@ def await_parts(parts: Sequence[Part], num_workers: int, patience_s: float = PAT
     yield from verify_parts(waiting, min(num_workers, len(waiting)))
 
 
-def _is_done(part: Part, fresh_ns: int) -> bool:
+def _is_done(part: SetPart, fresh_ns: int) -> bool:
     try:
         written_ns = Path(part.result).stat().st_mtime_ns
     except FileNotFoundError:

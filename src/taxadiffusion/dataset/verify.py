@@ -20,12 +20,12 @@ from taxadiffusion.readers.links import LEAVES_ROOT
 from taxadiffusion.readers.package import read_member
 
 MISSING = "the file is missing"
-Facts = dict[str, Any]
+FileFacts = dict[str, Any]
 """Values of the columns `VERIFIED`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SetPart:
     """The pictures of one batch of rows; `result` keeps what was found."""
 
     root: str
@@ -48,7 +48,7 @@ def unpacked_path(image: str, member: str) -> str:
     return f"{UNPACKED}/{image}.d/{member}"
 
 
-def verify_part(part: Part) -> int:
+def verify_part(part: SetPart) -> int:
     """Verifies a batch unless its result exists and no file changed since; returns its number of rows."""
     if not is_verified(part):
         facts = [
@@ -59,7 +59,7 @@ def verify_part(part: Part) -> int:
     return len(part.images)
 
 
-def write_result(part: Part, facts: list[Facts]) -> None:
+def write_result(part: SetPart, facts: list[FileFacts]) -> None:
     """Written aside and renamed, so that a result is whole or absent."""
     aside = f"{part.result}.{os.getpid()}.tmp"
     columns = [pa.array([row.get(field.name) for row in facts], field.type) for field in VERIFIED]
@@ -73,7 +73,7 @@ def read_result(path: str | Path) -> pa.RecordBatch:
         return pa.ipc.open_file(source).get_batch(0)
 
 
-def is_verified(part: Part) -> bool:
+def is_verified(part: SetPart) -> bool:
     """Whether a result exists and every file has the size and time it had then; faulty files are looked at again."""
     if not Path(part.result).is_file():
         return False
@@ -93,7 +93,7 @@ def is_verified(part: Part) -> bool:
     return True
 
 
-def look_at(root: str, image: str, member: str | None, unpack_dir: str, follow_links: bool = False) -> Facts:
+def look_at(root: str, image: str, member: str | None, unpack_dir: str, follow_links: bool = False) -> FileFacts:
     """One picture's facts, or `{"fault": reason}`. A package's picture is copied to `unpack_dir`."""
     try:
         path = resolve_inside(root, image, follow_links)

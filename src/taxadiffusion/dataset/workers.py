@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from loky import ProcessPoolExecutor
 from loky.backend import get_context
 
-from taxadiffusion.dataset.verify import Facts, Part, is_verified, look_at, verify_part, write_result
+from taxadiffusion.dataset.verify import FileFacts, SetPart, is_verified, look_at, verify_part, write_result
 from taxadiffusion.errors import SettingsError
 
 _PARTS_IN_FLIGHT_PER_WORKER = 3
@@ -29,7 +29,7 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def verify_parts(parts: Iterable[Part], num_workers: int) -> Iterator[int]:
+def verify_parts(parts: Iterable[SetPart], num_workers: int) -> Iterator[int]:
     """Verifies `parts` in `num_workers` processes; yields the number of rows of each as it is done.
 
     One worker means this process. The processes never run the caller's own script, which so needs no main guard. A
@@ -41,10 +41,10 @@ def verify_parts(parts: Iterable[Part], num_workers: int) -> Iterator[int]:
             yield verify_part(part)
         return
     waiting = iter(parts)
-    unfinished: dict[str, Part] = {}
+    unfinished: dict[str, SetPart] = {}
     while True:
         executor = _executor(num_workers)
-        running: set[Future[Part]] = set()
+        running: set[Future[SetPart]] = set()
         whole = False
         try:
             for part in waiting:
@@ -64,12 +64,12 @@ def verify_parts(parts: Iterable[Part], num_workers: int) -> Iterator[int]:
             executor.shutdown(wait=True, kill_workers=not whole)  # what they were writing lies aside, never in a result
 
 
-def _verified(part: Part) -> Part:
+def _verified(part: SetPart) -> SetPart:
     verify_part(part)
     return part
 
 
-def _finished(running: set[Future[Part]], unfinished: dict[str, Part]) -> Iterator[int]:
+def _finished(running: set[Future[SetPart]], unfinished: dict[str, SetPart]) -> Iterator[int]:
     done, _ = wait(running, return_when=FIRST_COMPLETED)
     for future in done:
         part = future.result()
@@ -78,10 +78,10 @@ def _finished(running: set[Future[Part]], unfinished: dict[str, Part]) -> Iterat
         yield len(part.images)
 
 
-def _verify_one_by_one(part: Part) -> int:
+def _verify_one_by_one(part: SetPart) -> int:
     if is_verified(part):
         return len(part.images)
-    facts: list[Facts] = []
+    facts: list[FileFacts] = []
     executor = _executor(1)
     try:
         for image, member in zip(part.images, part.members, strict=True):

@@ -25,7 +25,7 @@ MAX_EXAMPLES = 100
 
 
 @dataclass
-class Written:
+class WrittenImages:
     """What `write_images` has written."""
 
     content_hash: str
@@ -37,7 +37,7 @@ class Written:
 
 
 @dataclass
-class Facts:
+class SetFacts:
     """What verification found of the listing's N rows, as far as the judgements need it."""
 
     usable: Bools
@@ -47,13 +47,13 @@ class Facts:
     has_hash: Bools
 
 
-def gather_facts(listing: Listing, results: list[Path] | None, left_out: Bools, quarantine: Quarantine) -> Facts:
+def gather_facts(listing: Listing, results: list[Path] | None, left_out: Bools, quarantine: Quarantine) -> SetFacts:
     """Reads the parts' `results` (None: pictures were not verified) and quarantines the faulty pictures.
 
     Rows `left_out` already are not judged again.
     """
     num_rows = len(listing)
-    facts = Facts(~left_out, listing.keys.copy(), np.zeros(num_rows, np.uint64), np.zeros(num_rows, np.bool_))
+    facts = SetFacts(~left_out, listing.keys.copy(), np.zeros(num_rows, np.uint64), np.zeros(num_rows, np.bool_))
     if results is None:
         return facts
     file = listing.batches()
@@ -102,10 +102,10 @@ def write_images(
     kept: Bools,
     splits: npt.NDArray[np.int8],
     on_rows: Callable[[int], None],
-) -> Written:
+) -> WrittenImages:
     """Writes the `kept` rows twice, as Parquet and as Arrow to be memory-mapped."""
     digest = hashlib.sha256()
-    written = Written("", 0, Counter(), [])
+    written = WrittenImages("", 0, Counter(), [])
     file = listing.batches()
     with (
         pq.ParquetWriter(folder / IMAGES, IMAGE_ROWS, compression="zstd") as parquet,
@@ -133,7 +133,7 @@ def write_images(
     return written
 
 
-def _count_damage(written: Written, damaged: pa.Array, images: pa.RecordBatch) -> None:
+def _count_damage(written: WrittenImages, damaged: pa.Array, images: pa.RecordBatch) -> None:
     for at in np.flatnonzero(damaged.is_valid().to_numpy(zero_copy_only=False)).tolist():
         written.damaged_metadata[damaged[at].as_py()] += 1
         if len(written.damaged_examples) < MAX_EXAMPLES:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from taxadiffusion.evaluate.memorisation import CopyFindings, Eyesight, Found, LikePair
+from taxadiffusion.evaluate.memorisation import CopyFindings, CopyFound, Eyesight, LikePair
 from taxadiffusion.evaluate.planted import JUDGED, Planter
 from taxadiffusion.evaluate.scores import BUCKETS, RankScores, bucket_of
 from taxadiffusion.evaluate.side import Rows, Side, spread, truncated
@@ -18,7 +18,7 @@ from taxadiffusion.metrics.copies import (
     PARTS,
     Floats,
     Maps,
-    Part,
+    PicturePart,
     candidates,
     contrast_maps,
     likeness,
@@ -75,12 +75,12 @@ class CopyJudge:
         thresholds = {part: threshold_at(unseen_scores[part], expected) for part in PARTS}
         originals = drawn(train, MAX_PLANTED, seed)
         self._copied = tuple(train.lineages[i] for i in originals)
-        planted: dict[str, dict[Part, Floats]] = {}
+        planted: dict[str, dict[PicturePart, Floats]] = {}
         if None not in thresholds.values():  # without a threshold nothing can be found
             progress("copies: planting and finding them again")
             planted = self._planted(planter, originals, photographs)
-        self.eyesight: dict[Part, Eyesight] = {}
-        self._judged: dict[Part, NDArray[np.bool_]] = {}  # (kinds, originals)
+        self.eyesight: dict[PicturePart, Eyesight] = {}
+        self._judged: dict[PicturePart, NDArray[np.bool_]] = {}  # (kinds, originals)
         for part, threshold in thresholds.items():
             level = np.inf if threshold is None else threshold
             flags = {kind: scores[part] > level for kind, scores in planted.items()}
@@ -101,8 +101,8 @@ class CopyJudge:
             for part, sight in eyesight.items()
             if sight.cannot_tell() is None and sight.threshold is not None
         }
-        buckets: dict[str, Found] = {}
-        taxa: dict[Lineage, Found] = {}
+        buckets: dict[str, CopyFound] = {}
+        taxa: dict[Lineage, CopyFound] = {}
         if "picture" in flags:
             names = np.array([bucket_of(counts[taxon]) for taxon in side.lineages])
             telling = [b for b, _, _ in BUCKETS if (names == b).any() and not eyesight["picture"].cannot_tell(b)]
@@ -119,7 +119,7 @@ class CopyJudge:
             pairs=self._pairs(side, scores["picture"], nearest, flags.get("picture")),
         )
 
-    def _eyesight_at(self, rank: Rank, counts: Mapping[Lineage, int]) -> dict[Part, Eyesight]:
+    def _eyesight_at(self, rank: Rank, counts: Mapping[Lineage, int]) -> dict[PicturePart, Eyesight]:
         """With what is found of the copies of each bucket's taxa; counts: training photographs by taxon of `rank`."""
         names = np.array([bucket_of(counts[one.truncated(rank)]) if one.get(rank) else "" for one in self._copied])
         present = [b for b, _, _ in BUCKETS if (names == b).any()]
@@ -128,7 +128,9 @@ class CopyJudge:
             for part, sight in self.eyesight.items()
         }
 
-    def _planted(self, planter: Planter, originals: Rows, unseen: NDArray[np.uint8]) -> dict[str, dict[Part, Floats]]:
+    def _planted(
+        self, planter: Planter, originals: Rows, unseen: NDArray[np.uint8]
+    ) -> dict[str, dict[PicturePart, Floats]]:
         """Likeness of the planted copies to training, by kind and part."""
         photographs = _images(self._train.select(originals), self._size_px)
         partners = np.random.default_rng(self._seed).permutation(np.resize(np.arange(len(unseen)), len(originals)))
@@ -138,7 +140,7 @@ class CopyJudge:
         }
         return {kind: self._scores(copies, self._features(copies))[0] for kind, copies in images.items()}
 
-    def _scores(self, images: NDArray[np.uint8], features: Floats) -> tuple[dict[Part, Floats], Rows]:
+    def _scores(self, images: NDArray[np.uint8], features: Floats) -> tuple[dict[PicturePart, Floats], Rows]:
         """Of (M, 3, s, s) images: `standing` (M,) by part, and the most like training photograph (M,), by the whole."""
         likely = candidates(features, self._train.features, NUM_CANDIDATES)  # (M, K)
         stands, best = [], []
@@ -234,8 +236,8 @@ def _share(flags: NDArray[np.bool_], side: Side) -> Interval:
     return mean_over_taxa([[values[rows] for rows in runs] for runs in side.cells().values()], share=True)
 
 
-def _found(flags: NDArray[np.bool_]) -> Found:
-    return Found(int(flags.sum()), flags.size)
+def _found(flags: NDArray[np.bool_]) -> CopyFound:
+    return CopyFound(int(flags.sum()), flags.size)
 
 
 def drawn(side: Side, number: int, seed: int) -> Rows:

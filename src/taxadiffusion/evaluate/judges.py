@@ -19,7 +19,7 @@ from taxadiffusion.names import Lineage, Rank
 
 # N images
 
-Progress = Callable[[str], None]
+Tell = Callable[[str], None]
 """Told what is being done, in words."""
 
 Further = Callable[[Side], Mapping[str, NDArray[np.floating]]]
@@ -30,7 +30,7 @@ Finish = Callable[[RankScores, Side], RankScores]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class JudgeSettings:
     """How to evaluate. `ranks` run coarse to fine."""
 
     ranks: tuple[Rank, ...]
@@ -44,7 +44,7 @@ class Settings:
 
 
 def fit_namers(
-    train: Side, extra: Side | None, groups: Sequence[str] | None, seed: int, progress: Progress = lambda _: None
+    train: Side, extra: Side | None, groups: Sequence[str] | None, seed: int, progress: Tell = lambda _: None
 ) -> dict[str, Namer]:
     """By its metric, what names images in the features of each network: one, or two where `train` has second ones.
 
@@ -76,8 +76,8 @@ class Judges:
         train: Side,
         unseen: Side,
         namers: Mapping[str, Namer],
-        settings: Settings,
-        progress: Progress = lambda _: None,
+        settings: JudgeSettings,
+        progress: Tell = lambda _: None,
     ) -> None:
         """namers: by their metric, as of `fit_namers`."""
         self._train, self._unseen, self._settings, self._progress = train, unseen, settings, progress

@@ -44,7 +44,7 @@ MAX_PAIRED = 20_000
 """Images of each side of which all pairs are formed (kernel distance, precision, recall, density, coverage); of more,
 so many are drawn, evenly over the taxa."""
 
-Cells = Mapping[Lineage, Sequence[Rows]]
+CellTable = Mapping[Lineage, Sequence[Rows]]
 """By taxon, the positions of its images in each run."""
 
 
@@ -165,7 +165,7 @@ class RankJudge:
         return confusions([predicted[i] for i in rows], [side.lineages[i] for i in rows])
 
     def _per_image(
-        self, side: Side, cells: Cells, named: Mapping[str, Sequence[Lineage]], near: Nearness
+        self, side: Side, cells: CellTable, named: Mapping[str, Sequence[Lineage]], near: Nearness
     ) -> dict[str, Floats]:
         """Metrics that are means over images: their values (N,), not a number where a judge does not know the taxon."""
         judged = self._judged(side)
@@ -185,7 +185,7 @@ class RankJudge:
             values["diversity"] = diversity
         return {name: np.asarray(v, dtype=np.float32) for name, v in values.items()}
 
-    def _of_sets(self, side: Side, cells: Cells, name: str) -> tuple[dict[str, Interval], Replicates]:
+    def _of_sets(self, side: Side, cells: CellTable, name: str) -> tuple[dict[str, Interval], Replicates]:
         """Metrics of all images together: distances of each run's images to the reference, and overlap."""
         runs = side.rows_of_runs()
         if min(map(len, runs)) <= NUM_NEIGHBOURS:
@@ -199,7 +199,7 @@ class RankJudge:
         found = {"frechet_distance": of_replicates(frechet, least=0.0), "kernel_distance": of_replicates(kernel)}
         return found | self._overlap(side, cells, paired), frechet
 
-    def _overlap(self, side: Side, cells: Cells, paired: Sequence[Rows]) -> dict[str, Interval]:
+    def _overlap(self, side: Side, cells: CellTable, paired: Sequence[Rows]) -> dict[str, Interval]:
         """Precision, density, recall, coverage of the `paired` images of each run and of the reference."""
         if self._radius is None:
             self._radius = radius(self._paired, NUM_NEIGHBOURS)
@@ -254,7 +254,7 @@ class TaxonGroups:
 
 
 def _by_bucket(
-    cells: Cells, per_image: Mapping[str, Floats], counts: Mapping[Lineage, int]
+    cells: CellTable, per_image: Mapping[str, Floats], counts: Mapping[Lineage, int]
 ) -> dict[str, dict[str, Interval]]:
     found = {}
     for bucket, _, _ in BUCKETS:
@@ -264,7 +264,9 @@ def _by_bucket(
     return found
 
 
-def _by_taxon(cells: Cells, per_image: Mapping[str, Floats], counts: Mapping[Lineage, int]) -> tuple[TaxonScores, ...]:
+def _by_taxon(
+    cells: CellTable, per_image: Mapping[str, Floats], counts: Mapping[Lineage, int]
+) -> tuple[TaxonScores, ...]:
     scores = []
     for taxon, runs in cells.items():
         rows = np.sort(np.concatenate(runs))
@@ -294,13 +296,13 @@ def _nearest(side: Side, near: Nearness, seen: Side) -> tuple[NearPair, ...]:
     )
 
 
-def _intervals(per_image: Mapping[str, Floats], cells: Cells) -> dict[str, Interval]:
+def _intervals(per_image: Mapping[str, Floats], cells: CellTable) -> dict[str, Interval]:
     """By metric; without those of judges where they know none of the taxa."""
     found = {metric: _interval(metric, values, cells) for metric, values in per_image.items()}
     return {metric: interval for metric, interval in found.items() if interval is not None}
 
 
-def _interval(metric: str, values: NDArray[np.generic], cells: Cells) -> Interval | None:
+def _interval(metric: str, values: NDArray[np.generic], cells: CellTable) -> Interval | None:
     """The mean over taxa and runs of (N,) values; None where they are of no taxon.
 
     A taxon that a run lacks makes it a `DataError`.
@@ -309,7 +311,7 @@ def _interval(metric: str, values: NDArray[np.generic], cells: Cells) -> Interva
     return mean_over_taxa(list(found.values()), share=metric in SHARES) if found else None
 
 
-def _by_taxon_and_run(values: NDArray[np.generic], cells: Cells) -> dict[Lineage, tuple[NDArray[np.floating], ...]]:
+def _by_taxon_and_run(values: NDArray[np.generic], cells: CellTable) -> dict[Lineage, tuple[NDArray[np.floating], ...]]:
     """(N,) values by taxon, then by run, without the taxa that are not judged, whose values are not numbers."""
     numbers = np.asarray(values, dtype=np.float64)
     found = {taxon: tuple(numbers[rows] for rows in runs) for taxon, runs in cells.items()}
@@ -334,7 +336,7 @@ def _distance_to_taxon(side: Side, train: Side) -> NDArray[np.floating]:
     return found
 
 
-def _distance_within_taxon(side: Side, cells: Cells) -> NDArray[np.floating] | None:
+def _distance_within_taxon(side: Side, cells: CellTable) -> NDArray[np.floating] | None:
     """(N,) mean cosine distance of each image to the other images of its taxon and run.
 
     None where a taxon has a single image: there is nothing to compare it with.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from taxadiffusion.metrics.copies import PARTS, Part
+from taxadiffusion.metrics.copies import PARTS, PicturePart
 from taxadiffusion.metrics.intervals import Interval
 from taxadiffusion.names import Lineage
 
@@ -18,7 +18,7 @@ LEAST_FOUND = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CopyFound:
     """How many of `of` planted copies were flagged."""
 
     found: int
@@ -41,18 +41,18 @@ class Eyesight:
     expected: float
     """Of unseen photographs at most this share is flagged."""
     num_unseen: int
-    planted: Mapping[str, Found]
+    planted: Mapping[str, CopyFound]
     """By kind of copy."""
-    judged: Found
+    judged: CopyFound
     """Those that the comparison must find (`planted.JUDGED`)."""
-    buckets: Mapping[str, Found]
+    buckets: Mapping[str, CopyFound]
     """`judged` by how many training photographs the copied taxon has."""
 
     def cannot_tell(self, bucket: str | None = None) -> str | None:
         """Why it cannot tell, of all pictures or of those of one frequency bucket; None: it can."""
         if self.threshold is None:
             return f"{self.num_unseen} unseen photographs are too few for {self.expected:.0%} false alarms"
-        planted = self.judged if bucket is None else self.buckets.get(bucket, Found(0, 0))
+        planted = self.judged if bucket is None else self.buckets.get(bucket, CopyFound(0, 0))
         if planted.of < FEWEST_PLANTED:
             return f"only {planted.of} copies could be planted"
         if planted.share < LEAST_FOUND:
@@ -79,24 +79,24 @@ class CopyFindings:
     num_images: int
     num_looked_at: int
     """Of more, so many are drawn, evenly over the taxa."""
-    flagged: Mapping[Part, Interval]
+    flagged: Mapping[PicturePart, Interval]
     """Share of the pictures looked at; only parts for which the instrument can tell."""
-    taxa: Mapping[Lineage, Found]
+    taxa: Mapping[Lineage, CopyFound]
     """Flagged by all of it, of those looked at; only taxa for which the instrument can tell."""
-    buckets: Mapping[str, Found]
+    buckets: Mapping[str, CopyFound]
     """The same by frequency bucket."""
-    eyesight: Mapping[Part, Eyesight]
+    eyesight: Mapping[PicturePart, Eyesight]
     """Empty where nothing could be planted."""
     pairs: tuple[LikePair, ...]
     """The pairs most like each other, most alike first."""
     reason: str | None = None
     """Why nothing was looked for; None: it was."""
 
-    def cannot_tell(self, part: Part = "picture") -> str | None:
+    def cannot_tell(self, part: PicturePart = "picture") -> str | None:
         """Why nothing can be said of copies; None: it can."""
         return self.reason if self.reason else self.eyesight[part].cannot_tell()
 
-    def verdict(self, part: Part = "picture") -> str:
+    def verdict(self, part: PicturePart = "picture") -> str:
         """The share flagged, or "cannot tell"; never without the share of planted copies that is found."""
         why = self.cannot_tell(part)
         if why:
@@ -117,7 +117,7 @@ class CopyFindings:
             "buckets": {bucket: asdict(found) for bucket, found in self.buckets.items()},
         }
 
-    def _part(self, part: Part) -> dict[str, Any]:
+    def _part(self, part: PicturePart) -> dict[str, Any]:
         sight = self.eyesight[part]
         share = self.flagged.get(part)
         return {

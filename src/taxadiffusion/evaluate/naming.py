@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taxadiffusion.metrics.discriminant import Discriminant, fit_discriminant
-from taxadiffusion.metrics.probe import Choice, Probe, choose_penalty, fit_probe
+from taxadiffusion.metrics.probe import PenaltyChoice, Probe, choose_penalty, fit_probe
 from taxadiffusion.names import Lineage
 
 # N images, D feature width, K taxa
@@ -37,7 +37,7 @@ class Namer:
     """None: it knows no taxon."""
     known: frozenset[Lineage]
     """The taxa of all ranks in which a class lies: only of these can it be said whether a picture is named right."""
-    choice: Choice | None = None
+    choice: PenaltyChoice | None = None
     """How the regularisation was chosen; a discriminant has none to choose."""
 
     @classmethod

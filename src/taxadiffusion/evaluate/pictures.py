@@ -15,7 +15,7 @@ from taxadiffusion.errors import DataError
 from taxadiffusion.features import Extractor
 from taxadiffusion.images import load_image
 from taxadiffusion.names import RANKS, Lineage, Rank
-from taxadiffusion.recipe import refuse_mixed
+from taxadiffusion.pictures.recipe import refuse_mixed
 
 # N images, D feature width
 

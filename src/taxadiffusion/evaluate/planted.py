@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from taxadiffusion.backbone import Backbone
-from taxadiffusion.metrics.copies import Part
+from taxadiffusion.base.backbone import Backbone
+from taxadiffusion.metrics.copies import PicturePart
 
 Images = NDArray[np.uint8]
 
@@ -44,7 +44,7 @@ def noised(strength: float) -> str:
 KINDS: tuple[str, ...] = (*CHANGES, *map(noised, STRENGTHS))
 """Every kind of copy of a whole photograph."""
 
-JUDGED: Mapping[Part, tuple[str, ...]] = {
+JUDGED: Mapping[PicturePart, tuple[str, ...]] = {
     "picture": KINDS[:-1],
     "animal": ("animal alone",),
     "scene": ("scene alone",),

@@ -15,9 +15,9 @@ from taxadiffusion.metrics.blocks import row_blocks
 # M pictures, N photographs, K candidates, V windows, S cells along a side, P = Σ 3·S² values of a picture's maps
 Floats = NDArray[np.floating]
 Maps = NDArray[np.float32]
-Part = Literal["picture", "animal", "scene"]
+PicturePart = Literal["picture", "animal", "scene"]
 
-PARTS: tuple[Part, ...] = ("picture", "animal", "scene")
+PARTS: tuple[PicturePart, ...] = ("picture", "animal", "scene")
 """What is compared: all of it, its middle (prepared photographs are cut about the animal), or what surrounds that."""
 
 _LEVELS = ((32, 4), (16, 16))
@@ -41,7 +41,7 @@ def contrast_maps(images: NDArray[np.uint8]) -> Maps:
     return np.concatenate([_at_level(images, *level).reshape(len(images), -1) for level in _LEVELS], axis=1)
 
 
-def likeness(pictures: Maps, photographs: Maps, candidates: NDArray[np.integer]) -> dict[Part, Floats]:
+def likeness(pictures: Maps, photographs: Maps, candidates: NDArray[np.integer]) -> dict[PicturePart, Floats]:
     """How like (M, P) pictures are to their (M, K) candidates among (N, P) photographs: (M, K) by part.
 
     Of each level and part the largest cosine of contrast over all alignments: the picture or its mirror image laid on
@@ -51,7 +51,7 @@ def likeness(pictures: Maps, photographs: Maps, candidates: NDArray[np.integer])
     """
     if candidates.shape[:1] != pictures.shape[:1]:
         raise ValueError("a row of candidates for each picture")
-    found: dict[Part, Floats] = {part: np.empty(candidates.shape, dtype=np.float32) for part in PARTS}
+    found: dict[PicturePart, Floats] = {part: np.empty(candidates.shape, dtype=np.float32) for part in PARTS}
     for i, picture in enumerate(pictures):
         shown = photographs[candidates[i]]  # (K, P)
         z = {part: np.zeros(candidates.shape[1]) for part in PARTS}
@@ -112,14 +112,14 @@ def threshold_at(unseen: Floats, expected: float) -> float | None:
     return float(np.sort(unseen)[-rank]) if rank else None
 
 
-def _best_laid(picture: Maps, shown: Maps) -> dict[Part, Floats]:
+def _best_laid(picture: Maps, shown: Maps) -> dict[PicturePart, Floats]:
     """(3, S, S) picture, (K, 3, S, S) photographs → largest cosine (K,) over all windows and the mirror, by part."""
     side = picture.shape[-1]
     laid = _laid(np.stack([picture, picture[..., ::-1]]))  # (2, V, 3, S, S)
     energy = (laid**2).sum(2).reshape(*laid.shape[:2], -1)  # (2, V, S·S)
     shown_energy = (shown**2).sum(1).reshape(len(shown), -1)  # (K, S·S)
     flat = shown.reshape(len(shown), -1)
-    best: dict[Part, Floats] = {}
+    best: dict[PicturePart, Floats] = {}
     for part in PARTS:
         weight = _weights(part, side)  # (V, S·S)
         products = (laid * weight.reshape(-1, 1, side, side)).reshape(-1, flat.shape[1]) @ flat.T  # (2·V, K)
@@ -164,7 +164,7 @@ def _window_matrices(side: int) -> tuple[Maps, Maps]:
 
 
 @lru_cache(len(PARTS) * len(_LEVELS))
-def _weights(part: Part, side: int) -> Maps:
+def _weights(part: PicturePart, side: int) -> Maps:
     """(V, S·S): how much each cell of a frame counts, by window; 0 outside it."""
     middle = middle_of(side)
     weight = {"picture": np.ones_like(middle), "animal": middle, "scene": 1 - middle_of(side, _SCENE_RADIUS)}[part]

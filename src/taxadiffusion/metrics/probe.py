@@ -62,7 +62,7 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PenaltyChoice:
     """The regularisation that names held-out photographs best, and by what it was chosen."""
 
     inverse_penalty: float
@@ -107,7 +107,7 @@ def fit_probe(
 
 def choose_penalty(
     features: Floats, labels: Ints, groups: Sequence[str] | None = None, *, balanced: bool = False, seed: int = 0
-) -> Choice:
+) -> PenaltyChoice:
     """The regularisation by cross-validation within (N, D) features: the smallest loss of photographs held out.
 
     groups: (N,) what stays on one side of a split with each photograph, e.g. its trajectory; none: each is alone. By
@@ -116,7 +116,7 @@ def choose_penalty(
     names = np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     rows = _searched(labels, names, np.random.default_rng(seed))
     if len(np.unique(labels[rows])) < 2:
-        return Choice(DEFAULT_INVERSE_PENALTY, (), 0)
+        return PenaltyChoice(DEFAULT_INVERSE_PENALTY, (), 0)
     x, y, names = features[rows].astype(np.float64), labels[rows], names[rows]
     folds = StratifiedGroupKFold(NUM_FOLDS, shuffle=True, random_state=seed)
     losses = np.zeros(len(INVERSE_PENALTIES))
@@ -128,9 +128,9 @@ def choose_penalty(
         num_images += len(held_out)
         losses += _losses(x, y, learnt, held_out, balanced)
     if not num_images:
-        return Choice(DEFAULT_INVERSE_PENALTY, (), 0)
+        return PenaltyChoice(DEFAULT_INVERSE_PENALTY, (), 0)
     means = losses / num_images
-    return Choice(INVERSE_PENALTIES[int(means.argmin())], tuple(means.tolist()), num_images)
+    return PenaltyChoice(INVERSE_PENALTIES[int(means.argmin())], tuple(means.tolist()), num_images)
 
 
 def _losses(x: Floats, y: Ints, learnt: Ints, held_out: Ints, balanced: bool) -> Floats:

@@ -12,7 +12,7 @@ from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import Rank
 from taxadiffusion.readers import bounded
 from taxadiffusion.readers.table import Row
-from taxadiffusion.readers.taxon import Taxon, read_taxon
+from taxadiffusion.readers.taxon import StatedTaxon, read_taxon
 
 PACKAGES = ("cropped_256", "original_256", "cropped", "cropped_full", "original_full")
 """Published picture packages, the one looked for first at the left."""
@@ -32,7 +32,7 @@ PAPER_RANKS: tuple[Rank, ...] = ("class", "order", "family", "genus", "species")
 
 
 @dataclass(frozen=True)
-class Pictures:
+class PictureFiles:
     """Where the pictures of a BIOSCAN release lie below `root`.
 
     A folder layout puts `prefix` before the picture's path; a zip or HDF5 layout names the package in `package_of` (by
@@ -52,7 +52,7 @@ class Pictures:
         return package, path.rsplit("/", 1)[-1] if self.is_hdf5 else self.prefix + path
 
 
-def find_pictures(source: Path, images: Path | None, release: str, first_folder: str) -> Pictures:
+def find_pictures(source: Path, images: Path | None, release: str, first_folder: str) -> PictureFiles:
     """Look for the pictures: an explicit folder, .zip or .hdf5, else the published layouts below the source.
 
     `release` is "bioscan" or "bioscan5m"; `first_folder` starts a picture's path ("part", "train" …) and tells where a
@@ -66,38 +66,38 @@ def find_pictures(source: Path, images: Path | None, release: str, first_folder:
             raise DataError(f"{images}: no such picture folder or package")
         if images.is_file():
             return _in_packages([images], images.parent, first_folder)
-        return _in_folder(images, release) or Pictures(images, "", _no_package)
+        return _in_folder(images, release) or PictureFiles(images, "", _no_package)
     if layout := _in_folder(base, release) or _in_folder(base.parent, release):
         return layout
     found = (p for name in PACKAGES for kind in ("hdf5", "zip") for p in sorted(base.glob(f"*{name}*.{kind}")))
     packages = list(dict.fromkeys(found))
-    return _in_packages(packages, base, first_folder) if packages else Pictures(base, "", _no_package)
+    return _in_packages(packages, base, first_folder) if packages else PictureFiles(base, "", _no_package)
 
 
 def _no_package(_: str) -> str | None:
     return None
 
 
-def _in_folder(base: Path, release: str) -> Pictures | None:
+def _in_folder(base: Path, release: str) -> PictureFiles | None:
     releases = ("bioscan1m", "bioscan") if release == "bioscan" else (release,)
     for parts in (*((name, "images") for name in releases), ("images",), ()):
         folder = base.joinpath(*parts)
         for package in PACKAGES:
             if (folder / package).is_dir():
-                return Pictures(base, "/".join((*parts, package, "")), _no_package)
+                return PictureFiles(base, "/".join((*parts, package, "")), _no_package)
     return None
 
 
-def _in_packages(packages: list[Path], root: Path, first_folder: str) -> Pictures:
+def _in_packages(packages: list[Path], root: Path, first_folder: str) -> PictureFiles:
     """HDF5 files hold every picture; zips may be split by part or by split, told from their names."""
     first = packages[0]
     if first.suffix != ".zip":
         if importlib.util.find_spec("h5py") is None:
             raise SettingsError(f"{first}: reading HDF5 needs h5py: pip install 'taxadiffusion[data]'")
-        return Pictures(root, "", lambda _: first.name, is_hdf5=True)
+        return PictureFiles(root, "", lambda _: first.name, is_hdf5=True)
     kind = next((name for name in PACKAGES if name in first.name), "")
     zips = [path.name for path in packages if path.suffix == ".zip" and kind in path.name]
-    return Pictures(root, _zip_prefix(first, first_folder), lambda path: _zip_of(zips, path))
+    return PictureFiles(root, _zip_prefix(first, first_folder), lambda path: _zip_of(zips, path))
 
 
 def _zip_prefix(path: Path, first_folder: str) -> str:
@@ -133,7 +133,7 @@ def _zip_of(zips: list[str], path: str) -> str:
     raise DataError(f"no zip package for {path!r} among {', '.join(zips)}; download the missing part")
 
 
-def read_specimen(row: Row, ranks: tuple[Rank, ...], bin_column: str) -> Taxon:
+def read_specimen(row: Row, ranks: tuple[Rank, ...], bin_column: str) -> StatedTaxon:
     """The taxon of one specimen; without a species its BIN ("BOLD:AER5166") is the qualifier."""
     names = tuple((rank, row.get(rank)) for rank in ranks if rank not in ("species", "subspecies"))
     taxon = read_taxon(names, row.get("species") if "species" in ranks else "", "binomial")
@@ -141,4 +141,4 @@ def read_specimen(row: Row, ranks: tuple[Rank, ...], bin_column: str) -> Taxon:
         return taxon
     bin_id = row.get(bin_column)
     qualifier = taxon.qualifier or (bin_id if bin_id.startswith("BOLD:") and not taxon.lineage.get("species") else None)
-    return Taxon(taxon.lineage.only(ranks), taxon.authorship, qualifier, taxon.notes)
+    return StatedTaxon(taxon.lineage.only(ranks), taxon.authorship, qualifier, taxon.notes)

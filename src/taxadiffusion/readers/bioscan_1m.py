@@ -9,7 +9,7 @@ from pathlib import Path
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import Rank
 from taxadiffusion.readers import bounded
-from taxadiffusion.readers.bioscan import AVAILABLE, PAPER_RANKS, Pictures, find_pictures, read_specimen
+from taxadiffusion.readers.bioscan import AVAILABLE, PAPER_RANKS, PictureFiles, find_pictures, read_specimen
 from taxadiffusion.readers.record import Record, Rejected, path_fault
 from taxadiffusion.readers.table import SHORT_ROWS, Row, Table
 from taxadiffusion.readers.taxon import chosen_ranks
@@ -59,7 +59,12 @@ class Bioscan1M:
     name = "bioscan-1m"
 
     def __init__(
-        self, table: Path, pictures: Pictures, experiment: str | None, splits: dict[str, str], ranks: tuple[Rank, ...]
+        self,
+        table: Path,
+        pictures: PictureFiles,
+        experiment: str | None,
+        splits: dict[str, str],
+        ranks: tuple[Rank, ...],
     ) -> None:
         self.root = pictures.root
         self.ranks = ranks

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Rank
-from taxadiffusion.readers.bioscan import AVAILABLE, PAPER_RANKS, Pictures, find_pictures, read_specimen
+from taxadiffusion.readers.bioscan import AVAILABLE, PAPER_RANKS, PictureFiles, find_pictures, read_specimen
 from taxadiffusion.readers.bioscan_1m import find_table
 from taxadiffusion.readers.record import Box, Record, Rejected, path_fault
 from taxadiffusion.readers.table import SHORT_ROWS, Row, Table
@@ -57,7 +57,7 @@ class Bioscan5M:
 
     name = "bioscan-5m"
 
-    def __init__(self, table: Path, pictures: Pictures, boxes: Path | None, ranks: tuple[Rank, ...]) -> None:
+    def __init__(self, table: Path, pictures: PictureFiles, boxes: Path | None, ranks: tuple[Rank, ...]) -> None:
         self.root = pictures.root
         self.ranks = ranks
         self.counts: Counter[str] = Counter()

@@ -11,7 +11,7 @@ from taxadiffusion.names import RANKS, Rank, ordered_ranks
 from taxadiffusion.readers import bounded
 from taxadiffusion.readers.record import Box, Record, Rejected, as_on_disk, path_fault
 from taxadiffusion.readers.table import Table
-from taxadiffusion.readers.taxon import Taxon, chosen_ranks, convention_of, read_taxon
+from taxadiffusion.readers.taxon import StatedTaxon, chosen_ranks, convention_of, read_taxon
 
 FILES = ("images.txt", "classes.txt", "image_class_labels.txt")
 
@@ -49,7 +49,7 @@ class Cub:
 
     name = "cub"
 
-    def __init__(self, source: Path, taxa: dict[str, Taxon], ranks: tuple[Rank, ...]) -> None:
+    def __init__(self, source: Path, taxa: dict[str, StatedTaxon], ranks: tuple[Rank, ...]) -> None:
         self.root = source / "images" if (source / "images").is_dir() else source
         self.ranks = ranks
         self.counts: Counter[str] = Counter()
@@ -83,7 +83,7 @@ class Cub:
             )
 
 
-def _read_names(path: Path) -> tuple[dict[str, Taxon], tuple[Rank, ...]]:
+def _read_names(path: Path) -> tuple[dict[str, StatedTaxon], tuple[Rank, ...]]:
     table = Table(path)
     ranks = [rank for rank in RANKS if rank in table.columns]
     if "name" not in table.columns or not (ranks or "scientific_name" in table.columns):
@@ -91,7 +91,7 @@ def _read_names(path: Path) -> tuple[dict[str, Taxon], tuple[Rank, ...]]:
             f"{path}: needs a column name and columns of ranks or scientific_name; has {', '.join(table.columns)}"
         )
     table.may_end_after(["name", "scientific_name", *ranks])
-    taxa: dict[str, Taxon] = {}
+    taxa: dict[str, StatedTaxon] = {}
     faults = []
     for row in table:
         if isinstance(row, Rejected):

@@ -11,16 +11,22 @@ from functools import partial
 from pathlib import Path
 
 from taxadiffusion.errors import DataError
-from taxadiffusion.names import RANKS, Lineage, Rank
+from taxadiffusion.names import RANKS, Lineage, Rank, Written, parse_name, written_name, written_taxon
 from taxadiffusion.readers import bounded
-from taxadiffusion.readers.darwincore_archive import MEDIA_TYPES, Archive, Row
+from taxadiffusion.readers.darwincore_archive import MEDIA_TYPES, Archive, ArchiveRow
 from taxadiffusion.readers.darwincore_descriptor import DataFile
 from taxadiffusion.readers.darwincore_media import PICTURE, addresses, kind_of, picture_names
-from taxadiffusion.readers.disk_index import DiskIndex, Pair
+from taxadiffusion.readers.disk_index import DiskIndex, KeyedRow
 from taxadiffusion.readers.record import LEFT_OUT, Record, Rejected, as_on_disk, clean_name, path_fault
 from taxadiffusion.readers.table import SHORT_ROWS
-from taxadiffusion.readers.taxon import Taxon, chosen_ranks, convention_of, kept_taxon_id, read_taxon, says_species
-from taxadiffusion.scientific_names import Written, parse_name, written_name, written_taxon
+from taxadiffusion.readers.taxon import (
+    StatedTaxon,
+    chosen_ranks,
+    convention_of,
+    kept_taxon_id,
+    read_taxon,
+    says_species,
+)
 
 LINNAEAN: tuple[Rank, ...] = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 AVAILABLE: tuple[Rank, ...] = (
@@ -112,7 +118,7 @@ class DarwinCore:
             else:
                 self.counts.update(("non_images", kind + LEFT_OUT))
 
-    def _pairs(self, row: Row, *, by_event: bool) -> list[Pair]:
+    def _pairs(self, row: ArchiveRow, *, by_event: bool) -> list[KeyedRow]:
         """An occurrence by id and by occurrenceID; that of an event core only by the latter (events hold many)."""
         self.counts["occurrences"] += 1
         cells = tuple(row.get(term) for term in _TAXON_TERMS)
@@ -138,7 +144,7 @@ class DarwinCore:
 
     def _record(
         self,
-        row: Row,
+        row: ArchiveRow,
         key: str,
         address: str,
         format_: str,
@@ -178,7 +184,7 @@ class DarwinCore:
         return found if path_fault(found) else as_on_disk(self.root, found)
 
 
-def taxon_of(values: dict[str, str]) -> Taxon:
+def taxon_of(values: dict[str, str]) -> StatedTaxon:
     """The taxon of Darwin Core terms: `species` (GBIF's accepted binomial), specificEpithet, else scientificName."""
     names = tuple((rank, values.get(rank, "")) for rank in _ABOVE_SPECIES)
     scientific = values.get("scientificName", "")
@@ -203,11 +209,11 @@ def taxon_of(values: dict[str, str]) -> Taxon:
     return replace(taxon, authorship=authorship or taxon.authorship)
 
 
-def _of_rank(names: tuple[tuple[Rank, str], ...], rank: str, uninomial: str | None) -> Taxon:
+def _of_rank(names: tuple[tuple[Rank, str], ...], rank: str, uninomial: str | None) -> StatedTaxon:
     """A name above species stands at its stated rank; without one it is kept as a qualifier."""
     taxon = read_taxon(names, "", "epithet")
     if uninomial is None or uninomial in (name for _, name in taxon.lineage.names):
         return taxon
     if rank in RANKS and rank not in ("species", "subspecies") and taxon.lineage.get(rank) is None:
-        return Taxon(Lineage.of((*taxon.lineage.names, (rank, uninomial))))
-    return Taxon(taxon.lineage, qualifier=uninomial)
+        return StatedTaxon(Lineage.of((*taxon.lineage.names, (rank, uninomial))))
+    return StatedTaxon(taxon.lineage, qualifier=uninomial)

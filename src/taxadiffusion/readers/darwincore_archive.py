@@ -26,7 +26,7 @@ _NEEDED_TERMS = ("id", "scientificName", "identifier", "accessURI")
 
 
 @dataclass(frozen=True)
-class Row:
+class ArchiveRow:
     number: int
     values: dict[str, str]
     source: str = ""
@@ -54,7 +54,7 @@ class Archive:
     def extensions_of(self, row_types: frozenset[str]) -> list[DataFile]:
         return [file for file in self.extensions if file.row_type in row_types]
 
-    def rows(self, file: DataFile) -> Iterator[Row | Rejected]:
+    def rows(self, file: DataFile) -> Iterator[ArchiveRow | Rejected]:
         """Rows of one table, file after file.
 
         Rejected: lines that a stray quotation mark ran together, undecodable rows, and rows that end before their id,
@@ -63,7 +63,7 @@ class Archive:
         for name in file.names:
             yield from self._rows_of(name, file)
 
-    def _rows_of(self, name: str, file: DataFile) -> Iterator[Row | Rejected]:
+    def _rows_of(self, name: str, file: DataFile) -> Iterator[ArchiveRow | Rejected]:
         source = name.rsplit("/", 1)[-1]
         with self._text(name, file) as text:
             lines = _without_bom(bounded.lines(text))
@@ -91,7 +91,7 @@ class Archive:
             raise DataError(f"{self.path}: meta.xml describes {described} columns, {source} has {widest}; correct it")
         return widest
 
-    def _checked(self, row: Cells, file: DataFile, name: str, number: int) -> Row | Rejected:
+    def _checked(self, row: Cells, file: DataFile, name: str, number: int) -> ArchiveRow | Rejected:
         source = name.rsplit("/", 1)[-1]
         cells, num_columns = row.cells, max(file.columns.values(), default=0) + 1
         if len(cells) < num_columns:
@@ -105,7 +105,7 @@ class Archive:
         if any(c == "\0" or "\udc00" <= c <= "\udcff" for cell in cells if not cell.isprintable() for c in cell):
             return Rejected(source, number, "", f"the row holds NUL or bytes that are not {file.encoding}")
         named = {term: cells[column] for term, column in file.columns.items()}
-        return Row(number, {**named, **{t: v for t, v in file.defaults.items() if not named.get(t)}}, name)
+        return ArchiveRow(number, {**named, **{t: v for t, v in file.defaults.items() if not named.get(t)}}, name)
 
     # Files
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from taxadiffusion.readers.record import Rejected
 
-Pair = tuple[str, tuple[str, ...]]
+KeyedRow = tuple[str, tuple[str, ...]]
 _Row = TypeVar("_Row")
 _ROWS_AT_ONCE = 4096
 
@@ -23,7 +23,7 @@ class DiskIndex:
     The first pair of a repeated key is kept. `values` are texts; their number is fixed by the first pair.
     """
 
-    def __init__(self, pairs: Iterable[Pair] = ()) -> None:
+    def __init__(self, pairs: Iterable[KeyedRow] = ()) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="taxadiffusion-join-")
         self._connection = sqlite3.connect(Path(self._folder.name) / "index.sqlite")
         self._connection.execute("PRAGMA journal_mode = OFF")
@@ -31,12 +31,14 @@ class DiskIndex:
         self._connection.execute("CREATE TABLE pairs (key TEXT PRIMARY KEY, cells TEXT) WITHOUT ROWID")
         self.add(pairs)
 
-    def add(self, pairs: Iterable[Pair]) -> None:
+    def add(self, pairs: Iterable[KeyedRow]) -> None:
         rows = ((key, "\x1f".join(values)) for key, values in pairs)
         self._connection.executemany("INSERT OR IGNORE INTO pairs VALUES (?, ?)", rows)
         self._connection.commit()
 
-    def fill(self, rows: Iterable[_Row | Rejected], pairs_of: Callable[[_Row], Iterable[Pair]]) -> Iterator[Rejected]:
+    def fill(
+        self, rows: Iterable[_Row | Rejected], pairs_of: Callable[[_Row], Iterable[KeyedRow]]
+    ) -> Iterator[Rejected]:
         """Adds what `pairs_of` gives for every good row; yields the others, so that they count."""
         all_rows = iter(rows)
         while some := list(islice(all_rows, _ROWS_AT_ONCE)):

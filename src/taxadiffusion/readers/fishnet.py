@@ -14,7 +14,7 @@ from taxadiffusion.names import Rank
 from taxadiffusion.readers import bounded
 from taxadiffusion.readers.record import Box, Record, Rejected, as_on_disk, path_fault
 from taxadiffusion.readers.table import SHORT_ROWS, Row, Table
-from taxadiffusion.readers.taxon import Taxon, chosen_ranks, read_taxon
+from taxadiffusion.readers.taxon import StatedTaxon, chosen_ranks, read_taxon
 
 RANK_COLUMNS = {
     "superclass": "SuperClass",
@@ -116,7 +116,7 @@ class FishNet:
             qualifier=taxon.qualifier,
         )
 
-    def _taxon(self, row: Row) -> Taxon:
+    def _taxon(self, row: Row) -> StatedTaxon:
         """The row's taxon, names as written: the "/" of "Eupercaria/misc" belongs to the name."""
         names = tuple((rank, row.get(self._columns[rank])) for rank in self.ranks if rank in self._columns)
         species = row.get("species") if "species" in self.ranks else ""
@@ -124,8 +124,8 @@ class FishNet:
         return taxon if taxon.fault else _restricted(taxon, self.ranks)
 
 
-def _restricted(taxon: Taxon, ranks: tuple[Rank, ...]) -> Taxon:
-    return Taxon(taxon.lineage.only(ranks), taxon.authorship, taxon.qualifier, taxon.notes)
+def _restricted(taxon: StatedTaxon, ranks: tuple[Rank, ...]) -> StatedTaxon:
+    return StatedTaxon(taxon.lineage.only(ranks), taxon.authorship, taxon.qualifier, taxon.notes)
 
 
 class Boxes:

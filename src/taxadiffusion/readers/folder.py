@@ -18,7 +18,7 @@ from taxadiffusion.readers.links import Links, Refused
 from taxadiffusion.readers.parquet import held_pictures, picture_member
 from taxadiffusion.readers.record import Box, Record, Rejected, as_on_disk, path_fault
 from taxadiffusion.readers.table import SHORT_ROWS, TABLE_SUFFIXES, Row, Table
-from taxadiffusion.readers.taxon import Taxon, chosen_ranks, kept_taxon_id
+from taxadiffusion.readers.taxon import StatedTaxon, chosen_ranks, kept_taxon_id
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 _METADATA = tuple(f"metadata{suffix}" for suffix in (".csv", ".jsonl", ".parquet", ".tsv"))
@@ -184,7 +184,7 @@ class FolderReader:
         self.counts: Counter[str] = Counter()
         self._follow_links = follow_links
         names = names or next((root / name for name in _NAME_TABLES if (root / name).is_file()), None)
-        self._taxa: dict[str, Taxon] | None = None
+        self._taxa: dict[str, StatedTaxon] | None = None
         self._source = root.name
         default: tuple[Rank, ...] = ("genus", "species")
         if names is not None:
@@ -231,7 +231,7 @@ class FolderReader:
             else:
                 yield entry
 
-    def _taxon(self, folder: str) -> Taxon | str:
+    def _taxon(self, folder: str) -> StatedTaxon | str:
         if self._taxa is None:
             return taxon_of_folder(folder)
         taxon = self._taxa.get(unicodedata.normalize("NFC", folder))
@@ -243,13 +243,13 @@ def _with_subspecies(ranks: tuple[Rank, ...]) -> tuple[Rank, ...]:
     return ordered_ranks([*ranks, "subspecies"]) if "species" in ranks else ranks
 
 
-def _read_names(path: Path) -> tuple[dict[str, Taxon], tuple[Rank, ...]]:
+def _read_names(path: Path) -> tuple[dict[str, StatedTaxon], tuple[Rank, ...]]:
     table = Table(path)
     columns = Columns.of(table, {})
     if "folder" not in columns.named:
         raise DataError(f"{path}: no folder column, which says whose ranks a row gives")
     table.may_end_after(columns.needed)
-    taxa: dict[str, Taxon] = {}
+    taxa: dict[str, StatedTaxon] = {}
     faults = []
     for row in table:
         if isinstance(row, Rejected):

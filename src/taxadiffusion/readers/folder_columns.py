@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from taxadiffusion.errors import DataError
-from taxadiffusion.names import RANKS, Rank, ordered_ranks
+from taxadiffusion.names import RANKS, Rank, ordered_ranks, parse_name
 from taxadiffusion.readers.table import Row, Table
-from taxadiffusion.readers.taxon import Taxon, convention_of, read_taxon, says_species
-from taxadiffusion.scientific_names import parse_name
+from taxadiffusion.readers.taxon import StatedTaxon, convention_of, read_taxon, says_species
 
 MEANINGS: dict[str, tuple[str, ...]] = {
     "image": ("file_name", "filename", "image", "file_path", "filepath", "path"),
@@ -70,7 +69,7 @@ class Columns:
         names = (self.named.get(meaning) for meaning in ("image", "epithet", "scientific_name", "folder"))
         return [*(name for name in names if name), *self.ranks.values()]
 
-    def taxon(self, row: Row, ranks: tuple[Rank, ...]) -> Taxon:
+    def taxon(self, row: Row, ranks: tuple[Rank, ...]) -> StatedTaxon:
         """The row's identification, kept to `ranks`."""
         above = tuple((rank, _alone(rank, row.get(column))) for rank, column in self.ranks.items() if rank != "species")
         cells = (self.named.get("epithet"), self.ranks.get("species"), self.named.get("scientific_name"))
@@ -103,7 +102,7 @@ def _alone(rank: Rank, cell: str) -> str:
 
 
 @lru_cache(maxsize=30_000)
-def _identified(above: tuple[tuple[Rank, str], ...], cells: tuple[str, ...], ranks: tuple[Rank, ...]) -> Taxon:
+def _identified(above: tuple[tuple[Rank, str], ...], cells: tuple[str, ...], ranks: tuple[Rank, ...]) -> StatedTaxon:
     """The taxon of the names above species and the species cells (epithet, species, scientific name), which agree."""
     *in_species, scientific = cells
     # A name in the column of scientific names has its genus, with a capital or not.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from taxadiffusion.readers.taxon import Taxon, read_taxon
-from taxadiffusion.scientific_names import clean_name, is_above_genus, parse_name, unquoted, written_name
+from taxadiffusion.names import clean_name, is_above_genus, parse_name, unquoted, written_name
+from taxadiffusion.readers.taxon import StatedTaxon, read_taxon
 
 _REPEATS = re.compile(r"^\d+[_ ]+(?=[^\W\d_])")
 _ONE_WORD = re.compile(r"([^\W\d_]{2,})[-.]([^\W\d_]{2,})")
 _VIRUS = re.compile(r"vir(?:us|uses|oid|oids)\b|\bphages?\b", re.I)
 
 
-def taxon_of_folder(folder: str) -> Taxon | str:
+def taxon_of_folder(folder: str) -> StatedTaxon | str:
     """The taxon that a folder is called by, or one sentence on why its name is none.
 
     Understood beside "Amphiprion_clarkii": spaces, one hyphen or dot for the space, capitals alone, authors, subgenera,
@@ -34,7 +34,7 @@ def taxon_of_folder(folder: str) -> Taxon | str:
     taxon = read_taxon((("genus", genus),), bare, "binomial")
     if taxon.fault or not taxon.lineage:
         return _no_name(folder)
-    return Taxon(taxon.lineage, taxon.authorship, taxon.qualifier, (*notes, *taxon.notes))
+    return StatedTaxon(taxon.lineage, taxon.authorship, taxon.qualifier, (*notes, *taxon.notes))
 
 
 def _fault(folder: str, text: str) -> str | None:

@@ -14,7 +14,7 @@ from taxadiffusion.readers.inaturalist_dumps import OpenData, dump_tables
 from taxadiffusion.readers.json_stream import stream_arrays
 from taxadiffusion.readers.links import Links, Refused
 from taxadiffusion.readers.record import Reader, Record, Rejected, as_on_disk, path_fault
-from taxadiffusion.readers.taxon import Taxon, chosen_ranks, read_taxon
+from taxadiffusion.readers.taxon import StatedTaxon, chosen_ranks, read_taxon
 
 LINNAEAN: tuple[Rank, ...] = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 AVAILABLE: tuple[Rank, ...] = (*LINNAEAN, "subspecies")
@@ -85,9 +85,9 @@ class Competition:
             for number, (_, image) in enumerate(stream_arrays(path, ("images",)), start=1):
                 yield self._record(path, number, image, taxa, category_of, licenses)
 
-    def _index(self, path: Path) -> tuple[dict[str, Taxon], dict[int | str, str], dict[str, str]]:
+    def _index(self, path: Path) -> tuple[dict[str, StatedTaxon], dict[int | str, str], dict[str, str]]:
         """Categories, image id → category id, licences; ids of either type ("12", 12) are the same."""
-        taxa: dict[str, Taxon] = {}
+        taxa: dict[str, StatedTaxon] = {}
         category_of: dict[int | str, str] = {}
         licenses: dict[str, str] = {}
         for key, value in stream_arrays(path, ("categories", "annotations", "licenses")):
@@ -108,7 +108,7 @@ class Competition:
         path: Path,
         number: int,
         image: Any,
-        taxa: dict[str, Taxon],
+        taxa: dict[str, StatedTaxon],
         category_of: dict[int | str, str],
         licenses: dict[str, str],
     ) -> Record | Rejected:
@@ -175,15 +175,15 @@ class ClassFolders:
                 )
 
 
-def taxon_of_folder(name: str) -> Taxon:
+def taxon_of_folder(name: str) -> StatedTaxon:
     """The taxon of a 2021 class folder; epithets may hold hyphens. A name of another shape has an empty lineage."""
     parts = name.split("_", 7)
     if len(parts) != 8 or not parts[0].isdigit():
-        return Taxon(read_taxon((), "", "epithet").lineage)
+        return StatedTaxon(read_taxon((), "", "epithet").lineage)
     return read_taxon(tuple(zip(LINNAEAN[:6], parts[1:7], strict=True)), parts[7].replace("_", " "), "epithet")
 
 
-def _category(value: dict[str, Any]) -> Taxon:
+def _category(value: dict[str, Any]) -> StatedTaxon:
     cells = {rank: str(value.get(rank) or "") for rank in LINNAEAN[:6]}
     supercategory = str(value.get("supercategory") or "")
     rank = SUPERCATEGORY_RANKS.get(supercategory)
@@ -195,7 +195,7 @@ def _category(value: dict[str, Any]) -> Taxon:
     return read_taxon(tuple(cells.items()), str(value.get("name") or ""), "binomial")
 
 
-def _read_categories(path: Path) -> dict[str, Taxon]:
+def _read_categories(path: Path) -> dict[str, StatedTaxon]:
     """A categories file: a JSON list, or an object with `categories`."""
     data = bounded.read_small(path) if path.is_file() else b""
     if not data:

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from taxadiffusion.names import RANKS, Lineage, Rank
-from taxadiffusion.readers.disk_index import DiskIndex, Pair
+from taxadiffusion.names import RANKS, Lineage, Rank, parse_name, written_name
+from taxadiffusion.readers.disk_index import DiskIndex, KeyedRow
 from taxadiffusion.readers.record import Record, Rejected, path_fault
 from taxadiffusion.readers.table import Row, Table
-from taxadiffusion.scientific_names import parse_name, written_name
 
 
 @dataclass(frozen=True)
@@ -135,5 +134,5 @@ def _dump(path: Path) -> Table:
     return Table(path, delimiter="\t", quoted=False)
 
 
-def _observation(row: Row) -> list[Pair]:
+def _observation(row: Row) -> list[KeyedRow]:
     return [(row.get("observation_uuid"), (row.get("taxon_id"), row.get("quality_grade")))]

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from taxadiffusion.names import Lineage, Rank
-from taxadiffusion.scientific_names import clean_name
+from taxadiffusion.names import Lineage, Rank, clean_name
 
 __all__ = ["Box", "Reader", "Record", "Rejected", "clean_name", "path_fault"]
 

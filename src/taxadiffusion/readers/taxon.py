@@ -9,12 +9,14 @@ from functools import lru_cache
 from typing import Literal
 
 from taxadiffusion.errors import SettingsError
-from taxadiffusion.names import Lineage, Rank, ordered_ranks
-from taxadiffusion.scientific_names import (
+from taxadiffusion.names import (
+    Lineage,
+    Rank,
     ScientificName,
     Written,
     clean_name,
     is_above_genus,
+    ordered_ranks,
     parse_name,
     says_no_name,
     unquoted,
@@ -32,7 +34,7 @@ _INFRASPECIFIC_WORDS = {"variety": "var.", "form": "f.", "subspecies": "subsp."}
 
 
 @dataclass(frozen=True, slots=True)
-class Taxon:
+class StatedTaxon:
     """One row's identification."""
 
     lineage: Lineage
@@ -58,7 +60,7 @@ def convention_of(species: str) -> Convention:
 
 
 @lru_cache(maxsize=30_000)
-def read_taxon(names: tuple[tuple[Rank, str], ...], species: str, convention: Convention) -> Taxon:
+def read_taxon(names: tuple[tuple[Rank, str], ...], species: str, convention: Convention) -> StatedTaxon:
     """The taxon of one row: `names` holds the cells above species, `species` the species cell, both as written.
 
     The epithet is taken from either convention (a first word equal to the genus column settles it); a missing genus is
@@ -76,18 +78,18 @@ def read_taxon(names: tuple[tuple[Rank, str], ...], species: str, convention: Co
     text = species.strip() if is_real else unquoted(clean_name(species) or "")
     if not text:
         notes += ["placeholder_species"] if species.strip() else []
-        return Taxon(Lineage.of(ranks), notes=(*notes, *_one_a_kind(changes)))
+        return StatedTaxon(Lineage.of(ranks), notes=(*notes, *_one_a_kind(changes)))
     full, convention_note = _full_name(ranks, text, convention)
     if not is_real and says_no_name(text.partition(" ")[0]):  # "nan nan"
         full, convention_note = text, None
     if full is None:
-        return Taxon(Lineage.of(ranks), qualifier=text, fault=NO_GENUS)
+        return StatedTaxon(Lineage.of(ranks), qualifier=text, fault=NO_GENUS)
     written = written_name(full)
     changes += [f"quotation_marks: {species.strip()} → {text}"] if text != clean_name(species) and not is_real else []
     notes += [convention_note] if convention_note else []
     all_notes = (*notes, *_one_a_kind([*changes, *written.notes]))
     if not written.text:
-        return Taxon(Lineage.of(ranks), notes=all_notes)
+        return StatedTaxon(Lineage.of(ranks), notes=all_notes)
     return _from_binomial(ranks, written, genus, all_notes)
 
 
@@ -124,24 +126,26 @@ def _one_a_kind(changes: list[str]) -> list[str]:
     return list({change.partition(": ")[0]: change for change in changes}.values())
 
 
-def _from_binomial(ranks: dict[Rank, str], written: Written, genus: str | None, notes: tuple[str, ...]) -> Taxon:
+def _from_binomial(ranks: dict[Rank, str], written: Written, genus: str | None, notes: tuple[str, ...]) -> StatedTaxon:
     text, parsed = written.text, parse_name(written.text)
     if parsed.genus is None:
-        return Taxon(Lineage.of(ranks), qualifier=text, notes=(*notes, "species_not_a_name"))
+        return StatedTaxon(Lineage.of(ranks), qualifier=text, notes=(*notes, "species_not_a_name"))
     if parsed.epithet is None:
         return _above_species(ranks, text, parsed, notes)
     if genus is not None and parsed.genus != genus:
-        return Taxon(Lineage.of(ranks), fault="the species is of another genus than the genus column says; correct one")
+        return StatedTaxon(
+            Lineage.of(ranks), fault="the species is of another genus than the genus column says; correct one"
+        )
     if genus is None:
         notes = (*notes, "genus_filled")
     names: dict[Rank, str] = {**ranks, "genus": parsed.genus, "species": parsed.epithet}
     if parsed.infraspecific and "subspecies" not in names:
         names["subspecies"] = _infraspecific(parsed)
     qualifier = parsed.qualifier or ("hybrid" if parsed.hybrid else None)
-    return Taxon(Lineage.of(names), parsed.authorship, qualifier, notes)
+    return StatedTaxon(Lineage.of(names), parsed.authorship, qualifier, notes)
 
 
-def _above_species(ranks: dict[Rank, str], text: str, parsed: ScientificName, notes: tuple[str, ...]) -> Taxon:
+def _above_species(ranks: dict[Rank, str], text: str, parsed: ScientificName, notes: tuple[str, ...]) -> StatedTaxon:
     """A name that stops at its first word. What stands before "cf.", "sp." or a placeholder is the genus, if a row has
     none and the word is no name of a coarser rank; of a word alone the rank is not known: it is kept as a qualifier."""
     name, qualifier = str(parsed.genus), parsed.qualifier
@@ -151,8 +155,8 @@ def _above_species(ranks: dict[Rank, str], text: str, parsed: ScientificName, no
     stops = qualifier is not None or any(note.startswith("placeholder_in_name") for note in notes)
     is_genus = stops and not of_two_genera and "genus" not in ranks and not is_above_genus(name)
     if is_genus and not is_known:
-        return Taxon(Lineage.of({**ranks, "genus": name}), None, qualifier, (*notes, "genus_filled"))
-    return Taxon(Lineage.of(ranks), qualifier=qualifier or (None if is_known else text), notes=notes)
+        return StatedTaxon(Lineage.of({**ranks, "genus": name}), None, qualifier, (*notes, "genus_filled"))
+    return StatedTaxon(Lineage.of(ranks), qualifier=qualifier or (None if is_known else text), notes=notes)
 
 
 def _infraspecific(parsed: ScientificName) -> str:
@@ -161,7 +165,7 @@ def _infraspecific(parsed: ScientificName) -> str:
     return mark + parsed.infraspecific[-1]
 
 
-def kept_taxon_id(stated: str, taxon: Taxon, ranks: tuple[Rank, ...]) -> str | None:
+def kept_taxon_id(stated: str, taxon: StatedTaxon, ranks: tuple[Rank, ...]) -> str | None:
     """The id that a row states for its taxon, where the data set keeps that taxon: not one cut short at a coarser rank
     or at what is certain of it."""
     is_whole = taxon.lineage == taxon.lineage.only(ranks) and (taxon.qualifier is None or taxon.lineage.get("species"))

@@ -15,7 +15,7 @@ from taxadiffusion.readers.disk_index import DiskIndex
 from taxadiffusion.readers.exported import exported_ranks, exported_record
 from taxadiffusion.readers.record import LEFT_OUT, Record, Rejected, as_on_disk, path_fault
 from taxadiffusion.readers.table import SHORT_ROWS, Row, Table
-from taxadiffusion.readers.taxon import Taxon, chosen_ranks, convention_of, read_taxon
+from taxadiffusion.readers.taxon import StatedTaxon, chosen_ranks, convention_of, read_taxon
 
 LINNAEAN: tuple[Rank, ...] = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 SPLITS = {"train": "train", "val": "val", "test": "test"}
@@ -158,7 +158,7 @@ class Shards:
         )
 
 
-def _row_taxon(row: Row) -> Taxon:
+def _row_taxon(row: Row) -> StatedTaxon:
     """Epithet (TreeOfLife, Rare Species) or binomial (TaxonoPy) in `species`; kingdoms' spellings united.
 
     Where there is a column `cls` it is the class (Rare Species), and `class` holds the binomial.
@@ -167,7 +167,7 @@ def _row_taxon(row: Row) -> Taxon:
     return _cleaned_taxon({rank: row.get(class_column if rank == "class" else rank) for rank in LINNAEAN})
 
 
-def _text_taxon(members: dict[str, str]) -> Taxon:
+def _text_taxon(members: dict[str, str]) -> StatedTaxon:
     """From taxonTag.txt ("… kingdom Animalia phylum Chordata …"), else taxonomic_name.txt (names, coarse to fine)."""
     tagged = re.findall(
         rf"\b({'|'.join(LINNAEAN)})\s+(.+?)(?=\s+(?:{'|'.join(LINNAEAN)})\b|[.\s]*$)", members.get("taxontag.txt", "")
@@ -180,7 +180,7 @@ def _text_taxon(members: dict[str, str]) -> Taxon:
     return read_taxon((), members.get("scientific_name.txt", members.get("sci.txt", "")), "binomial")
 
 
-def _cleaned_taxon(cells: dict[str, str]) -> Taxon:
+def _cleaned_taxon(cells: dict[str, str]) -> StatedTaxon:
     cells = {rank: re.sub(r"<[^<>]*>|\((?:unidentified|unknown)\)", "", cell).strip() for rank, cell in cells.items()}
     kingdom = cells.get("kingdom", "")
     cells["kingdom"] = KINGDOMS.get(kingdom.casefold(), kingdom)

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from taxadiffusion.adapter import open_model
-from taxadiffusion.backbone import Backbone
+from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import SettingsError
+from taxadiffusion.evaluate.evaluation import Networks, check_ranks, evaluate, extract
 from taxadiffusion.evaluate.extraction import FeatureStore
-from taxadiffusion.evaluate.generation import ImagePlan, generated_pictures, taxa_to_show
-from taxadiffusion.evaluate.judges import Settings
+from taxadiffusion.evaluate.image_plan import ImagePlan, generated_pictures, taxa_to_show
+from taxadiffusion.evaluate.judges import JudgeSettings, Tell
 from taxadiffusion.evaluate.pictures import Pictures, base_of, generated_folder
 from taxadiffusion.evaluate.planted import Planter
-from taxadiffusion.evaluate.run import Networks, check_ranks, evaluate, extract
-from taxadiffusion.evaluate.scores import Results
+from taxadiffusion.evaluate.results import Results
 from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.features import CachedExtractor, open_extractor
 from taxadiffusion.features.bioclip import BioclipExtractor
 from taxadiffusion.features.perceptual import PerceptualDistance
-from taxadiffusion.generation import ALONE
+from taxadiffusion.files import user_path
 from taxadiffusion.names import Rank, ordered_ranks
-from taxadiffusion.paths import user_path
+from taxadiffusion.pictures.generate import ALONE
 from taxadiffusion.report.evaluation import evaluation_sections, write_tables
 from taxadiffusion.report.page import page
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ def evaluate_command(
     base: str | None = None,
     size_px: int = 64,
     command: str = "",
-    progress: Progress = lambda _: None,
+    progress: Tell = lambda _: None,
     shard: Shard = ALONE,
 ) -> Results | None:
     """Measure and write `results.json`, `tables.md`, `tables.tex` and `report.html` in `out`.
@@ -106,7 +104,7 @@ def evaluate_command(
             run = out / "generated" / f"{name}-{len(methods.get(name, []))}"
             pictures = generated_pictures(model, taxa_to_show(dataset, wanted), images, run, shard=shard)
         methods.setdefault(name, []).append(pictures)
-    settings = Settings(ranks=tuple(wanted), size_px=size_px, seed=images.seed)
+    settings = JudgeSettings(ranks=tuple(wanted), size_px=size_px, seed=images.seed)
     networks = replace(networks, planter=_planter(base, bases, extractors.device))
     if shard.number:
         extract(dataset, methods, networks, settings, progress)

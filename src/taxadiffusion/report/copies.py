@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from taxadiffusion.evaluate.memorisation import CopyFindings, Eyesight, Found
-from taxadiffusion.evaluate.scores import RankScores, Results
+from taxadiffusion.evaluate.memorisation import CopyFindings, CopyFound, Eyesight
+from taxadiffusion.evaluate.results import Results
+from taxadiffusion.evaluate.scores import RankScores
 from taxadiffusion.images import load_image
-from taxadiffusion.metrics.copies import PARTS, Part
+from taxadiffusion.metrics.copies import PARTS, PicturePart
 from taxadiffusion.report.blocks import Cell, Picture, PictureRow, heading, note, picture_grid, table, text
 from taxadiffusion.report.page import Html
 
@@ -45,7 +46,7 @@ def not_looked_words(results: Results) -> str:
     return " ".join(f"{CANNOT_TELL.capitalize()} of {', '.join(of)}: {why}." for why, of in reasons.items())
 
 
-def eyesight_table(eyesight: Mapping[Part, Eyesight]) -> tuple[list[str], list[list[Cell]]]:
+def eyesight_table(eyesight: Mapping[PicturePart, Eyesight]) -> tuple[list[str], list[list[Cell]]]:
     """Header and a row for each kind of planted copy: the share that each part's comparison finds."""
     kinds = next(iter(eyesight.values())).planted if eyesight else {}
     rows = [[Cell(kind), *(_share(eyesight[part].planted[kind]) for part in PARTS)] for kind in kinds]
@@ -63,7 +64,7 @@ def copies_words(scores: RankScores) -> str:
     return f"Copies of training photographs: {scores.copies.verdict() if scores.copies else CANNOT_TELL}."
 
 
-def copies_cell(found: Found | None) -> str:
+def copies_cell(found: CopyFound | None) -> str:
     """Of one taxon's pictures."""
     return CANNOT_TELL if found is None else f"{found.found} of {found.of}"
 
@@ -118,7 +119,7 @@ def _row(generated: str, photograph: str, label: str, small: str, size_px: int) 
     return PictureRow(label, ((Picture(images[0]),), (Picture(images[1]),)), small)
 
 
-def _flagged(found: CopyFindings, part: Part) -> Cell:
+def _flagged(found: CopyFindings, part: PicturePart) -> Cell:
     why = found.cannot_tell(part)
     if why:
         return Cell(CANNOT_TELL, why)
@@ -126,5 +127,5 @@ def _flagged(found: CopyFindings, part: Part) -> Cell:
     return Cell(f"{share.mean:.3f}", f"{share.low:.3f} to {share.high:.3f}; finds {sight.judged} planted")
 
 
-def _share(found: Found) -> Cell:
+def _share(found: CopyFound) -> Cell:
     return Cell(f"{found.share:.2f}", f"of {found.of}")

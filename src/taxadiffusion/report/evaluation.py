@@ -7,14 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from taxadiffusion.evaluate.scores import (
-    BUCKETS,
-    FIRST_JUDGE,
-    LOWER_IS_BETTER,
-    SECOND_JUDGE,
-    RankScores,
-    Results,
-)
+from taxadiffusion.evaluate.results import Results
+from taxadiffusion.evaluate.scores import BUCKETS, FIRST_JUDGE, LOWER_IS_BETTER, SECOND_JUDGE, RankScores
 from taxadiffusion.metrics.intervals import Interval
 from taxadiffusion.names import Rank
 from taxadiffusion.report.blocks import (

@@ -4,9 +4,9 @@ from taxadiffusion.simulate.captions import VOCABULARY, caption, colour_word
 from taxadiffusion.simulate.clade import DEFAULT_RANKS, Clade
 from taxadiffusion.simulate.draw import draw, image_rng, photograph
 from taxadiffusion.simulate.measurands import MEASURANDS
-from taxadiffusion.simulate.measure import TraitError, legible, species_spread, taxon_truth, trait_error
 from taxadiffusion.simulate.meter import TraitMeter
 from taxadiffusion.simulate.pose import BACKGROUNDS, Pose
+from taxadiffusion.simulate.trait_error import TraitError, legible, species_spread, taxon_truth, trait_error
 from taxadiffusion.simulate.traits import TRAIT_NAMES, TRAITS, Traits, TraitSpec
 from taxadiffusion.simulate.write import Simulated, read_clade, simulate
 

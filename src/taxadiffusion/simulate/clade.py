@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Lineage, Rank, ordered_ranks
-from taxadiffusion.simulate.latin import Namer
+from taxadiffusion.simulate.latin import LatinNamer
 from taxadiffusion.simulate.traits import Traits, evolve
 
 DEFAULT_RANKS: tuple[Rank, ...] = ("order", "family", "genus", "species")
@@ -48,7 +48,7 @@ class Clade:
         rng = np.random.default_rng([seed, 0])
         parents, times = _reconstructed(*_birth_death(num_species, rng))
         tips = np.flatnonzero(times == 1.0)
-        species = _lineages(parents, times, tips, ranks, Namer(rng))
+        species = _lineages(parents, times, tips, ranks, LatinNamer(rng))
         latents = evolve(parents, times, np.random.default_rng([seed, 1]))
         traits = tuple(Traits.from_latent(latents[tip]) for tip in tips)
         return cls(seed, ranks, parents, times, tips, species, traits)
@@ -156,7 +156,7 @@ def _lineages(
     times: NDArray[np.float64],
     tips: NDArray[np.int64],
     ranks: tuple[Rank, ...],
-    namer: Namer,
+    namer: LatinNamer,
 ) -> tuple[Lineage, ...]:
     """Cut the tree at one time per rank: what lives at the cut is a taxon, so taxa are monophyletic and nested.
 

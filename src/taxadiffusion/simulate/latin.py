@@ -36,7 +36,7 @@ def _unused(make: Callable[[], str], used: set[str]) -> str:
     return name
 
 
-class Namer:
+class LatinNamer:
     """Gives every taxon a name of its own: genera and epithets from syllables, higher taxa from a genus in them."""
 
     def __init__(self, rng: np.random.Generator) -> None:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from rapidfuzz import fuzz, process
 
 from taxadiffusion.errors import DataError
-from taxadiffusion.names import RANKS, Lineage, Rank
-from taxadiffusion.scientific_names import ScientificName, parse_name, written_name
+from taxadiffusion.names import RANKS, Lineage, Rank, ScientificName, parse_name, written_name
 from taxadiffusion.taxonomy.name_index import EPITHET_MARK, nearest_text
 from taxadiffusion.taxonomy.tree import Taxonomy
 

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import torch
 
+from taxadiffusion.base.transfer import moved
 from taxadiffusion.trainer.loader import MicroBatch
-from taxadiffusion.transfer import moved
 
 T = TypeVar("T")
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import torch
 
+from taxadiffusion.base.transfer import memory_faults
 from taxadiffusion.denoiser import Batch, Denoiser
 from taxadiffusion.names import Lineage
 from taxadiffusion.stages import Stage
 from taxadiffusion.trainer.optimiser import StageOptimiser
 from taxadiffusion.trainer.settings import LoopSettings
 from taxadiffusion.trainer.world import World
-from taxadiffusion.transfer import memory_faults
 
 _NUM_TIMED = 2
 

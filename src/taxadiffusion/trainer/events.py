@@ -95,7 +95,7 @@ class StageDone:
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
+class CheckpointCommitted:
     step: int
     path: Path
     seconds: float
@@ -119,7 +119,7 @@ Event = (
     | NamesCompared
     | PreviewDue
     | StageDone
-    | Committed
+    | CheckpointCommitted
     | Finished
 )
 EventStream = Iterator[Event]

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from taxadiffusion.base.device import seed_dropout
+from taxadiffusion.base.transfer import Reading, moved
 from taxadiffusion.denoiser import Batch, Denoiser, Losses
-from taxadiffusion.device import seed_dropout
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.stages import Stage
 from taxadiffusion.trainer.conditions import conditions, drawn_depth
@@ -25,7 +26,6 @@ from taxadiffusion.trainer.randomness import torch_seed
 from taxadiffusion.trainer.settings import LoopSettings
 from taxadiffusion.trainer.signals import StopSignal
 from taxadiffusion.trainer.world import World
-from taxadiffusion.transfer import Reading, moved
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Identity:
 
 
 @dataclass(slots=True)
-class Progress:
+class RunProgress:
     """How far a run has come: all of its state beside tensors."""
 
     step: int = 0
@@ -56,7 +56,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    progress: Progress
+    progress: RunProgress
     event: events.Resumed
 
 
@@ -96,7 +96,7 @@ class RunHistory:
         load_parameters(trained, committed)
         self.committed = committed
         document = committed.document("state")
-        progress = Progress(**document)
+        progress = RunProgress(**document)
         warnings = self._warnings(committed.manifest)
         return Resumption(
             progress, events.Resumed(progress.step, committed.path, committed.passed_over, tuple(warnings))
@@ -123,8 +123,8 @@ class RunHistory:
         optimiser.restore(committed.tensors("optimizer"), average)
 
     def commit(
-        self, progress: Progress, trained: Mapping[str, nn.Parameter], optimiser: StageOptimiser | None
-    ) -> events.Committed:
+        self, progress: RunProgress, trained: Mapping[str, nn.Parameter], optimiser: StageOptimiser | None
+    ) -> events.CheckpointCommitted:
         """Write `step-N` and prune. `optimiser`: None between stages, where nothing of it is needed."""
         started = time.perf_counter()
         tensors: dict[str, Mapping[str, Tensor]] = {"model": {name: p.detach() for name, p in trained.items()}}
@@ -148,7 +148,7 @@ class RunHistory:
             return path
 
         path = self.world.first_does(write)
-        return events.Committed(progress.step, path, time.perf_counter() - started)
+        return events.CheckpointCommitted(progress.step, path, time.perf_counter() - started)
 
     def export(self, *, again: bool) -> None:
         """Write the adapter beside the commits; where there is one already, only if `again`."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from taxadiffusion.base.transfer import memory_faults
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import DataError, NonFiniteError
 from taxadiffusion.stages import Stage
@@ -17,7 +18,7 @@ from taxadiffusion.trainer import events
 from taxadiffusion.trainer.ahead import ahead
 from taxadiffusion.trainer.estimate import FEWER
 from taxadiffusion.trainer.gradients import Gradients, Issued, Outcome, TrainingData
-from taxadiffusion.trainer.history import Identity, Progress, RunHistory
+from taxadiffusion.trainer.history import Identity, RunHistory, RunProgress
 from taxadiffusion.trainer.loader import MicroBatch, MicroBatches, Share, loader_faults, micro_batches
 from taxadiffusion.trainer.optimiser import StageOptimiser
 from taxadiffusion.trainer.order import Order
@@ -25,7 +26,6 @@ from taxadiffusion.trainer.settings import LoopSettings
 from taxadiffusion.trainer.signals import StopSignal, stop_error
 from taxadiffusion.trainer.validation import Validation
 from taxadiffusion.trainer.world import World
-from taxadiffusion.transfer import memory_faults
 
 _NUM_COMPARED = 1000
 
@@ -88,7 +88,7 @@ class Trainer:
         self.dataset = MicroBatches(data.source, order, self.share, timesteps=training.timesteps)
         self.gradients = Gradients(denoiser, data, settings, self.share, self.world, self.stop)
         self.validation = Validation(self.gradients, settings)
-        self.progress = Progress()
+        self.progress = RunProgress()
         self._settled_at = 0.0
 
     def run(self) -> Events:

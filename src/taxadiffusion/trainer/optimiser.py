@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from taxadiffusion.base.transfer import moved
 from taxadiffusion.errors import CheckpointError
 from taxadiffusion.trainer.settings import OptimiserSettings
 from taxadiffusion.trainer.world import World
-from taxadiffusion.transfer import moved
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 

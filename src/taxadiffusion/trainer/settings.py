@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class Section(BaseModel):
+class SettingsSection(BaseModel):
     """A part of a run's settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
@@ -28,7 +28,7 @@ RETIRED: Mapping[str, bool] = {"conditioner.zero_init": False, "conditioner.warm
 """Settings of earlier versions that are gone, and the value with which their files are read and their runs go on."""
 
 
-class OptimiserSettings(Section):
+class OptimiserSettings(SettingsSection):
     """AdamW, begun anew in every stage."""
 
     learning_rate: float = Field(default=1e-4, gt=0, description="paper: 1e-4")
@@ -43,7 +43,7 @@ class OptimiserSettings(Section):
     )
 
 
-class TrainingSettings(Section):
+class TrainingSettings(SettingsSection):
     """What a step sees."""
 
     batch_size: int = Field(default=32, ge=1, description="samples of one optimizer step, over all processes")
@@ -69,17 +69,17 @@ class TrainingSettings(Section):
     max_bad_fraction: float = Field(default=0.01, ge=0, le=1, description="bad images that end the run (exit 3)")
 
 
-class CheckpointSettings(Section):
+class CheckpointSettings(SettingsSection):
     every_steps: int = free(500, "optimizer steps between commits", ge=1)
     keep_last: int = free(2, "commits to keep", ge=1)
 
 
-class ValidationSettings(Section):
+class ValidationSettings(SettingsSection):
     every_steps: int = free(0, "optimizer steps between validations; 0: never", ge=0)
     num_samples: int = free(256, "held-out images; the same ones with the same noise each time", ge=1)
 
 
-class LoopSettings(Section):
+class LoopSettings(SettingsSection):
     """All that `Trainer` reads, in one value."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)

@@ -70,7 +70,7 @@ class Curve:
         self.run_dir = run_dir
 
     def __call__(self, event: events.Event) -> None:
-        if isinstance(event, events.Committed):
+        if isinstance(event, events.CheckpointCommitted):
             lines = read_metrics(self.run_dir / METRICS_FILE)
             aside = self.run_dir / ".tmp-losses.png"
             picture = draw_curve(lines)
@@ -102,7 +102,7 @@ class TensorBoard:
         elif isinstance(event, events.NamesCompared):
             for rank, spread in event.spread.items():
                 self._open(None).add_scalar(f"names_apart/{rank}", spread, event.step)
-        elif isinstance(event, events.Committed):
+        elif isinstance(event, events.CheckpointCommitted):
             self._open(None).flush()
         elif isinstance(event, events.Finished) and self.writer is not None:
             self.writer.close()

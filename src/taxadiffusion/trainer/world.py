@@ -28,7 +28,7 @@ class World:
     def join(cls, timeout_s: int, device: torch.device) -> World:
         """This process's place, read from what the launcher set; one process when started without a launcher.
 
-        device: where this process computes (`device.chosen_device`). Raises `SettingsError` where processes cannot
+        device: where this process computes (`base.device.chosen_device`). Raises `SettingsError` where processes cannot
         share it.
         """
         from accelerate import PartialState

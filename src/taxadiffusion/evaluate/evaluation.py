@@ -1,0 +1,333 @@
+"""Evaluate methods against a prepared data set: features once, then every rank of every method."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taxadiffusion.dataset import PreparedDataset
+from taxadiffusion.errors import SettingsError
+from taxadiffusion.evaluate.copies import NO_BASE, CopySearch, not_looked
+from taxadiffusion.evaluate.extraction import FeatureStore
+from taxadiffusion.evaluate.judges import Finish, Judges, JudgeSettings, Tell, fit_namers
+from taxadiffusion.evaluate.naming import FEWEST_PHOTOGRAPHS, Namer
+from taxadiffusion.evaluate.pick import differences, distance_differences, pick
+from taxadiffusion.evaluate.pictures import Pictures, Places, photographs, unseen_split
+from taxadiffusion.evaluate.planted import Planter
+from taxadiffusion.evaluate.results import JudgeProtocol, Protocol, Results
+from taxadiffusion.evaluate.scores import FIRST_JUDGE, RankScores
+from taxadiffusion.evaluate.side import Side
+from taxadiffusion.evaluate.traits import TraitJudge
+from taxadiffusion.features import Extractor
+from taxadiffusion.features.bioclip import BioclipExtractor
+from taxadiffusion.features.perceptual import PerceptualDistance
+from taxadiffusion.metrics.blocks import row_blocks
+from taxadiffusion.metrics.probe import INVERSE_PENALTIES
+from taxadiffusion.names import Rank
+
+# N images, D feature width
+
+_LIBRARIES = ("taxadiffusion", "numpy", "torch", "diffusers", "scikit-learn")
+
+JUDGE_SPLITS = ("train", "judge")
+"""Of the photographs that judges are fitted on, where a data set has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """What looks at the images. `perceptual` (LPIPS) and `traits` (simulated clades) may be absent, with their rows."""
+
+    features: Extractor
+    """Of distances, and of the first judge."""
+    perceptual: PerceptualDistance | None = None
+    alignment: BioclipExtractor | None = None
+    traits: TraitJudge | None = None
+    store: FeatureStore | None = None
+    """Where features are kept and shared among processes; none: they are computed here, each time."""
+    second: Extractor | None = None
+    """Of the second judge, another network."""
+    planter: Planter | None = None
+    """Plants copies with the base that made the pictures; none: whether pictures are copies is not told."""
+
+    def __post_init__(self) -> None:
+        if self.second is not None and self.second.content_hash == self.features.content_hash:
+            raise SettingsError(f"--extractor: {self.second.name} is given twice; a second judge is another network")
+
+    @property
+    def extractors(self) -> tuple[Extractor, ...]:
+        """One for each judge."""
+        return (self.features,) if self.second is None else (self.features, self.second)
+
+    def features_of(
+        self, pictures: Pictures, extractor: Extractor, size_px: int, progress: Tell
+    ) -> NDArray[np.float32]:
+        """(N, D) features of the images at `size_px` by one of `extractors`."""
+        if self.store is None:
+            return pictures.features(extractor, size_px)
+
+        def told(done: int, total: int) -> None:
+            progress(f"features of {pictures.name} by {extractor.name}: {done} of {total} images")
+
+        return self.store.features(pictures, extractor, size_px, told)
+
+
+def evaluate(
+    dataset: PreparedDataset,
+    methods: Mapping[str, Sequence[Pictures]],
+    networks: Networks,
+    settings: JudgeSettings,
+    progress: Tell = lambda _: None,
+    trained_on: Mapping[str, Collection[str]] | None = None,
+    compared: str | None = None,
+) -> Results:
+    """Score each method's images, one `Pictures` for each model trained with its own seed, at each of the ranks.
+
+    An image belongs to the rank of its finest name. The photographs of the test split (where there is none, of
+    validation) are scored in the same way, as `real`. trained_on: method → the files of the training photographs that
+    it learnt from, where those are not all; what it never saw it cannot have copied. compared: the method that the
+    others are compared with; none: the best, picked on half of the pictures and compared on the others. Raises
+    `SettingsError` for ranks the data lacks, `DataError` where images are too few or show a taxon that training lacks.
+    """
+    check_ranks(dataset, settings.ranks)
+    progress("reading photographs")
+    held_back = unseen_split(dataset)
+    real_pictures = {split: photographs(dataset, split, settings.ranks) for split in _splits(dataset)}
+    sides = {split: _side([pictures], networks, settings, progress) for split, pictures in real_pictures.items()}
+    train = sides["train"]
+    groups = [group for split in JUDGE_SPLITS if split in sides for group in real_pictures[split].groups or ()]
+    namers = fit_namers(train, sides.get("judge"), groups, settings.seed, progress)
+    judges = Judges(train, sides[held_back], namers, settings, progress)
+    places = Places(train.lineages, dataset.ranks)
+    pairs = _Pairs(networks, settings, train)
+    copies = None
+    if networks.planter:
+        copies = CopySearch(
+            train,
+            sides[held_back],
+            networks.features,
+            networks.planter,
+            size_px=settings.size_px,
+            expected=settings.copy_quantile,
+            seed=settings.seed,
+            progress=progress,
+        )
+
+    def finished(scores: RankScores, part: Side) -> RankScores:
+        return _with_traits(scores, part, networks, dataset.ranks)
+
+    def looked_at(seen: Collection[str] | None) -> Finish:
+        def finish(scores: RankScores, part: Side) -> RankScores:
+            progress(f"looking for copies at rank {scores.rank}")
+            scores = finished(scores, part)
+            if copies is None:
+                return replace(scores, copies=not_looked(len(part.files), NO_BASE))
+            return copies(scores, part, seen)
+
+        return finish
+
+    scored = {}
+    for name, runs in methods.items():
+        progress(f"looking at {name}")
+        side = _side(runs, networks, settings, progress)
+        side = replace(side, lineages=tuple(places(lineage, name) for lineage in side.lineages))
+        seen = trained_on[name] if trained_on and name in trained_on else None
+        scored[name] = judges.of_method(name, side, pairs, seen, looked_at(seen))
+    real = judges.of_unseen(f"photographs of the {held_back} split", pairs, looked_at(None))
+    picked = pick(scored, compared)
+    left_out = {f"photographs, {split}": pictures.left_out for split, pictures in real_pictures.items()}
+    left_out |= {name: sum(pictures.left_out for pictures in runs) for name, runs in methods.items()}
+    return Results(
+        _protocol(dataset, networks, settings, namers, tuple(split for split in JUDGE_SPLITS if split in sides)),
+        scored,
+        real,
+        differences(scored, picked),
+        distance_differences(scored, picked),
+        picked,
+        {name: number for name, number in left_out.items() if number},
+        differences(scored, picked, second=True),
+        _not_judged(train, namers[FIRST_JUDGE], settings.ranks),
+        {name: len(runs) for name, runs in methods.items()},
+    )
+
+
+def _splits(dataset: PreparedDataset) -> tuple[str, ...]:
+    """Of the photographs that an evaluation looks at."""
+    extra = ("judge",) if len(dataset.rows("judge")) else ()
+    return ("train", unseen_split(dataset), *extra)
+
+
+def _not_judged(train: Side, namer: Namer, ranks: Sequence[Rank]) -> dict[Rank, tuple[int, int]]:
+    """By rank, how many of how many taxa that training shows no judge knows, where there are any."""
+    found = {}
+    for rank in ranks:
+        taxa = {lineage.truncated(rank) for lineage in train.lineages if lineage.get(rank)}
+        if strange := taxa - namer.known:
+            found[rank] = len(strange), len(taxa)
+    return found
+
+
+def _with_traits(scores: RankScores, side: Side, networks: Networks, ranks: tuple[Rank, ...]) -> RankScores:
+    if networks.traits is None:
+        return scores
+    found = networks.traits(side, scores.rank, ranks)
+    return replace(scores, metrics={**scores.metrics, "trait_error": found.error}, traits=found.of_species)
+
+
+def check_ranks(dataset: PreparedDataset, ranks: Sequence[Rank]) -> None:
+    """Raises `SettingsError` for a rank that the data set does not have."""
+    unknown = [rank for rank in ranks if rank not in dataset.ranks]
+    if unknown:
+        raise SettingsError(
+            f"--ranks: {unknown[0]!r} is not in {dataset.path}, whose ranks are {', '.join(dataset.ranks)}"
+        )
+
+
+def extract(
+    dataset: PreparedDataset,
+    methods: Mapping[str, Sequence[Pictures]],
+    networks: Networks,
+    settings: JudgeSettings,
+    progress: Tell = lambda _: None,
+) -> None:
+    """Compute this process's share of all features that `evaluate` asks for; return when all are in the store."""
+    check_ranks(dataset, settings.ranks)
+    real = [photographs(dataset, split, settings.ranks) for split in _splits(dataset)]
+    for extractor in networks.extractors:
+        for pictures in (*real, *(run for runs in methods.values() for run in runs)):
+            networks.features_of(pictures, extractor, settings.size_px, progress)
+
+
+def _side(runs: Sequence[Pictures], networks: Networks, settings: JudgeSettings, progress: Tell) -> Side:
+    """The images of all runs together."""
+    whole = [(run, i) for run, pictures in enumerate(runs) for i in range(len(pictures))]
+    features, *second = (
+        _joined([networks.features_of(pictures, extractor, settings.size_px, progress) for pictures in runs])
+        for extractor in networks.extractors
+    )
+    return Side(
+        features=features,
+        second=second[0] if second else None,
+        lineages=tuple(lineage for pictures in runs for lineage in pictures.lineages),
+        files=tuple(file for pictures in runs for file in pictures.files),
+        runs=tuple(run for run, _ in whole),
+        load=lambda i, size_px: runs[whole[i][0]].load(whole[i][1], size_px),
+    )
+
+
+def _joined(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """A single part is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+class _Pairs:
+    """Scores of image pairs and of image and name: LPIPS and alignment, where their networks are given."""
+
+    def __init__(self, networks: Networks, settings: JudgeSettings, train: Side) -> None:
+        self._networks = networks
+        self._settings = settings
+        self._train = train
+
+    def __call__(self, side: Side) -> dict[str, NDArray[np.floating]]:
+        """(N,) values by metric: `lpips_to_real`, `lpips_diversity`; `alignment`, `zero_shot_accuracy`."""
+        found: dict[str, NDArray[np.floating]] = {}
+        rank = side.lineages[0].rank
+        assert rank is not None, "images of a rank name it"
+        if self._networks.perceptual is not None:
+            rng = np.random.default_rng(self._settings.seed)
+            train = self._train.at(rank)
+            photographs_of = train.groups()
+            real = [int(rng.choice(photographs_of[taxon])) for taxon in side.lineages]
+            found["lpips_to_real"] = self._lpips(side, range(len(side.files)), train, real)
+            found["lpips_diversity"] = self._lpips(side, range(len(side.files)), side, _next_of_taxon(side))
+        if self._networks.alignment is not None:
+            taxa = list(self._train.at(rank).groups())
+            names = self._networks.alignment.texts(taxa)  # (taxa, D)
+            images = self._networks.alignment
+            if images.content_hash == self._networks.features.content_hash:
+                seen = side.features  # (N, D): the same network has looked already
+            else:
+                batches = _batches(side, range(len(side.files)), self._settings.size_px)
+                seen = np.concatenate([images(batch) for batch in batches])
+            position = {taxon: i for i, taxon in enumerate(taxa)}
+            own = np.array([position[lineage] for lineage in side.lineages])
+            found["alignment"] = 100 * np.einsum("nd,nd->n", seen, names[own])
+            found["zero_shot_accuracy"] = (_best_named(seen, names) == own).astype(np.float64)
+        return found
+
+    def _lpips(self, side: Side, rows: Sequence[int], other: Side, others: Sequence[int]) -> NDArray[np.floating]:
+        distance, size_px = self._networks.perceptual, self._settings.size_px
+        assert distance is not None, "asked for by `__call__` alone"
+        pairs = zip(_batches(side, rows, size_px), _batches(other, others, size_px), strict=True)
+        return np.concatenate([distance(images, photographs) for images, photographs in pairs])
+
+
+def _batches(side: Side, rows: Sequence[int], size_px: int, batch_size: int = 64) -> Iterator[NDArray[np.uint8]]:
+    for start in range(0, len(rows), batch_size):
+        yield np.stack([side.load(i, size_px) for i in rows[start : start + batch_size]])
+
+
+def _best_named(seen: NDArray[np.float32], names: NDArray[np.float32]) -> NDArray[np.intp]:
+    """(N,) position of the nearest of the names (taxa, D) to each of the images (N, D)."""
+    blocks = [(seen[block] @ names.T).argmax(1) for block in row_blocks(len(seen), len(names), 4)]
+    return np.concatenate(blocks)
+
+
+def _next_of_taxon(side: Side) -> list[int]:
+    """For each image the next one of its taxon and run, in a ring; a single image's next is itself."""
+    following = list(range(len(side.files)))
+    for runs in side.cells().values():
+        for rows in runs:
+            ring = rows.tolist()
+            for i, after in zip(ring, ring[1:] + ring[:1], strict=True):
+                following[i] = after
+    return following
+
+
+def _protocol(
+    dataset: PreparedDataset,
+    networks: Networks,
+    settings: JudgeSettings,
+    namers: Mapping[str, Namer],
+    judge_splits: tuple[str, ...],
+) -> Protocol:
+    return Protocol(
+        dataset=dataset.path.name,
+        dataset_hash=dataset.content_hash,
+        ranks=settings.ranks,
+        extractor=networks.features.name,
+        extractor_sha256=networks.features.content_hash,
+        size_px=settings.size_px,
+        reference_split="train",
+        unseen_split=unseen_split(dataset),
+        max_reference_per_taxon=settings.max_reference_per_taxon,
+        copy_quantile=settings.copy_quantile,
+        seed=settings.seed,
+        software={name: version(name) for name in _LIBRARIES},
+        perceptual=networks.perceptual.name if networks.perceptual else None,
+        perceptual_sha256=networks.perceptual.content_hash if networks.perceptual else None,
+        judges=tuple(
+            _judge_protocol(extractor, namer, judge_splits)
+            for extractor, namer in zip(networks.extractors, namers.values(), strict=True)
+        ),
+    )
+
+
+def _judge_protocol(extractor: Extractor, namer: Namer, splits: tuple[str, ...]) -> JudgeProtocol:
+    choice = namer.choice
+    return JudgeProtocol(
+        extractor=extractor.name,
+        extractor_sha256=extractor.content_hash,
+        namer=namer.kind,
+        splits=splits,
+        num_photographs=sum(namer.counts),
+        num_taxa=len(namer.taxa),
+        fewest_photographs=FEWEST_PHOTOGRAPHS,
+        inverse_penalty=choice.inverse_penalty if choice else None,
+        candidates=INVERSE_PENALTIES if choice else None,
+        losses=choice.losses if choice else None,
+        num_searched=choice.num_images if choice else None,
+    )

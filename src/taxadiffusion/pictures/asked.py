@@ -1,0 +1,34 @@
+"""Which taxa a model is asked for."""
+
+from __future__ import annotations
+
+from taxadiffusion.adapter import Adapter
+from taxadiffusion.errors import DataError
+from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.taxonomy import find_taxon
+
+
+def requested_lineage(adapter: Adapter, taxon: str, rank: Rank | None = None) -> tuple[Lineage, str | None]:
+    """The lineage that a person's words name, cut at `rank`, and a note where it is not simply what was typed.
+
+    Raises `DataError` for homonyms, misspellings, unknown names, and a rank that the taxon or the model lacks.
+    """
+    found = find_taxon(adapter.taxonomy, taxon)
+    lineage = found.lineage.only(adapter.card.ranks)
+    return lineage if rank is None else cut_at(adapter, lineage, rank), found.note
+
+
+def cut_at(adapter: Adapter, lineage: Lineage, rank: Rank) -> Lineage:
+    """The taxon's ancestor at `rank`. Raises `DataError` for a rank that the taxon or the model lacks."""
+    if rank not in adapter.card.ranks:
+        raise DataError(f"rank {rank!r} is not one of this model's ranks: {', '.join(adapter.card.ranks)}")
+    if rank not in lineage.ranks:
+        raise DataError(f"{lineage.label} has no {rank}; its lineage is {lineage}")
+    return lineage.truncated(rank)
+
+
+def species_of(adapter: Adapter) -> tuple[Lineage, ...]:
+    """Every lineage at the model's finest rank, in the order of their names."""
+    taxonomy, finest = adapter.taxonomy, adapter.card.ranks[-1]
+    lineages = {taxonomy.lineage(taxon).only(adapter.card.ranks) for taxon in taxonomy.at_rank(finest)}
+    return tuple(sorted(lineages, key=lambda lineage: lineage.label))

@@ -1,0 +1,271 @@
+"""Pictures on disk: every file carries its recipe, the folder is an image folder, and an interrupted one goes on."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from taxadiffusion import __version__
+from taxadiffusion.adapter import Adapter
+from taxadiffusion.base.noise import SamplerName
+from taxadiffusion.base.onnx import EngineName
+from taxadiffusion.dataset.shards import PATIENCE_S, Shard
+from taxadiffusion.errors import DataError
+from taxadiffusion.images.shelves import shelf
+from taxadiffusion.names import Lineage
+from taxadiffusion.pictures.png import DIGITAL_SOURCE_TYPE, SOURCE, is_whole, save_picture
+from taxadiffusion.pictures.recipe import require_one_recipe
+from taxadiffusion.sampler import Request, Sampler
+
+ALONE = Shard()
+
+TABLE = "metadata.csv"
+
+_MAY_BE_ABSENT = ("note", "source_taxon_id")
+"""Entries of a recipe that earlier versions did not write: empty, they change no file's name."""
+
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A picture that lies on disk. `made` is False where an earlier, interrupted call had made it already."""
+
+    request: Request
+    path: Path
+    made: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How pictures are made: solver steps, pictures a batch, the diffusers scheduler (None: DPM-Solver++), and what
+    predicts: torch, or ONNX Runtime on a CPU."""
+
+    num_steps: int = 25
+    batch_size: int = 16
+    scheduler: SamplerName | None = None
+    engine: EngineName = "torch"
+
+
+def generate(
+    adapter: Adapter,
+    requests: Sequence[Request],
+    out: Path,
+    sampling: Sampling = Sampling(),
+    shard: Shard = ALONE,
+    notes: Mapping[Lineage, str] = MappingProxyType({}),
+) -> Iterator[Generated]:
+    """Make the pictures and write them below `out`, batch by batch, in the order of the requests.
+
+    Of several processes (`shard`, one file system) each makes every so many batches; the first yields every picture and
+    writes the table, and makes what another leaves undone; the others yield their own. The batches are those of the
+    requests, whoever makes them and whatever lies there already, so the files do not depend on processes or
+    interruptions.
+
+    A file is `<taxon>/<taxon>-<seed>-<recipe>.png`; `<recipe>` is a hash of all that decides its pixels, so a second
+    call makes only what is missing and never passes off an old picture for a new one. Of more than a thousand requests
+    they are `shard-<xx>/…`, so that no folder holds more than some thousands; what a table lists stays where it lies.
+    `out/metadata.csv` has a row for each picture and makes `out` an image folder that `prepare` and Hugging Face's
+    `datasets` read. `notes` says of a lineage how it came to be drawn where it is not simply what was asked for; its
+    pictures keep that in their recipe.
+
+    A folder holds one recipe (`pictures.recipe.SHARED`): other taxa and seeds may join it, other settings are a
+    `SettingsError`
+    before anything is drawn. Raises `DataError` when `out` cannot be written, `NonFiniteError` for a blank picture.
+    """
+    recipes = _recipes(adapter, requests, sampling, notes)
+    listed_there = (row for row in _rows(out / TABLE) if (out / row["file_name"]).is_file())
+    require_one_recipe(out, listed_there, recipes)
+    names = _file_names(requests, recipes, out / TABLE)
+    paths = [out / name for name in names]
+    sampler = Sampler(
+        adapter.denoiser,
+        scheduler=sampling.scheduler,
+        size_px=adapter.card.image_size_px,
+        engine=sampling.engine,
+    )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+
+        def make(chosen: Iterable[int]) -> Iterator[int]:
+            """Whole batches of the requests, for the same pixels; only what was chosen of them is kept."""
+            wanted = set(chosen)
+            batches = sorted({i // sampling.batch_size for i in wanted})
+            rows = [i for batch in batches for i in _batch(batch, sampling.batch_size, len(requests))]
+            if not rows:
+                return
+            todo = [requests[i] for i in rows]
+            samples = sampler(todo, num_steps=sampling.num_steps, batch_size=sampling.batch_size)
+            for i, sample in zip(rows, samples, strict=True):
+                if i in wanted:
+                    save_picture(sample.image, paths[i], recipes[i])
+                    yield i
+
+        mine = [i for i in range(len(paths)) if i // sampling.batch_size % shard.count == shard.number]
+        if shard.number:
+            missing = [i for i in mine if not is_whole(paths[i])]
+            yield from (Generated(requests[i], paths[i], made=True) for i in make(missing))
+            return
+        known = _known_rows(out / TABLE)
+        # The recipe is part of a file's name: a whole file is the picture asked for, whichever process made it.
+        there = [i for i, path in enumerate(paths) if names[i] in known or is_whole(path)]
+        missing = sorted({*range(len(paths))} - {*there})
+        _write_table(out / TABLE, _columns(adapter), known.values())
+        with (out / TABLE).open("a", encoding="utf-8", newline="") as stream:
+            table = csv.DictWriter(stream, _columns(adapter))
+
+            def noted(i: int, made: bool) -> Generated:
+                if names[i] not in known:
+                    known[names[i]] = {"file_name": names[i], **recipes[i]}
+                    table.writerow(known[names[i]])
+                    stream.flush()
+                return Generated(requests[i], paths[i], made)
+
+            yield from (noted(i, made=False) for i in there)
+            yield from (noted(i, made=True) for i in make({*missing} & {*mine}))
+            undone = {*missing} - {*mine}
+            others: list[list[int]] = [[] for _ in range(shard.count)]
+            for i in sorted(undone):
+                others[i // sampling.batch_size % shard.count].append(i)
+            for i in _appearing(paths, others):
+                undone.discard(i)
+                yield noted(i, made=True)
+            late = [i for i in sorted(undone) if is_whole(paths[i])]
+            yield from (noted(i, made=True) for i in late)
+            yield from (noted(i, made=True) for i in make(undone - {*late}))
+    except OSError as error:
+        raise DataError(f"{out}: the pictures cannot be written: {error.strerror}") from error
+
+
+def paths_of(adapter: Adapter, requests: Sequence[Request], out: Path, sampling: Sampling) -> list[Path]:
+    """Where `generate` leaves the picture of each request."""
+    return [out / name for name in _file_names(requests, _recipes(adapter, requests, sampling, {}), out / TABLE)]
+
+
+def listed(out: Path) -> set[Path]:
+    """The pictures that the folder's table names."""
+    return {out / row["file_name"] for row in _rows(out / TABLE)}
+
+
+def _batch(number: int, size: int, total: int) -> range:
+    return range(number * size, min((number + 1) * size, total))
+
+
+def _appearing(paths: Sequence[Path], awaited: Sequence[Sequence[int]]) -> Iterator[int]:
+    """Those of the awaited files that other processes write, until none has appeared for `PATIENCE_S`.
+
+    awaited: of each process, in the order in which it makes them; so only the next of each need be looked for.
+    """
+    waiting = [deque(mine) for mine in awaited]
+    last = time.monotonic()
+    while any(waiting) and time.monotonic() - last < PATIENCE_S:
+        found = False
+        for mine in waiting:
+            while mine and is_whole(paths[mine[0]]):
+                found = True
+                yield mine.popleft()
+        if found:
+            last = time.monotonic()
+        elif any(waiting):
+            time.sleep(_POLL_S)
+
+
+def _recipes(
+    adapter: Adapter, requests: Sequence[Request], sampling: Sampling, notes: Mapping[Lineage, str]
+) -> list[dict[str, str]]:
+    model_hash = hashlib.sha256(adapter.card.model_dump_json().encode()).hexdigest()
+    ids = _taxon_ids(adapter)
+    return [
+        _recipe(adapter, model_hash, request, sampling, notes.get(request.lineage, ""), ids.get(request.lineage, ""))
+        for request in requests
+    ]
+
+
+def _recipe(
+    adapter: Adapter, model_hash: str, request: Request, sampling: Sampling, note: str = "", taxon_id: str = ""
+) -> dict[str, str]:
+    """All that decides the pixels, and how the picture is to be called; every value is text."""
+    guidance = request.guidance
+    lineage = request.lineage
+    precision = adapter.denoiser.backbone.precision
+    rank_scales = " ".join(f"{rank}={scale:g}" for rank, scale in guidance.rank_scales)
+    return {
+        **{rank: lineage.get(rank) or "" for rank in adapter.card.ranks},
+        "scientific_name": lineage.label,
+        "taxon_rank": lineage.rank or "",
+        "source_taxon_id": taxon_id,
+        "note": note,
+        "seed": str(request.seed),
+        "guidance_scale": f"{guidance.scale:g}",
+        "guidance_rank": guidance.rank or "unconditional",
+        "guidance_interval": f"{guidance.interval[0]:g}-{guidance.interval[1]:g}",
+        "guidance_rank_scales": rank_scales,
+        "towards": str(request.towards) if request.towards else "",
+        "fraction": f"{request.fraction:g}",
+        "num_steps": str(sampling.num_steps),
+        "scheduler": sampling.scheduler or "default",
+        "engine": sampling.engine if precision == "float32" else f"{sampling.engine} in {precision}",
+        "model_sha256": model_hash,
+        "base": adapter.card.base,
+        "base_sha256": adapter.card.base_hash,
+        "software": f"taxadiffusion {__version__}",
+        "source": SOURCE,
+        "digital_source_type": DIGITAL_SOURCE_TYPE,
+    }
+
+
+def _taxon_ids(adapter: Adapter) -> dict[Lineage, str]:
+    """What the training data's source calls each taxon."""
+    ranks, taxonomy = adapter.card.ranks, adapter.taxonomy
+    return {taxonomy.lineage(number).only(ranks): text for number, text in adapter.card.taxon_ids.items()}
+
+
+def _columns(adapter: Adapter) -> list[str]:
+    blank = _recipe(adapter, "", Request(Lineage(), 0), Sampling())
+    return ["file_name", *blank]
+
+
+def _file_names(requests: Sequence[Request], recipes: Sequence[dict[str, str]], table: Path) -> list[str]:
+    """Below the folder; a picture that the table lists stays where it is, whatever the number of requests now."""
+    listed = {name.rpartition("/")[2]: name for name in (row["file_name"] for row in _rows(table))}
+    names = (_file_name(request, recipe, len(requests)) for request, recipe in zip(requests, recipes, strict=True))
+    return [listed.get(name.rpartition("/")[2], name) for name in names]
+
+
+def _file_name(request: Request, recipe: dict[str, str], num_requests: int = 1) -> str:
+    decides = {key: value for key, value in recipe.items() if value or key not in _MAY_BE_ABSENT}
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:10]
+    # Names hold "/" (Ovalentaria/misc) and worse; a folder's name keeps letters, digits, hyphens.
+    name = re.sub(r"[^\w-]+", "_", request.lineage.label or "unconditional").strip("_")[:80] or "taxon"
+    return f"{shelf(num_requests, name, digest)}/{name}-{request.seed}-{digest}.png"
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    """The whole rows of an earlier call's table; none where there is none."""
+    if not table.is_file():
+        return []
+    with table.open(encoding="utf-8", newline="") as stream:
+        return [row for row in csv.DictReader(stream) if row.get("file_name") and None not in row.values()]
+
+
+def _known_rows(table: Path) -> dict[str, dict[str, str]]:
+    """Rows of an earlier call whose files still lie there and are whole."""
+    return {row["file_name"]: row for row in _rows(table) if is_whole(table.parent / row["file_name"])}
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Iterable[dict[str, str]]) -> None:
+    """Aside and renamed: another process, or one that is killed here, finds the old table or the new."""
+    aside = path.with_suffix(".part")
+    with aside.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.DictWriter(stream, columns)
+        table.writeheader()
+        table.writerows(rows)
+    aside.replace(path)

@@ -1,0 +1,338 @@
+"""Run experiments to the end: train, generate, measure; each part that is done already is taken as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+
+from taxadiffusion.adapter import Adapter, open_model
+from taxadiffusion.base.backbone import Backbone
+from taxadiffusion.base.onnx import EngineName
+from taxadiffusion.base.training_record import read_record, what_was_seen
+from taxadiffusion.base.weights import resolve_base
+from taxadiffusion.config import OutputSettings, Settings
+from taxadiffusion.dataset import PreparedDataset
+from taxadiffusion.errors import SettingsError
+from taxadiffusion.evaluate.evaluation import Networks, evaluate
+from taxadiffusion.evaluate.image_plan import ImagePlan, generated_pictures, taxa_to_show
+from taxadiffusion.evaluate.judges import JudgeSettings as Measuring
+from taxadiffusion.evaluate.judges import Tell
+from taxadiffusion.evaluate.pictures import Pictures, unseen_split
+from taxadiffusion.evaluate.planted import Planter
+from taxadiffusion.evaluate.results import Results
+from taxadiffusion.guidance import DEFAULT_SCALE, Guidance
+from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.pictures.generate import Sampling
+from taxadiffusion.run import ranks_of
+from taxadiffusion.stages import Strategy
+from taxadiffusion.tables.experiments import Experiment, Method, compared_row, methods_of
+from taxadiffusion.tables.leave_out import NUM_IMAGES, species_to_leave_out, thinned
+from taxadiffusion.tables.search import Candidate, Choice, candidates, searched
+from taxadiffusion.tables.training import Budget, Model, OnEvent, budget_of, model_of, seconds_to_train, trained
+from taxadiffusion.trainer.signals import StopSignal
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is common to all experiments."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of training; every strategy is trained once with each."""
+    per_taxon: int = 10
+    guidance_scale: float = DEFAULT_SCALE
+    num_steps: int = 25
+    size_px: int = 64
+    methods: tuple[str, ...] = ()
+    """Only these rows of each experiment, by name; none: all."""
+    engine: EngineName = "torch"
+    """What predicts while images are made."""
+    device: str = "cpu"
+    """Where models are trained and images made: "cuda:0" and the like."""
+    settings_for: Mapping[Strategy, tuple[str, ...]] = field(default_factory=dict)
+    """Strategy → `key=value` of its own: what suits a LoRA need not suit a whole U-Net."""
+    leave_out: tuple[str, ...] = ()
+    """Species to thin out; none: chosen by their number of images."""
+    keep: tuple[int, ...] = NUM_IMAGES
+    """Training images that a thinned species keeps, one data set for each number."""
+    search: bool = False
+    """Choose each strategy's learning rate and name gain first, as the configuration's `search` says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The models and images that experiments need."""
+
+    models: tuple[Model, ...]
+    num_images: int
+    search: tuple[Candidate, ...] = ()
+    """What is tried before, to choose the models' settings."""
+
+
+@dataclass(slots=True)
+class TablesStory:
+    """Everything the report tells."""
+
+    dataset: PreparedDataset
+    ranks: tuple[Rank, ...]
+    results: dict[Experiment, Results] = field(default_factory=dict)
+    pictures: dict[str, Pictures] = field(default_factory=dict)
+    """The first run's images of each row of the tables."""
+    budgets: dict[str, list[Budget]] = field(default_factory=dict)
+    curves: dict[str, Path] = field(default_factory=dict)
+    """Strategy → the run directory of its first seed."""
+    thinned: tuple[Lineage, ...] = ()
+    choices: dict[Strategy, Choice] = field(default_factory=dict)
+    """What the search found, where there was one."""
+    base_saw: str = ""
+    """What the base had seen of the thinned species, where there are any."""
+    models: dict[Experiment, dict[Strategy, Model]] = field(default_factory=dict)
+    """Experiment → strategy → the model of its first seed."""
+
+
+class Reproduction:
+    """Experiments of one configuration in one directory."""
+
+    def __init__(self, config: Settings, out: Path, options: Options) -> None:
+        self.config = config
+        self.out = out
+        self.options = options
+        self.dataset = PreparedDataset.open(config.data.path, config.data.root)
+        self.ranks = ranks_of(config, self.dataset)
+        self._settings_for = options.settings_for
+
+    def plan(self, experiments: Sequence[Experiment]) -> Work:
+        """What there is to train and generate, each model once; nothing is made.
+
+        Raises `DataError` where there are no unseen photographs to compare with.
+        """
+        unseen_split(self.dataset)
+        models: dict[Path, Model] = {}
+        num_images = 0
+        for experiment in experiments:
+            for method in self._methods(experiment):
+                taxa, needed = taxa_to_show(self.dataset, method.ranks), self._models(method)
+                num_images += len(taxa) * self.options.per_taxon * len(needed)
+                models |= {model.run_dir: model for model in needed}
+        if "rare" in experiments:
+            species = species_to_leave_out(self.dataset, self.options.leave_out)
+            for number in self.options.keep:
+                num_images += len(species) * self.options.per_taxon * len(self.options.seeds)
+                models |= {model.run_dir: model for model in self._thinned_models(number)}
+        return Work(tuple(models.values()), num_images, tuple(chain(*self._tries(experiments).values())))
+
+    def _strategies(self, experiment: Experiment) -> tuple[Strategy, ...]:
+        """Those that the rows of an experiment are trained with."""
+        if experiment == "rare":
+            return ("progressive",)
+        return tuple(dict.fromkeys(method.strategy for method in self._methods(experiment)))
+
+    def _tries(self, experiments: Sequence[Experiment]) -> dict[Strategy, tuple[Candidate, ...]]:
+        """What a search tries for each strategy; {} without one."""
+        if not self.options.search:
+            return {}
+        strategies = dict.fromkeys(chain(*map(self._strategies, experiments)))
+        return {s: candidates(self.config, s, self.out, self.options.settings_for) for s in strategies}
+
+    def seconds(self, work: Work) -> dict[str, float]:
+        """Estimated seconds of training for each run, by measuring a few steps of each strategy on the full data.
+
+        Tries of a search are shorter by their budget. What the search will choose is not known here, so models that it
+        has trained already are not held against the configuration.
+        """
+        on_all_data = [
+            Model(
+                m.strategy,
+                m.seed,
+                m.settings.model_copy(update={"data": self.config.data, "output": self._measured_in(m, work)}),
+            )
+            for m in work.models
+        ]
+        seconds = seconds_to_train(on_all_data, self.options.device)
+        whole = {model.strategy: seconds[model.run_dir.name] for model in work.models}
+        tried = {c.model.run_dir.name: whole[c.model.strategy] * self.config.search.budget for c in work.search}
+        return seconds | tried
+
+    def _measured_in(self, model: Model, work: Work) -> OutputSettings:
+        """Where a training is measured: its own directory, or with a search one that holds nothing."""
+        output = model.settings.output
+        if not work.search:
+            return output
+        return output.model_copy(update={"path": self.out / "measured" / model.run_dir.name})
+
+    def run(
+        self, experiments: Sequence[Experiment], networks: Networks, stop: StopSignal, progress: Tell
+    ) -> TablesStory:
+        """Do all of it. Call again after an interruption: finished trainings and images are not made again.
+
+        A wrong name of a row or a species is an error before anything is trained.
+        """
+        self.plan(experiments)
+        networks = replace(networks, planter=Planter(Backbone.load(self.config.base.path, device=self.options.device)))
+        story = TablesStory(self.dataset, self.ranks)
+        for strategy, tries in self._tries(experiments).items():
+            story.choices[strategy] = self._chosen(tries, stop, progress)
+        own = self.options.settings_for
+        chosen = {s: (*own.get(s, ()), *choice.assignments) for s, choice in story.choices.items()}
+        self._settings_for = {**own, **chosen}
+        for experiment in experiments:
+            story.models[experiment] = {
+                strategy: self._model(strategy, self.options.seeds[0]) for strategy in self._strategies(experiment)
+            }
+            methods = dict(self._rows(experiment, story, stop, progress))
+            measuring = Measuring(ranks=self.ranks, size_px=self.options.size_px)
+            progress(f"{experiment}: measuring")
+            seen = self._photographs_seen() if experiment == "rare" else None
+            story.results[experiment] = evaluate(
+                self.dataset, methods, networks, measuring, progress, seen, compared_row(experiment, tuple(methods))
+            )
+        return story
+
+    def _chosen(self, tries: Sequence[Candidate], stop: StopSignal, progress: Tell) -> Choice:
+        words = f"search: {tries[0].model.strategy}, {len(tries)} candidates"
+        progress(words)
+        stop.raise_if_set(words)
+        return searched(tries, stop, _told(words, progress), device=self.options.device)
+
+    def _rows(
+        self, experiment: Experiment, story: TablesStory, stop: StopSignal, progress: Tell
+    ) -> Iterator[tuple[str, list[Pictures]]]:
+        """The images of each row, one `Pictures` a training seed."""
+        if experiment == "rare":
+            yield from self._rare_rows(story, stop, progress)
+            return
+        methods = self._methods(experiment)
+        runs: dict[str, list[Pictures]] = {method.name: [] for method in methods}
+        for model, mine in self._rows_of_models(methods):
+            adapter = self._opened(model, f"{experiment}: {mine[0].name}, seed {model.seed}", stop, progress)
+            for method in mine:
+                taxa = taxa_to_show(self.dataset, method.ranks)
+                words = f"{experiment}: {method.name}, seed {model.seed}"
+                runs[method.name].append(self._images(adapter, model, taxa, method.guidance, words, stop, progress))
+            self._note_training(story, mine[0].strategy, model)
+        for method in methods:
+            story.pictures.setdefault(method.name, runs[method.name][0])
+            yield method.name, runs[method.name]
+
+    def _rows_of_models(self, methods: Sequence[Method]) -> Iterator[tuple[Model, list[Method]]]:
+        """Each model once with all the rows that it makes images for, so that it is opened once."""
+        by_strategy: dict[Strategy, list[Method]] = {}
+        for method in methods:
+            by_strategy.setdefault(method.strategy, []).append(method)
+        for mine in by_strategy.values():
+            for model in self._models(mine[0]):
+                yield model, mine
+
+    def _rare_rows(self, story: TablesStory, stop: StopSignal, progress: Tell) -> Iterator[tuple[str, list[Pictures]]]:
+        species = species_to_leave_out(self.dataset, self.options.leave_out)
+        story.thinned = tuple(lineage.only(self.ranks) for lineage in species)
+        story.base_saw = what_was_seen(read_record(resolve_base(self.config.base.path)), species)
+        guidance = Guidance(self.options.guidance_scale)
+        for number in self.options.keep:
+            thinned(self.dataset, species, number, self.dataset.ranks, self.options.seeds[0], self._thinned(number))
+            runs = []
+            for model in self._thinned_models(number):
+                words = f"rare: {number} images, seed {model.seed}"
+                adapter = self._opened(model, words, stop, progress)
+                runs.append(self._images(adapter, model, story.thinned, guidance, words, stop, progress))
+            story.pictures[f"{number}"] = runs[0]
+            story.budgets[f"progressive, {number} at most"] = [
+                budget_of(model) for model in self._thinned_models(number)
+            ]
+            yield f"{number}", runs
+
+    def _thinned(self, number: int) -> Path:
+        """Where the data set lies in which each thinned species keeps `number` images."""
+        return self.out / "thinned" / f"keep{number}"
+
+    def _photographs_seen(self) -> dict[str, frozenset[str]]:
+        """Row of the rare experiment → the files that its models were trained on."""
+        found = {}
+        for number in self.options.keep:
+            prepared = PreparedDataset.open(self._thinned(number), self.config.data.root)
+            found[f"{number}"] = frozenset(str(prepared.record(int(row)).path) for row in prepared.rows("train"))
+        return found
+
+    def _opened(self, model: Model, words: str, stop: StopSignal, progress: Tell) -> Adapter:
+        """Train the model where it is not trained, and open it."""
+        stop.raise_if_set(words)
+        progress(f"{words}: training")
+        trained_at = trained(model, stop, _told(words, progress), device=self.options.device)
+        return open_model(str(trained_at), base=self.config.base.path, device=self.options.device)
+
+    def _images(
+        self,
+        adapter: Adapter,
+        model: Model,
+        taxa: Sequence[Lineage],
+        guidance: Guidance,
+        words: str,
+        stop: StopSignal,
+        progress: Tell,
+    ) -> Pictures:
+        """The images of a row by one model, made where they are not there."""
+        sampling = Sampling(self.options.num_steps, engine=self.options.engine)
+        plan = ImagePlan(self.options.per_taxon, 0, guidance, sampling)
+
+        def made(done: int, total: int) -> None:
+            progress(f"{words}: image {done} of {total}")
+            stop.raise_if_set(words)
+
+        folder = self.out / "images" / model.run_dir.name / recipe_folder(guidance, sampling)
+        return generated_pictures(adapter, taxa, plan, folder, made)
+
+    def _note_training(self, story: TablesStory, strategy: str, model: Model) -> None:
+        story.curves.setdefault(strategy, model.run_dir)
+        noted = story.budgets.setdefault(strategy, [])
+        if len(noted) < len(self.options.seeds):
+            noted.append(budget_of(model))
+
+    def _methods(self, experiment: Experiment) -> tuple[Method, ...]:
+        if experiment == "rare":
+            return ()
+        rows = methods_of(experiment, self.ranks, self.options.guidance_scale)
+        chosen = tuple(row for row in rows if not self.options.methods or row.name in self.options.methods)
+        if not chosen:
+            raise SettingsError(
+                f"{experiment} has no row named {' or '.join(self.options.methods)}; its rows: "
+                f"{', '.join(row.name for row in rows)}"
+            )
+        return chosen
+
+    def _models(self, method: Method) -> list[Model]:
+        """One a seed; one in all where nothing is trained, for the same images again would feign certainty."""
+        seeds = self.options.seeds[:1] if method.strategy == "zero_shot" else self.options.seeds
+        return [self._model(method.strategy, seed) for seed in seeds]
+
+    def _thinned_models(self, number: int) -> list[Model]:
+        return [self._model("progressive", seed, self._thinned(number)) for seed in self.options.seeds]
+
+    def _model(self, strategy: Strategy, seed: int, data: Path | None = None) -> Model:
+        return model_of(self.config, strategy, seed, self.out, own=self._settings_for, data=data)
+
+
+def _told(words: str, progress: Tell) -> OnEvent:
+    """Tells how far a training is."""
+
+    def step(event: object) -> None:
+        stage, number = getattr(event, "stage", None), getattr(event, "step", None)
+        if stage is not None and number is not None:
+            progress(f"{words}: training {stage}, step {number}")
+
+    return step
+
+
+def recipe_folder(guidance: Guidance, sampling: Sampling) -> str:
+    """A folder's name for all that a model's images may differ in, beside taxon and seed: a folder holds one recipe."""
+    low, high = guidance.interval
+    parts = [f"scale{guidance.scale:g}", guidance.rank or "unconditional", f"{low:g}-{high:g}"]
+    return "-".join([*parts, f"{sampling.num_steps}steps", sampling.engine])
+
+
+def table1_of(results: Mapping[Experiment, Results]) -> dict[str, object]:
+    """`table1[method][rank][metric]` of the table1 experiment, {} where it was not run."""
+    if "table1" not in results:
+        return {}
+    found: dict[str, object] = results["table1"].to_json()["table1"]
+    return found

@@ -1,0 +1,132 @@
+"""The report's sections on guidance and on rare species: figures and pictures of every setting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from taxadiffusion.evaluate.results import Results
+from taxadiffusion.evaluate.scores import FIRST_JUDGE, TaxonScores
+from taxadiffusion.images import load_image
+from taxadiffusion.names import Lineage
+from taxadiffusion.report.blocks import Cell, Picture, PictureRow, heading, picture_grid, table
+from taxadiffusion.report.charts import IntervalRow, Series, line_chart
+from taxadiffusion.report.copies import copies_blocks, copies_cell
+from taxadiffusion.report.evaluation import REAL, difference_block, share_words
+from taxadiffusion.report.figures import METRICS
+from taxadiffusion.report.judges import judge_columns, method_cell, named_chart
+from taxadiffusion.report.page import Html
+from taxadiffusion.tables.reproduction import TablesStory
+
+SHOWN_TAXA = 8
+
+
+def guidance_blocks(results: Results, story: TablesStory, size_px: int) -> list[Html]:
+    """Accuracy, Fréchet distance and copies of every setting of the sweep."""
+    shown = ("rank_accuracy", "frechet_distance", "kernel_distance", "density", "diversity")
+    measured = next(iter(results.methods.values()))[0].metrics
+    judges = [judge for judge in judge_columns(results) if judge.metric in measured]
+    right, *others = (metric for metric in METRICS if metric.key in shown)
+    named = [replace(right, key=judge.metric, label=judge.head(right.label)) for judge in judges]
+    metrics = [*named, *(metric for metric in others if metric.key in measured)]
+    rows: list[list[Cell | str]] = []
+    chart = []
+    for name, (scores,) in results.methods.items():
+        chart.append(IntervalRow(name, tuple(scores.metrics[judge.metric] for judge in judges)))
+        cells = [(scores.metrics[m.key], m.decimals) for m in metrics]
+        limits = [f"{i.low:.{d}f} to {i.high:.{d}f}" if i.known else "" for i, d in cells]
+        rows.append(
+            [
+                method_cell(results, name),
+                *(Cell(f"{i.mean:.{d}f}", low) for (i, d), low in zip(cells, limits, strict=True)),
+            ]
+        )
+    marks = [(REAL, found.mean) for scores in results.real[-1:] if (found := scores.metrics.get("rank_accuracy"))]
+    species = [story.dataset.taxonomy.lineage(taxon).only(story.ranks) for taxon in picked(story)]
+    pictures = [PictureRow(name, tuple(made(story, name, t, 1, size_px) for t in species)) for name in results.methods]
+    return [
+        named_chart(chart, [m.label for m in named], x_label="share of images named right", marks=marks),
+        table(
+            ["guidance", *(m.label for m in metrics)], rows, caption="base ×scale, and the interval of noise if limited"
+        ),
+        *difference_block(results),
+        picture_grid(pictures, heads=[t.label for t in species], shown_px=64),
+        heading("Copies of training photographs"),
+        *copies_blocks(results, size_px, number=1),
+    ]
+
+
+def rare_blocks(results: Results, story: TablesStory, size_px: int) -> list[Html]:
+    """Accuracy and copies of each thinned species against the images it was left with."""
+    found = {name: {x.taxon.only(story.ranks): x for x in scores[-1].taxa} for name, scores in results.methods.items()}
+    of_species = {t: [taxa[t] for taxa in found.values()] for t in story.thinned}
+    numbers = {t: [float(x.num_photographs) for x in rows] for t, rows in of_species.items()}
+    accuracy = [s for t, rows in of_species.items() for s in named_series(results, rows, numbers[t], t.label)]
+    rows = [[name, *(_thinned_cell(taxa[t], int(name)) for t in story.thinned)] for name, taxa in found.items()]
+    x_label = "training images"
+    pictures = [
+        PictureRow(f"{name} at most", tuple(made(story, name, t, 3, size_px) for t in story.thinned)) for name in found
+    ]
+    pictures.append(PictureRow("photographs", tuple(_photographs(story, t, 3, size_px) for t in story.thinned)))
+    return [
+        heading("Named right"),
+        *(
+            [line_chart(accuracy, x_label=x_label, y_label="share", log_x=len(found) > 1, caption=story.base_saw)]
+            if accuracy
+            else []
+        ),
+        table(
+            [x_label, *(t.label for t in story.thinned)],
+            rows,
+            caption=f"Named right by each judge, flagged as copies. {story.base_saw}",
+        ),
+        picture_grid(pictures, heads=[t.label for t in story.thinned], shown_px=64),
+        heading("Copies of training photographs"),
+        *copies_blocks(results, size_px, number=2),
+    ]
+
+
+def _thinned_cell(scores: TaxonScores, number: int) -> str:
+    """A species that has fewer images than asked for says how many it kept."""
+    kept = f" (of {scores.num_photographs} images)" if scores.num_photographs < number else ""
+    second = "" if scores.named_right_second is None else f" and {share_words(scores.named_right_second)}"
+    return f"{share_words(scores.named_right)}{second}, {copies_cell(scores.copies)}{kept}"
+
+
+def named_series(
+    results: Results, taxa: Sequence[TaxonScores], x: Sequence[float], name: str = "named right"
+) -> list[Series]:
+    """How often the taxa are named right, by each judge; without those that are not judged."""
+    found = []
+    for judge in judge_columns(results):
+        shares = [t.named_right if judge.metric == FIRST_JUDGE else t.named_right_second for t in taxa]
+        points = [(at, share) for at, share in zip(x, shares, strict=True) if share is not None]
+        if points:
+            found.append(Series(judge.head(name), [at for at, _ in points], [share for _, share in points]))
+    return found
+
+
+def made(story: TablesStory, name: str, taxon: Lineage, number: int, size_px: int) -> tuple[Picture, ...]:
+    """The first images of a taxon by the first model of a row."""
+    pictures = story.pictures[name]
+    mine = [i for i, lineage in enumerate(pictures.lineages) if lineage == taxon][:number]
+    return tuple(Picture(load_image(Path(pictures.files[i]), size_px)) for i in mine)
+
+
+def _photographs(story: TablesStory, taxon: Lineage, number: int, size_px: int) -> tuple[Picture, ...]:
+    rows = map(int, story.dataset.rows("train"))
+    mine = (row for row in rows if story.dataset.lineage(row).only(story.ranks) == taxon)
+    return tuple(Picture(story.dataset.image(row, size_px)) for row in islice(mine, number))
+
+
+def picked(story: TablesStory) -> list[int]:
+    """A few taxa of the finest rank, common to rare."""
+    counts = story.dataset.counts("train")
+    taxa = sorted(
+        (t for t in story.dataset.taxonomy.at_rank(story.ranks[-1]) if counts[t]), key=lambda t: -int(counts[t])
+    )
+    return [taxa[i] for i in np.unique(np.linspace(0, len(taxa) - 1, min(SHOWN_TAXA, len(taxa))).astype(int))]

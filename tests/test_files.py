@@ -1,0 +1,80 @@
+"""Laws of paths on the command line: every parameter of type `Path` reads `~`, and a bad one is one line and exit 2."""
+
+from __future__ import annotations
+
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+from typer.models import ParameterInfo
+
+from taxadiffusion import cli
+from taxadiffusion.cli.check import format_options
+from taxadiffusion.cli.paths import path_argument
+from taxadiffusion.files import user_path, user_text
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["taxadiffusion", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    return int(left.value.code or 0)
+
+
+def test_every_path_of_every_command_is_read_in_one_way() -> None:
+    num_paths = 0
+    for command in cli.app.registered_commands:
+        assert command.callback is not None
+        for name, hint in typing.get_type_hints(command.callback, include_extras=True).items():
+            if "pathlib" in str(getattr(hint, "__origin__", "")):
+                (info,) = (extra for extra in hint.__metadata__ if isinstance(extra, ParameterInfo))
+                assert info.parser is path_argument, (command.callback.__name__, name)
+                num_paths += 1
+    assert num_paths >= 15
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert user_path("~/a") == tmp_path / "a"
+    assert user_path("a/~b") == Path("a/~b")
+    assert user_text("~/base") == str(tmp_path / "base")
+    assert user_text("./nano") == "./nano"
+    assert format_options(["--names=~/names.csv"]) == {"names": str(tmp_path / "names.csv")}
+    assert run(monkeypatch, "simulate", "~/clade", "--num-species", "2", "--num-images", "16", "--size-px", "16") == 0
+    assert (tmp_path / "clade" / "metadata.csv").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["simulate", "x" * 300], "has 300 bytes"),
+        (["train", "/".join(["abcdefgh"] * 600)], "at most 4095"),
+        (["prepare", "~no.user/fish", "out"], "no home folder"),
+        (["generate", "~no.user/run", "Zanclus"], "no home folder"),
+        (["prepare", "source", "out", "--names", "~no.user/n.csv"], "no home folder"),
+        (["simulate", "clade", "--seed", "99999999999999999999"], "--seed"),
+        (["demo", "--seed", "99999999999999999999"], "--seed"),
+        (["generate", "reef-fish", "Zanclus", "--seed", "99999999999999999999"], "--seed"),
+        (["evaluate", "reef-fish", "--data", "x", "--seed", "9223372036854775808"], "--seed"),
+        (["simulate", "clade", "--seed", "-1"], "--seed"),
+        (["simulate"], "OUT"),
+        (["nonsense"], "nonsense"),
+        (["simulate", "clade", "--nonsense"], "nonsense"),
+    ],
+)
+def test_a_bad_command_line_is_one_message_and_exit_2(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *arguments) == 2
+    told = capsys.readouterr().err
+    assert words.lower() in told.lower()
+    assert "Traceback" not in told
+    assert not list(tmp_path.iterdir())
