@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import typing
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.models import ParameterInfo
 
-from taxadiffusion import cli
+from taxadiffusion import cli, files
 from taxadiffusion.cli.check import format_options
 from taxadiffusion.cli.paths import path_argument
 from taxadiffusion.files import user_path, user_text
@@ -78,3 +79,36 @@ def test_a_bad_command_line_is_one_message_and_exit_2(
     assert words.lower() in told.lower()
     assert "Traceback" not in told
     assert not list(tmp_path.iterdir())
+
+
+def torn(path: Path) -> None:
+    with files.whole(path) as aside:
+        aside.write_text("tw")
+        aside.write_text(2)  # type: ignore[arg-type]
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    with files.whole(path, durable=True) as aside:
+        aside.write_text("one")
+        assert not path.exists()
+    with pytest.raises(TypeError):
+        torn(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
+    assert path.read_text() == "one"
+
+
+def test_a_lock_is_free_once_its_file_is_closed(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as second:
+        with (tmp_path / "lock").open("w") as first:
+            assert files.locked(first.fileno())
+            assert not files.locked(second.fileno())
+            assert not files.locked(second.fileno(), shared=True)
+        assert files.locked(second.fileno(), wait=True)
+
+
+def test_hashes_are_of_all_bytes(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 20000  # more than one piece
+    (tmp_path / "data").write_bytes(data)
+    assert files.sha256_of(tmp_path / "data") == hashlib.sha256(data).digest()
+    assert files.joined_hash(("a", "b")) != files.joined_hash(("ab",))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import uuid
@@ -37,6 +36,7 @@ from taxadiffusion.condition import ConditionerSettings, TaxonAdapterSettings
 from taxadiffusion.condition.methods import build_conditioner
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import CheckpointError, DataError
+from taxadiffusion.files import sync
 from taxadiffusion.names import Lineage, Rank, ordered_ranks
 from taxadiffusion.taxonomy import Taxonomy
 
@@ -166,10 +166,8 @@ def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     try:
         aside.mkdir(parents=True)
         for name, data in files.items():
-            with (aside / name).open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
+            (aside / name).write_bytes(data)
+            sync(aside / name)
         if path.exists():
             old = path.with_name(f".tmp-{uuid.uuid4().hex}")
             path.rename(old)
@@ -177,19 +175,11 @@ def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
             shutil.rmtree(old)
         else:
             aside.rename(path)
-        _sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         num_bytes = sum(map(len, files.values()))
         raise CheckpointError(f"{path}: the adapter ({num_bytes / 1e6:.1f} MB) cannot be written: {error}") from error
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def open_model(

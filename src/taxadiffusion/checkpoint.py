@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from taxadiffusion.errors import CheckpointError, NonFiniteError
+from taxadiffusion.files import sha256_of
 
 Json = Any
 """A value that `json` writes and reads back unchanged."""
@@ -253,11 +254,7 @@ def write_error(error: OSError | SafetensorError, final: Path, num_bytes: int) -
 
 
 def _entry(path: Path) -> FileEntry:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return FileEntry(digest.hexdigest(), path.stat().st_size)
+    return FileEntry(sha256_of(path).hex(), path.stat().st_size)
 
 
 # Every touch of the disk goes through these, so that tests can fail or kill the process at each of them.

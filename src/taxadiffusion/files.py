@@ -1,12 +1,18 @@
-"""Paths as people write them: `~` is a home folder, and what no file system can hold is refused."""
+"""Paths as people write them; files that are whole or absent, flushed, locked, hashed."""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _LONGEST_NAME = 255  # bytes, of most file systems
 _LONGEST_PATH = 4095
+_PIECE_BYTES = 1 << 22
 
 
 def user_path(text: str | Path) -> Path:
@@ -29,3 +35,56 @@ def user_text(text: str) -> str:
     """A word that may be a path or something else (a hub id, a shipped name): the same but for a `~` at its start."""
     path = user_path(text)
     return str(path) if text.startswith("~") else text
+
+
+@contextmanager
+def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """A new path beside `path` to write to: it becomes `path` where the block ends, and is gone where the block raises.
+
+    Whoever looks finds the file of before or the new one, never a piece. durable: its bytes are on the disk before it
+    has its name.
+    """
+    aside = path.with_name(f".tmp-{uuid.uuid4().hex}")
+    try:
+        yield aside
+        if durable:
+            sync(aside)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file, or a folder's names, to the disk before anything else is done."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def locked(descriptor: int, *, wait: bool = False, shared: bool = False) -> bool:
+    """Take the system's lock on an open file, and say whether it was free; `wait` until it is.
+
+    It is freed where the file is closed, and the moment its owner dies. Local and NFSv4 file systems keep it.
+    """
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def sha256_of(path: Path) -> bytes:
+    """Of a file's bytes, read in pieces. Raises `OSError`."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(_PIECE_BYTES):
+            digest.update(piece)
+    return digest.digest()
+
+
+def joined_hash(parts: Iterable[str]) -> str:
+    """One sha256 of several."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

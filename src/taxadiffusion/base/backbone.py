@@ -25,8 +25,9 @@ from taxadiffusion.base.onnx import OnnxUnet, keep_compiled_code
 from taxadiffusion.base.text import TextEncoder, load_tokenizer, longest_text
 from taxadiffusion.base.transfer import moved
 from taxadiffusion.base.vae import LatentScale
-from taxadiffusion.base.weights import component_hash, component_variant, joined_hash, read_json, resolve_base
+from taxadiffusion.base.weights import component_hash, component_variant, read_json, resolve_base
 from taxadiffusion.errors import CheckpointError, NonFiniteError, SettingsError
+from taxadiffusion.files import joined_hash
 
 _VAE_BATCH = 16
 _LARGEST_VAE_BATCH = 256

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from taxadiffusion.errors import CheckpointError
+from taxadiffusion.files import sha256_of
 
 NANO = "nano"
 """The name of the base that ships with the package."""
@@ -46,8 +47,6 @@ BASE_FILES: Sequence[str] = (
     *(f"{component}/{stem}-?????-of-?????.safetensors" for component, stem in _WEIGHTS.items()),
 )
 """Patterns of the files that make a base."""
-
-_READ_BYTES = 1 << 22
 
 
 def resolve_base(base: str, accept: Callable[[Path], object] = lambda _: None) -> Path:
@@ -259,11 +258,6 @@ def component_hash(base: Path, component: str) -> str:
 _TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json")
 
 
-def joined_hash(parts: Iterable[str]) -> str:
-    """One sha256 of several."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
 def _file_hash(path: Path) -> bytes:
     stat = path.stat()
     return _hash_of_version(path, stat.st_size, stat.st_mtime_ns)
@@ -272,8 +266,4 @@ def _file_hash(path: Path) -> bytes:
 # Size and time of change are part of the key: a file that was written anew is hashed anew.
 @lru_cache(maxsize=64)
 def _hash_of_version(path: Path, size: int, mtime_ns: int) -> bytes:  # noqa: ARG001
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_READ_BYTES):
-            digest.update(block)
-    return digest.digest()
+    return sha256_of(path)

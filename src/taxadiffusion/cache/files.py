@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import mmap
 import os
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taxadiffusion.errors import CheckpointError
+from taxadiffusion.files import locked, whole
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / "lock").open("w")
     with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        locked(stream.fileno(), wait=True)
         yield
 
 
@@ -43,14 +43,9 @@ def mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
 
 def write_document(path: Path, value: dict[str, Any]) -> None:
     """JSON, written aside, flushed to disk and renamed."""
-    aside = path.with_name(path.name + ".tmp")
     text = json.dumps(value, indent=1, sort_keys=True)
-    with disk_faults(path.parent, len(text)):
-        with aside.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(path)
+    with disk_faults(path.parent, len(text)), whole(path, durable=True) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 @contextmanager

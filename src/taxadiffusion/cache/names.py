@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from taxadiffusion.base.text import TextEncoder
-from taxadiffusion.base.weights import joined_hash
 from taxadiffusion.cache.files import disk_faults, sole_writer
 from taxadiffusion.errors import CheckpointError, DataError
+from taxadiffusion.files import joined_hash
 
 _BATCH = 64
 _STATES, _TEXTS = "states.f16", "texts.jsonl"

@@ -7,7 +7,6 @@ the same batches whoever computes it, so the bits do not depend on the number of
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from typing import Any
 from taxadiffusion.base.weights import read_json
 from taxadiffusion.cache.files import disk_faults, write_document
 from taxadiffusion.errors import CheckpointError
+from taxadiffusion.files import locked
 
 ROWS_PER_PART = 2048
 """A multiple of every batch, and of what makes a part whole memory pages: no two processes write to one page."""
@@ -100,9 +100,4 @@ def _held(part: Part) -> Iterator[bool]:
         yield False
         return
     with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+        yield locked(stream.fileno())

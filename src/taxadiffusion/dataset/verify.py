@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from taxadiffusion.dataset.columns import UNPACKED, VERIFIED
+from taxadiffusion.files import whole
 from taxadiffusion.images import ImageError, colour_layout, content_box, decode_image, perceptual_hash, read_image_file
 from taxadiffusion.images.decode import MAX_FILE_BYTES
 from taxadiffusion.readers import path_fault
@@ -61,11 +62,13 @@ def verify_part(part: SetPart) -> int:
 
 def write_result(part: SetPart, facts: list[FileFacts]) -> None:
     """Written aside and renamed, so that a result is whole or absent."""
-    aside = f"{part.result}.{os.getpid()}.tmp"
     columns = [pa.array([row.get(field.name) for row in facts], field.type) for field in VERIFIED]
-    with pa.OSFile(aside, "wb") as sink, pa.ipc.new_file(sink, VERIFIED) as writer:
+    with (
+        whole(Path(part.result)) as aside,
+        pa.OSFile(str(aside), "wb") as sink,
+        pa.ipc.new_file(sink, VERIFIED) as writer,
+    ):
         writer.write_batch(pa.record_batch(columns, schema=VERIFIED))
-    Path(aside).replace(part.result)
 
 
 def read_result(path: str | Path) -> pa.RecordBatch:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from taxadiffusion import files
 from taxadiffusion.dataset.columns import IMAGES
 from taxadiffusion.errors import DataError
 
@@ -25,10 +24,8 @@ def locked(work: Path) -> Iterator[None]:
     """Holds the work folder; raises `DataError` when another process does."""
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{work}: another process prepares this data set; wait for it or stop it") from None
+        if not files.locked(lock.fileno()):
+            raise DataError(f"{work}: another process prepares this data set; wait for it or stop it")
         yield
 
 
@@ -36,29 +33,18 @@ def is_locked(work: Path) -> bool:
     """Whether a process holds the work folder."""
     try:
         with (work / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return not files.locked(lock.fileno())
     except FileNotFoundError:
         return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def publish(done: Path, out: Path) -> None:
     """Moves a finished folder to `out`, safe against a power cut: files first, then the name."""
     for file in sorted(done.iterdir()):
         if file.is_file():
-            _sync(file)
-    _sync(done)
+            files.sync(file)
+    files.sync(done)
     if out.is_dir():
         out.rmdir()
     done.replace(out)
-    _sync(out.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    files.sync(out.parent)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taxadiffusion.config import Settings
+from taxadiffusion.files import whole
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.report.blocks import Picture, PictureRow, code, facts, note, picture_grid, table, text
 from taxadiffusion.report.charts import Band, Series, line_chart
@@ -54,9 +55,8 @@ def write_report(path: Path, story: DemoStory) -> Path:
     html = page(
         "TaxaDiffusion", "Pictures of species from their taxonomy; every one below is synthetic or simulated.", sections
     )
-    aside = path.with_suffix(".part")
-    aside.write_text(html, encoding="utf-8")
-    aside.replace(path)
+    with whole(path) as aside:
+        aside.write_text(html, encoding="utf-8")
     return path
 
 

@@ -15,6 +15,7 @@ from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import DataError
 from taxadiffusion.evaluate.pictures import Pictures
 from taxadiffusion.features import Extractor
+from taxadiffusion.files import sha256_of, whole
 
 # N images, D feature width
 
@@ -83,7 +84,7 @@ class FeatureStore:
             status = Path(file).stat()
             known = (file, status.st_size, status.st_mtime_ns)
             if known not in self._digests:
-                self._digests[known] = hashlib.sha256(Path(file).read_bytes()).digest()
+                self._digests[known] = sha256_of(Path(file))
         except OSError as error:
             raise DataError(f"{file}: the picture cannot be read ({error.strerror}); make it again") from error
         return self._digests[known]
@@ -91,7 +92,5 @@ class FeatureStore:
 
 def _write(path: Path, features: NDArray[np.float32]) -> None:
     """Whole or absent."""
-    aside = path.with_suffix(".part")
-    with aside.open("wb") as stream:
+    with whole(path) as aside, aside.open("wb") as stream:
         np.save(stream, features, allow_pickle=False)
-    aside.replace(path)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from taxadiffusion.files import whole
 
 # B batch, H height, W width, D feature width
 
@@ -46,7 +47,6 @@ class CachedExtractor:
         if path.exists():
             return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
         features = self._extractor(images)
-        aside = self._dir / f".tmp-{uuid.uuid4().hex}.npy"
-        np.save(aside, features, allow_pickle=False)
-        aside.replace(path)
+        with whole(path) as aside, aside.open("wb") as stream:
+            np.save(stream, features, allow_pickle=False)
         return features

@@ -19,6 +19,7 @@ from taxadiffusion.base.noise import SamplerName
 from taxadiffusion.base.onnx import EngineName
 from taxadiffusion.dataset.shards import PATIENCE_S, Shard
 from taxadiffusion.errors import DataError
+from taxadiffusion.files import whole
 from taxadiffusion.images.shelves import shelf
 from taxadiffusion.names import Lineage
 from taxadiffusion.pictures.png import DIGITAL_SOURCE_TYPE, SOURCE, is_whole, save_picture
@@ -263,9 +264,7 @@ def _known_rows(table: Path) -> dict[str, dict[str, str]]:
 
 def _write_table(path: Path, columns: Sequence[str], rows: Iterable[dict[str, str]]) -> None:
     """Aside and renamed: another process, or one that is killed here, finds the old table or the new."""
-    aside = path.with_suffix(".part")
-    with aside.open("w", encoding="utf-8", newline="") as stream:
+    with whole(path) as aside, aside.open("w", encoding="utf-8", newline="") as stream:
         table = csv.DictWriter(stream, columns)
         table.writeheader()
         table.writerows(rows)
-    aside.replace(path)

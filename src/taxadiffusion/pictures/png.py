@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from taxadiffusion.files import whole
+
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's term for a picture made by a trained model, written into every file."""
 
@@ -45,9 +47,8 @@ def save_picture(image: np.ndarray[Any, np.dtype[np.uint8]], path: Path, recipe:
     )
     info.add_itxt("XML:com.adobe.xmp", packet)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(aside, format="PNG", pnginfo=info)
-    aside.replace(path)
+    with whole(path) as aside:
+        Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(aside, format="PNG", pnginfo=info)
 
 
 def is_whole(path: Path) -> bool:

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taxadiffusion.base.weights import joined_hash, read_json
+from taxadiffusion.base.weights import read_json
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import CheckpointError
+from taxadiffusion.files import joined_hash, whole
 
 FILE = "held_out.json"
 MIN_PHOTOGRAPHS = 20
@@ -107,13 +106,9 @@ def record(held_out: HeldOut, run_dir: Path, dataset: PreparedDataset) -> None:
         name = entry.path.relative_to(base).as_posix()
         images.append({"row": row, "file": name, "taxon": dataset.taxonomy.lineage(entry.taxon_id).label})
     document: dict[str, Any] = {"data": held_out.data_hash, "images": images}
-    aside = run_dir / f".tmp-{uuid.uuid4().hex}"
     try:
-        with aside.open("w", encoding="utf-8") as stream:
-            json.dump(document, stream, indent=1, ensure_ascii=False)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(run_dir / FILE)
+        with whole(run_dir / FILE, durable=True) as aside:
+            aside.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
     except OSError as error:
         raise CheckpointError(
             f"{run_dir / FILE}: cannot be written ({error.strerror}); make room and run it again"

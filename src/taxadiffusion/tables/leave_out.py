@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.errors import DataError
+from taxadiffusion.files import whole
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.taxonomy import find_taxon
 
@@ -51,8 +51,7 @@ def thinned(
         dropped |= {mine[i] for i in order[num_images:]}
     table = out.with_name(f"{out.name}.csv")
     table.parent.mkdir(parents=True, exist_ok=True)
-    aside = table.with_name(f".tmp-{uuid.uuid4().hex}.csv")
-    with aside.open("w", newline="", encoding="utf-8") as handle:
+    with whole(table) as aside, aside.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(["file_name", "split", *ranks])
         for row in map(int, dataset.rows()):
@@ -60,6 +59,6 @@ def thinned(
                 record, names = dataset.record(row), dataset.lineage(row)
                 file_name = record.path.relative_to(dataset.root).as_posix()
                 writer.writerow([file_name, record.split, *(names.get(rank) or "" for rank in ranks)])
-    aside.replace(table)
+
     options, follow_links = {"root": dataset.root}, dataset.follows_links
     prepare(table, out, format="folder", options=options, ranks=ranks, follow_links=follow_links)

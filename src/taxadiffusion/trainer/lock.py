@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 from pathlib import Path
 
 from taxadiffusion.errors import CheckpointError
+from taxadiffusion.files import locked
 
 
 def require_free(run_dir: Path) -> None:
@@ -20,7 +20,7 @@ def require_free(run_dir: Path) -> None:
     except OSError as error:
         raise _unwritable(run_dir, error) from error
     try:
-        _lock(descriptor, fcntl.LOCK_SH, run_dir)
+        _lock(descriptor, run_dir, shared=True)
     finally:
         os.close(descriptor)
 
@@ -49,7 +49,7 @@ class RunLock:
         except OSError as error:
             raise _unwritable(run_dir, error) from error
         try:
-            _lock(self._descriptor, fcntl.LOCK_EX, run_dir)
+            _lock(self._descriptor, run_dir)
         except CheckpointError:
             self.release()
             raise
@@ -63,14 +63,12 @@ class RunLock:
             self._descriptor = -1
 
 
-def _lock(descriptor: int, kind: int, run_dir: Path) -> None:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+def _lock(descriptor: int, run_dir: Path, *, shared: bool = False) -> None:
+    if not locked(descriptor, shared=shared):
         owner = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip() or "unknown"
         raise CheckpointError(
             f"{run_dir}: another run holds it (process {owner}); wait for it, stop it or set another output"
-        ) from error
+        )
 
 
 def _unwritable(run_dir: Path, error: OSError) -> CheckpointError:

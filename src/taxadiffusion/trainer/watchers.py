@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from taxadiffusion.checkpoint import write_error
+from taxadiffusion.files import whole
 from taxadiffusion.names import Rank
 from taxadiffusion.trainer import events
 from taxadiffusion.trainer.curve import draw_curve
@@ -48,11 +49,9 @@ class MetricsLog:
             return
         self.begun = True
         kept = [line for line in read_metrics(self.path) if line["step"] <= step]
-        aside = self.path.with_name(".tmp-" + self.path.name)
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        with _guarded(self.path, len(text)):
+        with _guarded(self.path, len(text)), whole(self.path) as aside:
             aside.write_text(text, encoding="utf-8")
-            aside.replace(self.path)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -72,11 +71,9 @@ class Curve:
     def __call__(self, event: events.Event) -> None:
         if isinstance(event, events.CheckpointCommitted):
             lines = read_metrics(self.run_dir / METRICS_FILE)
-            aside = self.run_dir / ".tmp-losses.png"
-            picture = draw_curve(lines)
-            with _guarded(aside, picture.width * picture.height):
-                picture.save(aside)
-                aside.replace(self.run_dir / "losses.png")
+            picture, path = draw_curve(lines), self.run_dir / "losses.png"
+            with _guarded(path, picture.width * picture.height), whole(path) as aside:
+                picture.save(aside, format="PNG")
 
 
 class TensorBoard:
