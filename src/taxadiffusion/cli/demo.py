@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo-out"),
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the simulated clade.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Of the simulated clade; left out: the plan's.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Generate the shipped reef fish, then simulate a clade, train on it from coarse to fine, and write one report.
@@ -53,9 +55,10 @@ def demo(
         show("loading PyTorch and the model", 0, 1)
         from taxadiffusion.base.device import chosen_device, described
         from taxadiffusion.demo import demo as make
+        from taxadiffusion.demo.plan import read_plan
 
         where = chosen_device(device)
         show("loading PyTorch and the model", 1, 1)
         console.print(f"on {described(where)}", markup=False)
-        report = make(out, seed=seed, device=str(where), stop=stop, on_progress=show)
+        report = make(out, plan=read_plan(seed), device=str(where), stop=stop, on_progress=show)
     console.print(f"the report: {report}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from taxadiffusion.config import Settings
+from taxadiffusion.demo.plan import TRAIN_FILE, Plan
 from taxadiffusion.files import whole
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.report.blocks import Picture, PictureRow, code, facts, note, picture_grid, table, text
@@ -45,7 +45,7 @@ class DemoStory:
 
     gallery: Gallery
     clade: CladeShown
-    settings: Settings
+    plan: Plan
     seconds: dict[str, float]
 
 
@@ -147,17 +147,21 @@ def _curves(clade: CladeShown) -> Section:
 
 def _timings(story: DemoStory) -> Section:
     rows = [[part, f"{seconds:.0f} s"] for part, seconds in story.seconds.items()]
-    settings = story.settings
+    settings = story.plan.settings
     figures = {
         "steps a stage": str(settings.stages.steps),
         "batch": str(settings.training.batch_size),
         "learning rate": f"{settings.optimiser.learning_rate:g}",
         "LoRA rank": str(settings.lora.rank),
     }
-    commands = (
-        "taxadiffusion simulate clade\ntaxadiffusion prepare clade prepared\n"
-        "taxadiffusion train configs/demo.yaml\ntaxadiffusion generate runs/demo --all-species"
-    )
+    words = f"In an empty folder, save this as {TRAIN_FILE}; the commands below it then make all that is shown here."
     return Section(
-        "How long it took, and how to do it yourself", (table(["part", "time"], rows), facts(figures), code(commands))
+        "How long it took, and how to do it yourself",
+        (
+            table(["part", "time"], rows),
+            facts(figures),
+            text(words),
+            code(story.plan.train_file),
+            code("\n".join(story.plan.commands)),
+        ),
     )

@@ -14,25 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from taxadiffusion.adapter import Adapter, open_model
-from taxadiffusion.config import Settings, parse
+from taxadiffusion.config import Settings, given, load
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.demo.demo_page import CladeShown, DemoStory, Gallery, write_report
-from taxadiffusion.guidance import DEFAULT_SCALE, Guidance
-from taxadiffusion.names import Lineage
-from taxadiffusion.pictures.asked import species_of
-from taxadiffusion.pictures.generate import Sampling, generate
+from taxadiffusion.demo.plan import TRAIN_FILE, Drawing, Plan, read_plan
+from taxadiffusion.files import whole
+from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.pictures.generate import generate
 from taxadiffusion.pictures.png import read_picture
 from taxadiffusion.run import train
-from taxadiffusion.sampler import Request
-from taxadiffusion.simulate import (
-    DEFAULT_RANKS,
-    TraitError,
-    TraitMeter,
-    simulate,
-    species_spread,
-    taxon_truth,
-    trait_error,
-)
+from taxadiffusion.simulate import TraitMeter, simulate, species_spread, taxon_truth, trait_error
 from taxadiffusion.simulate.clade import Clade as SimulatedClade
 from taxadiffusion.trainer import events
 from taxadiffusion.trainer.signals import StopSignal
@@ -41,25 +32,9 @@ from taxadiffusion.trainer.world import World
 OnCount = Callable[[str, int, int], None]
 """Told what is being done, how much is done, and of how much."""
 
-SHIPPED = "reef-fish"
-GALLERY_GUIDANCE = Guidance(DEFAULT_SCALE)
-CLADE_GUIDANCE = Guidance(2.0)  # traits are measured on these pictures, and more guidance overdraws them
 _NUM_CALIBRATION = 2000  # simulated pictures the trait meter is fitted on
 
 Images = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much the demo does; the default takes minutes on two CPU cores."""
-
-    num_species: int = 16
-    num_images: int = 960
-    steps_per_stage: int = 130
-    images_per_species: int = 6
-    gallery_columns: int = 6
-    strip_taxa: int = 5
-    sampling: Sampling = field(default_factory=lambda: Sampling(num_steps=20, batch_size=32))
 
 
 @dataclass
@@ -86,59 +61,50 @@ class Clock:
 def demo(
     out: Path,
     *,
-    model: str = SHIPPED,
-    seed: int = 1,
-    size: Size = Size(),
+    plan: Plan | None = None,
     device: str = "cpu",
     stop: StopSignal | None = None,
     on_progress: OnCount = lambda _what, _done, _total: None,
 ) -> Path:
     """Make the demo in `out` and return the path of its report, `out/report.html` (one self-contained file).
 
-    First pictures of all species of `model` and the same seeds from coarse to fine; then a simulated clade is drawn,
-    prepared, learned progressively from the nano base and generated. The same call again goes on where this one was
-    interrupted. Raises every `TaxaDiffusionError`.
+    First pictures of all species of the shipped model and the same seeds from coarse to fine; then a simulated clade is
+    drawn, prepared, learned progressively from the nano base and generated, all as `plan` has it (none: `read_plan()`).
+    The same call again goes on where this one was interrupted. Raises every `TaxaDiffusionError`.
     """
+    plan = plan or read_plan()
     out.mkdir(parents=True, exist_ok=True)
     clock = Clock.at(out / "seconds.json")
     with clock.timing("pictures of the shipped species"):
-        gallery = _gallery(open_model(model, device=device), out / "reef-fish", size, on_progress)
+        gallery = _gallery(out, plan, device, on_progress)
+    settings = _settings(out, plan)
     with clock.timing("drawing the simulated clade"):
-        source = out / "clade"
+        source = out / plan.simulate.out
         if not source.exists():
             simulate(
                 source,
-                seed=seed,
-                num_species=size.num_species,
-                num_images=size.num_images,
+                **plan.simulate.model_dump(exclude={"out"}),
                 on_image=lambda done, total: on_progress("drawing a simulated clade", done, total),
             )
     with clock.timing("preparing it"):
         prepare(
             source,
-            out / "prepared",
+            settings.data.path,
             on_progress=lambda p: on_progress(f"preparing: {p.phase}", p.done, p.total or p.done),
         )
-    settings = _settings(out, size)
     with clock.timing("training, four stages"):
         _train(settings, device, stop, on_progress)
     with clock.timing("pictures of the clade"):
-        clade = _clade(out, seed, size, device, on_progress)
-    return write_report(out / "report.html", DemoStory(gallery, clade, settings, dict(clock.seconds)))
+        clade = _clade(out, plan, settings, device, on_progress)
+    return write_report(out / "report.html", DemoStory(gallery, clade, plan, dict(clock.seconds)))
 
 
-def _settings(out: Path, size: Size) -> Settings:
-    return parse(
-        {
-            "recipe": "best",
-            "data": {"path": str(out / "prepared"), "ranks": list(DEFAULT_RANKS)},
-            "stages": {"steps": size.steps_per_stage},
-            "checkpoint": {"every_steps": 60},
-            "preview": {"num_taxa": 6},
-            "output": {"path": str(out / "run"), "tensorboard": False},
-        },
-        source="the demo's settings",
-    )
+def _settings(out: Path, plan: Plan) -> Settings:
+    """Of the file that is written for `train`, its paths below `out`."""
+    with whole(out / TRAIN_FILE) as aside:
+        aside.write_text(plan.train_file, encoding="utf-8")
+    below = {"data.path": out / plan.settings.data.path, "output.path": out / plan.settings.output.path}
+    return load(out / TRAIN_FILE, given(**below))
 
 
 def _train(settings: Settings, device: str, stop: StopSignal | None, on_progress: OnCount) -> None:
@@ -156,85 +122,68 @@ def _train(settings: Settings, device: str, stop: StopSignal | None, on_progress
     train(settings, stop=stop, world=world, progress=on_progress, begin=begin, on_event=show)
 
 
-def _pictures(
-    adapter: Adapter, requests: Sequence[Request], out: Path, size: Size, what: str, on_progress: OnCount
-) -> dict[Request, Images]:
-    pictures: dict[Request, Images] = {}
-    for made in generate(adapter, requests, out, size.sampling):
-        pictures[made.request] = read_picture(made.path)
-        on_progress(what, len(pictures), len(requests))
+def _drawn(
+    adapter: Adapter, drawing: Drawing, out: Path, what: str, on_progress: OnCount
+) -> dict[Lineage, list[Images]]:
+    """The pictures of each taxon, in the order of their seeds."""
+    requests = drawing.requests(adapter)
+    paths = {}
+    for made in generate(adapter, requests, out / drawing.out, drawing.sampling):
+        paths[made.request] = made.path
+        on_progress(what, len(paths), len(requests))
+    pictures: dict[Lineage, list[Images]] = {}
+    for request in requests:
+        pictures.setdefault(request.lineage, []).append(read_picture(paths[request]))
     return pictures
 
 
-def _gallery(adapter: Adapter, out: Path, size: Size, on_progress: OnCount) -> Gallery:
-    species = species_of(adapter)
-    grid = [Request(lineage, seed, GALLERY_GUIDANCE) for lineage in species for seed in range(size.gallery_columns)]
-    chosen = species[:: max(1, len(species) // size.strip_taxa)][: size.strip_taxa]
-    strip = [
-        Request(lineage.truncated(rank), 100 + k, GALLERY_GUIDANCE)
-        for k, lineage in enumerate(chosen)
-        for rank in lineage.ranks
-    ]
-    requests = list(dict.fromkeys([*grid, *strip]))
-    made = _pictures(adapter, requests, out, size, f"pictures of {len(species)} species", on_progress)
-    rows: dict[Lineage, list[Images]] = {}
-    for request in grid:
-        rows.setdefault(request.lineage, []).append(made[request])
+def _gallery(out: Path, plan: Plan, device: str, on_progress: OnCount) -> Gallery:
+    adapter = open_model(plan.gallery.model, device=device)
+    rows = _drawn(adapter, plan.gallery, out, "pictures of the shipped species", on_progress)
+    drawn = _drawn(adapter, plan.strips, out, "the same, coarse to fine", on_progress)
     strips = {
-        lineage: [made[Request(lineage.truncated(rank), 100 + k, GALLERY_GUIDANCE)] for rank in lineage.ranks]
-        for k, lineage in enumerate(chosen)
+        lineage: [drawn[lineage.truncated(rank)][0] for rank in lineage.ranks]
+        for lineage in plan.strips.lineages(adapter)
     }
     return Gallery(rows, strips)
 
 
-def _clade(out: Path, seed: int, size: Size, device: str, on_progress: OnCount) -> CladeShown:
-    grown = SimulatedClade.grow(seed, size.num_species)
-    adapter = open_model(str(out / "run"), device=device)
+def _clade(out: Path, plan: Plan, settings: Settings, device: str, on_progress: OnCount) -> CladeShown:
+    grown = SimulatedClade.grow(plan.simulate.seed, plan.simulate.num_species)
+    adapter = open_model(str(out / plan.pictures.model), device=device)
     ranks = adapter.card.ranks
-    guidance = CLADE_GUIDANCE
-    requests = [
-        Request(lineage.truncated(rank), index, guidance)
-        for rank in ranks
-        for lineage in grown.species
-        for index in range(size.images_per_species)
-    ]
-    unique = list(dict.fromkeys(requests))
-    made = _pictures(adapter, unique, out / "generated", size, "pictures of the clade", on_progress)
+    drawn = _drawn(adapter, plan.pictures, out, "pictures of the clade", on_progress)
+    made = {(lineage, rank): drawn[lineage.truncated(rank)] for lineage in grown.species for rank in ranks}
+    real = _real_pictures(settings.data.path, grown.species, plan.pictures.num_images)
     on_progress("measuring traits", 0, 1)
-    meter, spread, truth = TraitMeter.calibrated(_NUM_CALIBRATION), species_spread(grown), taxon_truth(grown, ranks[-1])
-
-    def error_of(images: list[Images]) -> TraitError:
-        per_species = len(images) // len(grown.species)
-        shown = [lineage for lineage in grown.species for _ in range(per_species)]
-        return trait_error(meter, np.stack(images), shown, truth, spread)
-
-    errors = {
-        rank: error_of(
-            [
-                made[Request(lineage.truncated(rank), index, guidance)]
-                for lineage in grown.species
-                for index in range(size.images_per_species)
-            ]
-        )
-        for rank in ranks
-    }
-    real = _real_pictures(out / "prepared", grown.species, size.images_per_species)
-    errors["real pictures"] = error_of([image for lineage in grown.species for image in real[lineage]])
+    errors = _trait_errors(grown, ranks, made, real)
     on_progress("measuring traits", 1, 1)
     return CladeShown(
         ranks=ranks,
         real=real,
-        made={
-            (lineage, rank): [
-                made[Request(lineage.truncated(rank), i, guidance)] for i in range(size.images_per_species)
-            ]
-            for lineage in grown.species
-            for rank in ranks
-        },
-        errors={name: error.mean for name, error in errors.items()},
-        num_training=_training_counts(out / "prepared", grown.species),
-        losses=_losses(out / "run"),
+        made=made,
+        errors=errors,
+        num_training=_training_counts(settings.data.path, grown.species),
+        losses=_losses(settings.output.path),
     )
+
+
+def _trait_errors(
+    grown: SimulatedClade,
+    ranks: tuple[Rank, ...],
+    made: dict[tuple[Lineage, Rank], list[Images]],
+    real: dict[Lineage, list[Images]],
+) -> dict[str, float]:
+    """Of the pictures made at each rank, and of the drawn ones."""
+    meter, spread, truth = TraitMeter.calibrated(_NUM_CALIBRATION), species_spread(grown), taxon_truth(grown, ranks[-1])
+
+    def mean_error(pictures: dict[Lineage, list[Images]]) -> float:
+        shown = [lineage for lineage, images in pictures.items() for _ in images]
+        images = np.stack([image for images in pictures.values() for image in images])
+        return trait_error(meter, images, shown, truth, spread).mean
+
+    errors = {rank: mean_error({lineage: made[lineage, rank] for lineage in grown.species}) for rank in ranks}
+    return {**errors, "real pictures": mean_error(real)}
 
 
 def _real_pictures(prepared: Path, species: Sequence[Lineage], number: int) -> dict[Lineage, list[Images]]:
