@@ -102,7 +102,6 @@ def test_an_unknown_rank_is_refused() -> None:
 
 
 def test_every_way_to_sample_has_the_same_default_scale() -> None:
-    """The commands spell the number, for their help must not import torch."""
     from inspect import signature
 
     from taxadiffusion.cli.evaluate import evaluate

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
 from typer.testing import CliRunner
 
-from taxadiffusion.cli import train as command
+from taxadiffusion.cli import app
 from taxadiffusion.config import Settings
 from taxadiffusion.errors import TaxaDiffusionError
 from taxadiffusion.run import open_run
@@ -23,9 +22,6 @@ def run_all(settings: Settings, **options: object) -> list[events.Event]:
 
 def invoke(config: Path, *arguments: str) -> tuple[int, str]:
     """The command as `main` runs it: exit code and what it printed."""
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.callback()(lambda: None)
-    command.register(app)
     result = CliRunner().invoke(app, ["train", str(config), *arguments])
     if isinstance(result.exception, TaxaDiffusionError):
         return result.exception.exit_code, result.output + str(result.exception)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Lineage, Rank, rank_index
+
+if TYPE_CHECKING:
+    from torch import Tensor  # the commands' help reads the default below, without torch
 
 DEFAULT_SCALE = 6.0
 """Of every command and of the pipeline. More is named right more often and varies less; the paper samples with 9."""
@@ -25,7 +26,7 @@ def combined(predictions: Tensor, coefficients: Tensor, pictures: Tensor, num_pi
     belongs to, its coefficients adding up to 1. Returns (num_pictures, C, H, W).
     """
     weighted = predictions * coefficients[:, None, None, None]
-    total = torch.zeros(num_pictures, *predictions.shape[1:], device=predictions.device, dtype=predictions.dtype)
+    total = predictions.new_zeros(num_pictures, *predictions.shape[1:])
     return total.index_add(0, pictures, weighted)
 
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from taxadiffusion.cli import check as cli_check
+from taxadiffusion.cli import app
+from taxadiffusion.cli.check import format_options
 from taxadiffusion.dataset import prepare
 from taxadiffusion.dataset.check import CheckReport, is_restricted
 from taxadiffusion.dataset.fixes import Fixes
@@ -225,31 +225,24 @@ def test_a_prepared_set_gives_the_same_report_as_its_source(tmp_path: Path) -> N
         inspect_source(tmp_path / "p", fix=FISHNET_FIXES)
 
 
-def _app() -> typer.Typer:
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    cli_check.register(app)
-    return app
-
-
 def test_the_command_writes_json_and_leaves_with_3_on_contradictions(tmp_path: Path) -> None:
     source = write_source(tmp_path / "s", "Animalia,Aves,A,F,Aus,bus,", "Animalia,Aves,B,F,Aus,cus,")
     report = tmp_path / "report.json"
     command = ["check", str(source), "--tables-only", "--json", str(report), "--ranks", "order,family"]
-    result = CliRunner().invoke(_app(), command)
+    result = CliRunner().invoke(app, command)
     assert result.exit_code == 3, result.output
     value = json.loads(report.read_text(encoding="utf-8"))
     assert (value["rows"], value["taxa"], value["family_order_conflicts"], value["contradictions"]) == (2, 4, 1, 1)
     assert {"rows_without_species", "genus_filled"} <= set(value)
     assert "below two parents" in result.output
     clean = write_source(tmp_path / "c", "Animalia,Aves,A,F,Aus,bus,")
-    assert CliRunner().invoke(_app(), ["check", str(clean), "--tables-only"]).exit_code == 0
+    assert CliRunner().invoke(app, ["check", str(clean), "--tables-only"]).exit_code == 0
 
 
 def test_the_export_command_writes_the_tree(tmp_path: Path) -> None:
     source = write_source(tmp_path / "s", "Animalia,Aves,A,F,Aus,bus,", "Animalia,Aves,A,F,Aus,cus,")
     prepare(source, tmp_path / "p", verify=False, num_workers=1)
-    result = CliRunner().invoke(_app(), ["export", str(tmp_path / "p"), str(tmp_path / "tree.nwk"), "--to", "newick"])
+    result = CliRunner().invoke(app, ["export", str(tmp_path / "p"), str(tmp_path / "tree.nwk"), "--to", "newick"])
     assert result.exit_code == 0, result.output
     text = (tmp_path / "tree.nwk").read_text(encoding="utf-8")
     assert text == "((((('Aus bus','Aus cus')'Aus')'F')'A')'Aves')'Animalia';\n"
@@ -257,7 +250,7 @@ def test_the_export_command_writes_the_tree(tmp_path: Path) -> None:
 
 def test_a_formats_options_follow_as_name_value() -> None:
     arguments = ["--order-column", "Order", "--box-policy=none"]
-    assert cli_check.format_options(arguments) == {"order_column": "Order", "box_policy": "none"}
+    assert format_options(arguments) == {"order_column": "Order", "box_policy": "none"}
     for wrong in (["--order-column"], ["order"], ["--a", "b", "c", "d"]):
         with pytest.raises(SettingsError):
-            cli_check.format_options(wrong)
+            format_options(wrong)

@@ -16,14 +16,14 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from taxadiffusion.adapter import Adapter, load_adapter, save_adapter
 from taxadiffusion.base.noise import SamplerName
-from taxadiffusion.cli import generate as command
-from taxadiffusion.cli.paths import MAX_SEED
+from taxadiffusion.cli import app
+from taxadiffusion.cli.generate import SamplerName as CommandSamplerName
+from taxadiffusion.cli.options import MAX_SEED
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import CheckpointError, DataError, SettingsError, TaxaDiffusionError
@@ -377,9 +377,6 @@ def test_all_species_are_those_of_the_finest_rank(adapter: Adapter) -> None:
 
 def drawn(*arguments: object) -> tuple[int, str]:
     """`taxadiffusion generate` as `main` runs it: exit code, and what it printed."""
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.callback()(lambda: None)
-    command.register(app)
     result = CliRunner().invoke(app, ["generate", *map(str, arguments), "--steps", "1", "-n", "1", "--device", "cpu"])
     if isinstance(result.exception, TaxaDiffusionError):
         return result.exception.exit_code, str(result.exception)
@@ -471,4 +468,4 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(
 
 
 def test_the_commands_solvers_are_the_schedules() -> None:
-    assert get_args(command.SamplerName) == get_args(SamplerName)
+    assert get_args(CommandSamplerName) == get_args(SamplerName)

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from taxadiffusion import cli
 from taxadiffusion.base.backbone import Backbone
-from taxadiffusion.cli import train as command
+from taxadiffusion.cli import app
 from taxadiffusion.config import parse
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.errors import CheckpointError, DataError, PreemptedError, TaxaDiffusionError
@@ -323,9 +322,6 @@ FAULTS: dict[Callable[[Case], None], tuple[int, str]] = {
 
 def failed(config: Path, *arguments: str) -> tuple[int, str]:
     """Exit code and message of a command that must fail."""
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.callback()(lambda: None)
-    command.register(app)
     error = CliRunner().invoke(app, ["train", str(config), *arguments]).exception
     assert isinstance(error, TaxaDiffusionError), error
     return error.exit_code, str(error)

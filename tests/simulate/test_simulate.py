@@ -12,10 +12,10 @@ from typing import cast
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from taxadiffusion.cli import app
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.simulate import (
     TRAITS,
@@ -301,11 +301,6 @@ def test_a_folder_in_use_is_refused_and_a_broken_run_leaves_nothing(tmp_path: Pa
 
 
 def test_the_command_writes_the_folder(tmp_path: Path) -> None:
-    from taxadiffusion.cli.simulate import register
-
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    register(app)
     out = tmp_path / "clade"
     result = CliRunner().invoke(
         app, ["simulate", str(out), "--num-species", "3", "--num-images", "24", "--size-px", "32"]

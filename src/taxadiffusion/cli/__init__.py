@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -20,11 +21,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (prepare, check, export, train, generate, evaluate, reproduce, simulate, demo):
-    group.register(app)
-for registered in app.registered_commands:
-    if registered.callback is not None:
-        read_paths(registered.callback)
+_COMMANDS: dict[Callable[..., Any], bool] = {
+    prepare.prepare: True,
+    check.check: True,
+    export.export: False,
+    train.train: False,
+    generate.generate: False,
+    evaluate.evaluate: False,
+    reproduce.reproduce: False,
+    simulate.simulate: False,
+    demo.demo: False,
+}
+"""Each, and whether options of a source's format may follow its own."""
+for command, others in _COMMANDS.items():
+    read_paths(command)
+    app.command(context_settings={"allow_extra_args": others, "ignore_unknown_options": others})(command)
 
 # An unknown option or command, a bad value, a missing argument. Some versions of typer bring a click of their own.
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from taxadiffusion.cli import options
 from taxadiffusion.cli.names_option import Names, catalogue_progress, split_names
 from taxadiffusion.cli.paths import text_argument
 
@@ -16,16 +17,14 @@ from taxadiffusion.cli.paths import text_argument
 def check(
     context: typer.Context,
     source: Annotated[Path, typer.Argument(help="A source as published, or a prepared data set.")],
-    format: Annotated[str | None, typer.Option(help="The source's format; detected without.")] = None,  # noqa: A002
+    format: options.Format = None,  # noqa: A002
     tables_only: Annotated[
         bool, typer.Option("--tables-only", help="Read the tables; look for no photograph.")
     ] = False,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the whole report to this file.")] = None,
     synonyms: Annotated[Path | None, typer.Option(help="A table with the columns synonym and accepted.")] = None,
-    fix: Annotated[Path | None, typer.Option(help="Rules (YAML) that are applied before judging.")] = None,
-    follow_links: Annotated[
-        bool, typer.Option("--follow-links", help="Use what links lead to outside of the image folder.")
-    ] = False,
+    fix: options.Fix = None,
+    follow_links: options.FollowLinks = False,
     names: Names = None,
     rules: Annotated[
         Path | None, typer.Option(help="Write rules for --fix that give synonyms of the --names catalogue their names.")
@@ -47,12 +46,11 @@ def check(
     catalogue, table = split_names(names)
     if rules is not None and catalogue is None:
         raise SettingsError("--rules are made of what a catalogue says: give its archive with --names")
-    options = {**format_options(context.args), **table}
     with catalogue_progress(catalogue) as on_bytes:
         report = inspect_source(
             source,
             format=format,
-            options=options,
+            options={**format_options(context.args), **table},
             tables_only=tables_only,
             synonyms=synonyms,
             fix=fix,
@@ -86,8 +84,3 @@ def format_options(arguments: Sequence[str]) -> dict[str, str]:
     if len(options) * 2 != len(words):
         raise SettingsError(f"cannot read {' '.join(arguments)!r}: a format's options are written --name value")
     return options
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(check)

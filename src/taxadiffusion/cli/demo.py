@@ -7,28 +7,21 @@ from typing import Annotated
 
 import typer
 
-from taxadiffusion.cli.options import Device
-from taxadiffusion.cli.paths import MAX_SEED
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command()(demo)
+from taxadiffusion.cli import options
+from taxadiffusion.trainer.signals import StopSignal
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo-out"),
     seed: Annotated[
-        int | None, typer.Option(min=0, max=MAX_SEED, help="Of the simulated clade; left out: the plan's.")
+        int | None, typer.Option(min=0, max=options.MAX_SEED, help="Of the simulated clade; left out: the plan's.")
     ] = None,
-    device: Device = "auto",
+    device: options.Device = "auto",
 ) -> None:
     """Generate the shipped reef fish, then simulate a clade, train on it from coarse to fine, and write one report.
 
     Takes some minutes on two CPU cores; the same command again goes on where it was interrupted.
     """
-    from taxadiffusion.trainer.signals import StopSignal
-
     stop = StopSignal()
     stop.install()
     from rich.console import Console

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from taxadiffusion.cli import options
+
 
 def export(
     dataset: Annotated[Path, typer.Argument(help="A prepared data set.")],
     out: Annotated[Path, typer.Argument(help="A new folder or file.")],
     to: Annotated[str, typer.Option(help="imagefolder, webdataset, newick, csv or html.")],
-    root: Annotated[Path | None, typer.Option(help="Where its photographs are now, if they were moved.")] = None,
+    root: options.Root = None,
 ) -> None:
     """Write a prepared data set as an image folder or shards, or its tree as Newick, CSV or an interactive page."""
     from rich.console import Console
@@ -23,8 +25,3 @@ def export(
     written = run(PreparedDataset.open(dataset, root), out, to)
     things = "images" if to in ("imagefolder", "webdataset") else "taxa"
     Console(highlight=False, soft_wrap=True).print(f"{written.num_items} {things} in {written.path}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command()(export)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from taxadiffusion.cli.options import Device
-from taxadiffusion.cli.paths import MAX_SEED, text_argument
+from taxadiffusion.cli import options
+from taxadiffusion.cli.paths import text_argument
 
 if TYPE_CHECKING:
     from taxadiffusion.adapter import Adapter
@@ -22,64 +22,55 @@ if TYPE_CHECKING:
 _MOST_SHOWN = 1000  # pictures of a contact sheet
 
 SamplerName = Literal["dpm", "ddim", "unipc", "euler", "euler_a", "heun", "pndm", "flow_euler"]
-"""As `schedule.SamplerName`, which stands beside torch."""
+"""As `base.noise.SamplerName`, which stands beside torch."""
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command()(generate)
+Model = Annotated[
+    str,
+    typer.Argument(parser=text_argument, help="An adapter's or run's directory, a hub id, or the shipped `reef-fish`."),
+]
+Taxa = Annotated[
+    list[str] | None, typer.Argument(help="Binomials, genera, families …; a homonym as “Ancestor > Name”.")
+]
+GuidanceRank = Annotated[
+    str, typer.Option(help="Guide away from the ancestor at this rank; `coarsest`, or `unconditional`.")
+]
+RankScale = Annotated[
+    list[str] | None, typer.Option(help="`genus=2`: a guidance scale for what this rank adds; repeatable.")
+]
+Fraction = Annotated[
+    float | None, typer.Option(min=0, max=1, help="How far towards it: 0 = the taxon itself … 1 = the other.")
+]
+SamplerChoice = Annotated[
+    SamplerName | None, typer.Option(help="The solver; left out: dpm, and flow_euler for a flow base.")
+]
+Seed = Annotated[
+    int, typer.Option(min=0, max=options.MAX_SEED, help="Of the first picture; the next has the next seed.")
+]
+Out = Annotated[Path, typer.Option(help="Folder for the pictures; the same command again goes on.")]
+LineageStrip = Annotated[bool, typer.Option("--lineage-strip", help="The same seeds at every rank, coarse to fine.")]
 
 
 def generate(
-    model: Annotated[
-        str,
-        typer.Argument(
-            parser=text_argument, help="An adapter's or run's directory, a hub id, or the shipped `reef-fish`."
-        ),
-    ],
-    taxa: Annotated[
-        list[str] | None, typer.Argument(help="Binomials, genera, families …; a homonym as “Ancestor > Name”.")
-    ] = None,
+    model: Model,
+    taxa: Taxa = None,
     all_species: Annotated[bool, typer.Option("--all-species", help="Every species that the model knows.")] = False,
     rank: Annotated[str | None, typer.Option(help="Draw each taxon's ancestor at this rank.")] = None,
     num_images: Annotated[int, typer.Option("-n", "--num-images", min=1, help="Pictures of each taxon.")] = 4,
-    guidance_scale: Annotated[float, typer.Option(help="1 = no guidance.")] = 6.0,
-    guidance_rank: Annotated[
-        str, typer.Option(help="Guide away from the ancestor at this rank; `coarsest`, or `unconditional`.")
-    ] = "unconditional",
-    guidance_interval: Annotated[
-        tuple[float, float], typer.Option(help="Where guidance acts, 0 = clean … 1 = pure noise.")
-    ] = (0.0, 1.0),
-    rank_scale: Annotated[
-        list[str] | None,
-        typer.Option(help="`genus=2`: a guidance scale for what this rank adds; repeatable."),
-    ] = None,
+    guidance_scale: options.GuidanceScale = options.GUIDANCE_SCALE,
+    guidance_rank: GuidanceRank = "unconditional",
+    guidance_interval: options.GuidanceInterval = options.WHOLE_SCHEDULE,
+    rank_scale: RankScale = None,
     towards: Annotated[str | None, typer.Option(help="Mix each taxon's condition with this taxon's.")] = None,
-    fraction: Annotated[
-        float | None, typer.Option(min=0, max=1, help="How far towards it: 0 = the taxon itself … 1 = the other.")
-    ] = None,
-    sampler: Annotated[
-        SamplerName | None, typer.Option(help="The solver; left out: dpm, and flow_euler for a flow base.")
-    ] = None,
-    num_steps: Annotated[int, typer.Option("--steps", min=1, help="Solver steps.")] = 25,
-    seed: Annotated[
-        int, typer.Option(min=0, max=MAX_SEED, help="Of the first picture; the next has the next seed.")
-    ] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for the pictures; the same command again goes on.")] = Path(
-        "generated"
-    ),
-    lineage_strip: Annotated[
-        bool, typer.Option("--lineage-strip", help="The same seeds at every rank, coarse to fine.")
-    ] = False,
-    base: Annotated[
-        str | None, typer.Option(parser=text_argument, help="Where the base lies, if not where the model says.")
-    ] = None,
+    fraction: Fraction = None,
+    sampler: SamplerChoice = None,
+    num_steps: options.Steps = options.NUM_STEPS,
+    seed: Seed = 0,
+    out: Out = Path("generated"),
+    lineage_strip: LineageStrip = False,
+    base: options.Base = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures denoised together.")] = 16,
-    engine: Annotated[
-        Literal["torch", "onnxruntime", "compiled"],
-        typer.Option(help="onnxruntime (on a CPU) is faster once it is built, in seconds; compiled, in minutes."),
-    ] = "torch",
-    device: Device = "auto",
+    engine: options.Engine = "torch",
+    device: options.Device = "auto",
 ) -> None:
     """Make pictures of taxa. Each file says in its metadata how it was made and that it is synthetic.
 
@@ -118,10 +109,7 @@ def generate(
     made = _shown(make(adapter, requests, out, sampling, shard, notes), len(requests))
     if shard.number:
         return  # the first process tells of all of them
-    num_new = sum(picture.made for picture in made)
-    typer.echo(f"{num_new} pictures made, {len(made) - num_new} were there: {out}/metadata.csv")
-    shown = "" if len(requests) <= _MOST_SHOWN else " of the first taxa"
-    typer.echo(f"contact sheet{shown}: {_contact_sheet(made, requests, num_images, out)}")
+    _tell(made, requests, num_images, out)
 
 
 def _lineages(adapter: Adapter, taxa: list[str] | None, rank: str | None) -> tuple[list[Lineage], dict[Lineage, str]]:
@@ -195,6 +183,13 @@ def _shown(pictures: Iterable[Generated], total: int) -> list[Generated]:
     from rich.progress import track
 
     return list(track(pictures, "pictures", total=total, console=Console(stderr=True)))
+
+
+def _tell(made: list[Generated], requests: list[Request], num_images: int, out: Path) -> None:
+    num_new = sum(picture.made for picture in made)
+    typer.echo(f"{num_new} pictures made, {len(made) - num_new} were there: {out}/metadata.csv")
+    shown = "" if len(requests) <= _MOST_SHOWN else " of the first taxa"
+    typer.echo(f"contact sheet{shown}: {_contact_sheet(made, requests, num_images, out)}")
 
 
 def _caption(request: Request) -> str:

@@ -1,13 +1,80 @@
-"""Options that several commands have, with one meaning everywhere."""
+"""Options that several commands have: each declared once, with one meaning, and its default where that is one."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from taxadiffusion.cli.paths import text_argument
+from taxadiffusion.guidance import DEFAULT_SCALE
+
+MAX_SEED = 2**63 - 1
+"""The largest seed that every generator of random numbers takes."""
+
+# defaults
+
+GUIDANCE_SCALE = DEFAULT_SCALE
+NUM_STEPS = 25
+PER_TAXON = 10
+SIZE_PX = 64
+WHOLE_SCHEDULE = (0.0, 1.0)
+
+# where
 
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
     typer.Option("--device", help="Where to compute: auto (a GPU where there is one), cpu, cuda, or mps (Apple)."),
 ]
 """`base.device.chosen_device` is the rule; `auto` is every command's default."""
+
+Engine = Annotated[
+    Literal["torch", "onnxruntime", "compiled"],
+    typer.Option(help="onnxruntime (on a CPU) is faster once it is built, in seconds; compiled, in minutes."),
+]
+"""What predicts, in sampling; `torch` is every command's default."""
+
+Root = Annotated[Path | None, typer.Option(help="Where the photographs are now, if they were moved.")]
+Base = Annotated[
+    str | None, typer.Option(parser=text_argument, help="Where a model's base lies, if not where the model says.")
+]
+
+# a source
+
+Format = Annotated[str | None, typer.Option(help="The source's format; detected without.")]
+Fix = Annotated[Path | None, typer.Option(help="Rules (YAML) that repair names before anything else is judged.")]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Use what links lead to outside of the image folder.")
+]
+
+# a training
+
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value over the file, e.g. lora.rank=8. May be repeated.")
+]
+
+# sampling
+
+Steps = Annotated[int, typer.Option("--steps", min=1, help="Sampling steps.")]
+GuidanceScale = Annotated[float, typer.Option(help="How much guidance steers; 1 = no guidance.")]
+GuidanceInterval = Annotated[tuple[float, float], typer.Option(help="Where guidance acts, 0 = clean … 1 = pure noise.")]
+PerTaxon = Annotated[int, typer.Option(min=1, help="Images of each taxon that each model draws.")]
+
+# measuring
+
+Extractor = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What looks at the images: inception (if none is given), bioclip or onnx:FILE. A second one is a second "
+        "judge of how often they are named right."
+    ),
+]
+Weights = Annotated[
+    list[Path] | None, typer.Option(help="Each extractor's weights, in their order, for use without network.")
+]
+Lpips = Annotated[Path | None, typer.Option(help="AlexNet weights: also measure LPIPS.")]
+TrueTraits = Annotated[
+    Path | None, typer.Option(help="Folder that `simulate` wrote, of this data: also measure trait error.")
+]
+SizePx = Annotated[int, typer.Option(min=16, help="Both sides are compared at this size.")]

@@ -13,9 +13,6 @@ from typer.models import ParameterInfo
 
 from taxadiffusion.files import user_path, user_text
 
-MAX_SEED = 2**63 - 1
-"""The largest seed that every generator of random numbers takes."""
-
 
 def path_argument(text: str | Path) -> Path:
     """`user_path` for the command line: what is wrong becomes a usage error (exit 2)."""

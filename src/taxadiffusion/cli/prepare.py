@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from taxadiffusion.cli import options
 from taxadiffusion.cli.check_report import NAMES_TO_LOOK_AT, WORDS
 from taxadiffusion.cli.names_option import Names, split_names
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from taxadiffusion.dataset import PrepareReport
+    from taxadiffusion.dataset import PrepareProgress, PrepareReport
+    from taxadiffusion.dataset.prepare import OnPrepared
 
 _PHASES = {"list": "reading rows", "verify": "checking pictures", "write": "writing"}
 _NUM_REASONS_SHOWN = 8
@@ -23,19 +27,17 @@ def prepare(
     context: typer.Context,
     source: Annotated[Path, typer.Argument(help="A folder of photographs with metadata, or a source as published.")],
     out: Annotated[Path, typer.Argument(help="Folder to make for the prepared data set.")],
-    format: Annotated[str | None, typer.Option(help="The source's format; detected without.")] = None,  # noqa: A002
+    format: options.Format = None,  # noqa: A002
     ranks: Annotated[str | None, typer.Option(help="Ranks to keep, such as order,family,genus,species.")] = None,
     val_fraction: Annotated[float, typer.Option(help="Share of each taxon's training groups for validation.")] = 0.0,
     max_bad_fraction: Annotated[float, typer.Option(help="Share of rows that may be unusable.")] = 0.01,
     limit: Annotated[int | None, typer.Option(help="Take only the first rows.")] = None,
-    fix: Annotated[Path | None, typer.Option(help="Rules (YAML) that repair names.")] = None,
+    fix: options.Fix = None,
     allow_contradictions: Annotated[
         bool, typer.Option("--allow-contradictions", help="Keep contradicting taxa apart instead of stopping.")
     ] = False,
     verify: Annotated[bool, typer.Option(help="Look at every picture.")] = True,
-    follow_links: Annotated[
-        bool, typer.Option("--follow-links", help="Use what links lead to outside of the image folder.")
-    ] = False,
+    follow_links: options.FollowLinks = False,
     names: Names = None,
     workers: Annotated[int | None, typer.Option(help="Processes that check pictures; all cores without.")] = None,
 ) -> None:
@@ -46,27 +48,15 @@ def prepare(
     A format's own options follow as --name value (FishNet: --order-column; folders: --root, --names, --group-column …).
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
 
     from taxadiffusion.cli.check import format_options
-    from taxadiffusion.dataset import PrepareProgress, Shard
+    from taxadiffusion.dataset import Shard
     from taxadiffusion.dataset import prepare as prepare_dataset
 
     catalogue, table = split_names(names)
     shard = Shard.of_environment()
     console = Console(stderr=True, highlight=False, quiet=shard.number > 0)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, TimeRemainingColumn(), console=console) as bars:
-        tasks = {
-            phase: bars.add_task(words, total=None, start=False, visible=False) for phase, words in _PHASES.items()
-        }
-
-        def show(progress: PrepareProgress) -> None:
-            task = tasks[progress.phase]
-            bars.start_task(task)
-            bars.update(task, visible=True, completed=progress.done, total=progress.total)
-
+    with _shown(console) as show:
         report = prepare_dataset(
             source,
             out,
@@ -86,6 +76,26 @@ def prepare(
             on_progress=show,
         )
     show_report(Console(highlight=False, quiet=shard.number > 0), report, out)
+
+
+@contextmanager
+def _shown(console: Console) -> Iterator[OnPrepared]:
+    """A bar for each part of the work, from its first news on."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, TimeRemainingColumn(), console=console) as bars:
+        tasks = {
+            phase: bars.add_task(words, total=None, start=False, visible=False) for phase, words in _PHASES.items()
+        }
+
+        def show(progress: PrepareProgress) -> None:
+            task = tasks[progress.phase]
+            bars.start_task(task)
+            bars.update(task, visible=True, completed=progress.done, total=progress.total)
+
+        yield show
 
 
 def show_report(console: Console, report: PrepareReport, out: Path) -> None:
@@ -115,8 +125,3 @@ def show_report(console: Console, report: PrepareReport, out: Path) -> None:
         console.print(f"  [yellow]quarantined: {report.quarantined} of {report.rows} rows[/] (quarantine.csv)")
         for reason, count in list(report.reasons.items())[:_NUM_REASONS_SHOWN]:
             console.print(f"    {count} × {reason}", markup=False)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(prepare)

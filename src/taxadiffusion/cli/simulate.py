@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from taxadiffusion.cli.paths import MAX_SEED
+from taxadiffusion.cli import options
 
 DEFAULT_RANKS = "order,family,genus,species"
 
@@ -17,7 +17,7 @@ DEFAULT_RANKS = "order,family,genus,species"
 def simulate(
     out: Annotated[Path, typer.Argument(help="A new folder for the pictures and tables.")],
     seed: Annotated[
-        int, typer.Option(min=0, max=MAX_SEED, help="The same seed draws the same clade and pictures.")
+        int, typer.Option(min=0, max=options.MAX_SEED, help="The same seed draws the same clade and pictures.")
     ] = 0,
     num_species: Annotated[int, typer.Option(min=2, help="Living species.")] = 24,
     num_images: Annotated[
@@ -44,8 +44,3 @@ def simulate(
         )
     numbers = ", ".join(f"{len(result.clade.taxa(rank))} {rank}" for rank in result.clade.ranks)
     console.print(f"{sum(result.num_images)} pictures in {result.path}: {numbers}", highlight=False, soft_wrap=True)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command()(simulate)

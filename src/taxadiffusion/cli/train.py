@@ -8,26 +8,18 @@ from typing import Annotated
 
 import typer
 
-from taxadiffusion.cli.options import Device
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command()(train)
+from taxadiffusion.cli import options
+from taxadiffusion.trainer.signals import StopSignal
 
 
 def train(
     config: Annotated[Path, typer.Argument(help="The run's settings (YAML). configs/ holds examples.")],
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value over the file, e.g. lora.rank=8. May be repeated.")
-    ] = None,
+    assignments: options.Assignments = None,
     strategy: Annotated[
         str | None, typer.Option(help="progressive, all, random, or a baseline: over stages.strategy.")
     ] = None,
-    root: Annotated[
-        Path | None, typer.Option(help="Where the photographs are now, if they were moved: over data.root.")
-    ] = None,
-    device: Device = "auto",
+    root: options.Root = None,
+    device: options.Device = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print settings, plan, parameters, memory and time; train nothing.")
     ] = False,
@@ -41,8 +33,6 @@ def train(
     Several processes or machines: accelerate launch --num_processes N $(command -v taxadiffusion) train CONFIG
     (docs/cluster.md).
     """
-    from taxadiffusion.trainer.signals import StopSignal
-
     stop = StopSignal()
     stop.install()  # before the slow imports below
     from taxadiffusion.config import given, load
