@@ -82,68 +82,96 @@ def generate(
     `SettingsError`
     before anything is drawn. Raises `DataError` when `out` cannot be written, `NonFiniteError` for a blank picture.
     """
-    recipes = _recipes(adapter, requests, sampling, notes)
-    listed_there = (row for row in _rows(out / TABLE) if (out / row["file_name"]).is_file())
-    require_one_recipe(out, listed_there, recipes)
-    names = _file_names(requests, recipes, out / TABLE)
-    paths = [out / name for name in names]
-    sampler = Sampler(
-        adapter.denoiser,
-        scheduler=sampling.scheduler,
-        size_px=adapter.card.image_size_px,
-        engine=sampling.engine,
-    )
+    folder = _Folder(adapter, requests, out, sampling, shard, _recipes(adapter, requests, sampling, notes))
     try:
         out.mkdir(parents=True, exist_ok=True)
-
-        def make(chosen: Iterable[int]) -> Iterator[int]:
-            """Whole batches of the requests, for the same pixels; only what was chosen of them is kept."""
-            wanted = set(chosen)
-            batches = sorted({i // sampling.batch_size for i in wanted})
-            rows = [i for batch in batches for i in _batch(batch, sampling.batch_size, len(requests))]
-            if not rows:
-                return
-            todo = [requests[i] for i in rows]
-            samples = sampler(todo, num_steps=sampling.num_steps, batch_size=sampling.batch_size)
-            for i, sample in zip(rows, samples, strict=True):
-                if i in wanted:
-                    save_picture(sample.image, paths[i], recipes[i])
-                    yield i
-
-        mine = [i for i in range(len(paths)) if i // sampling.batch_size % shard.count == shard.number]
-        if shard.number:
-            missing = [i for i in mine if not is_whole(paths[i])]
-            yield from (Generated(requests[i], paths[i], made=True) for i in make(missing))
-            return
-        known = _known_rows(out / TABLE)
-        # The recipe is part of a file's name: a whole file is the picture asked for, whichever process made it.
-        there = [i for i, path in enumerate(paths) if names[i] in known or is_whole(path)]
-        missing = sorted({*range(len(paths))} - {*there})
-        _write_table(out / TABLE, _columns(adapter), known.values())
-        with (out / TABLE).open("a", encoding="utf-8", newline="") as stream:
-            table = csv.DictWriter(stream, _columns(adapter))
-
-            def noted(i: int, made: bool) -> Generated:
-                if names[i] not in known:
-                    known[names[i]] = {"file_name": names[i], **recipes[i]}
-                    table.writerow(known[names[i]])
-                    stream.flush()
-                return Generated(requests[i], paths[i], made)
-
-            yield from (noted(i, made=False) for i in there)
-            yield from (noted(i, made=True) for i in make({*missing} & {*mine}))
-            undone = {*missing} - {*mine}
-            others: list[list[int]] = [[] for _ in range(shard.count)]
-            for i in sorted(undone):
-                others[i // sampling.batch_size % shard.count].append(i)
-            for i in _appearing(paths, others):
-                undone.discard(i)
-                yield noted(i, made=True)
-            late = [i for i in sorted(undone) if is_whole(paths[i])]
-            yield from (noted(i, made=True) for i in late)
-            yield from (noted(i, made=True) for i in make(undone - {*late}))
+        yield from folder.own() if shard.number else folder.all()
     except OSError as error:
         raise DataError(f"{out}: the pictures cannot be written: {error.strerror}") from error
+
+
+class _Folder:
+    """The pictures of the requests below `out`; `i` is a request's place among them."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        requests: Sequence[Request],
+        out: Path,
+        sampling: Sampling,
+        shard: Shard,
+        recipes: list[dict[str, str]],
+    ) -> None:
+        self.requests, self.sampling, self.shard, self.recipes = requests, sampling, shard, recipes
+        self.table, self.columns = out / TABLE, _columns(adapter)
+        listed_there = (row for row in _rows(self.table) if (out / row["file_name"]).is_file())
+        require_one_recipe(out, listed_there, recipes)
+        self.names = _file_names(requests, recipes, self.table)
+        self.paths = [out / name for name in self.names]
+        self.sampler = Sampler(
+            adapter.denoiser,
+            scheduler=sampling.scheduler,
+            size_px=adapter.card.image_size_px,
+            engine=sampling.engine,
+        )
+
+    def maker(self, i: int) -> int:
+        """Which process makes it."""
+        return i // self.sampling.batch_size % self.shard.count
+
+    def make(self, chosen: Iterable[int]) -> Iterator[int]:
+        """Whole batches of the requests, for the same pixels; only what was chosen of them is kept."""
+        wanted, size = set(chosen), self.sampling.batch_size
+        batches = sorted({i // size for i in wanted})
+        rows = [i for batch in batches for i in range(batch * size, min((batch + 1) * size, len(self.requests)))]
+        if not rows:
+            return
+        todo = [self.requests[i] for i in rows]
+        samples = self.sampler(todo, num_steps=self.sampling.num_steps, batch_size=size)
+        for i, sample in zip(rows, samples, strict=True):
+            if i in wanted:
+                save_picture(sample.image, self.paths[i], self.recipes[i])
+                yield i
+
+    def own(self) -> Iterator[Generated]:
+        """Of a process that is not the first: what it makes."""
+        missing = [i for i, path in enumerate(self.paths) if self.maker(i) == self.shard.number and not is_whole(path)]
+        yield from (Generated(self.requests[i], self.paths[i], made=True) for i in self.make(missing))
+
+    def all(self) -> Iterator[Generated]:
+        """Of the first process: every picture, each with its row in the table."""
+        known = _known_rows(self.table)
+        # The recipe is part of a file's name: a whole file is the picture asked for, whichever process made it.
+        there = [i for i, path in enumerate(self.paths) if self.names[i] in known or is_whole(path)]
+        missing = sorted({*range(len(self.paths))} - {*there})
+        _write_table(self.table, self.columns, known.values())
+        with self.table.open("a", encoding="utf-8", newline="") as stream:
+            table = csv.DictWriter(stream, self.columns)
+
+            def noted(i: int, made: bool) -> Generated:
+                if self.names[i] not in known:
+                    known[self.names[i]] = {"file_name": self.names[i], **self.recipes[i]}
+                    table.writerow(known[self.names[i]])
+                    stream.flush()
+                return Generated(self.requests[i], self.paths[i], made)
+
+            yield from (noted(i, made=False) for i in there)
+            yield from (noted(i, made=True) for i in self.missing(missing))
+
+    def missing(self, missing: Sequence[int]) -> Iterator[int]:
+        """Its own share made, those of others as they appear, and in the end what another has left undone."""
+        shares: list[list[int]] = [[] for _ in range(self.shard.count)]
+        for i in missing:
+            shares[self.maker(i)].append(i)
+        mine, *others = shares
+        yield from self.make(mine)
+        undone = {i for share in others for i in share}
+        for i in _appearing(self.paths, others):
+            undone.discard(i)
+            yield i
+        late = [i for i in sorted(undone) if is_whole(self.paths[i])]
+        yield from late
+        yield from self.make(undone - {*late})
 
 
 def paths_of(adapter: Adapter, requests: Sequence[Request], out: Path, sampling: Sampling) -> list[Path]:
@@ -154,10 +182,6 @@ def paths_of(adapter: Adapter, requests: Sequence[Request], out: Path, sampling:
 def listed(out: Path) -> set[Path]:
     """The pictures that the folder's table names."""
     return {out / row["file_name"] for row in _rows(out / TABLE)}
-
-
-def _batch(number: int, size: int, total: int) -> range:
-    return range(number * size, min((number + 1) * size, total))
 
 
 def _appearing(paths: Sequence[Path], awaited: Sequence[Sequence[int]]) -> Iterator[int]:
