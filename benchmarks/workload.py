@@ -22,6 +22,7 @@ from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.lora import LoRASettings
 from taxadiffusion.base.weights import resolve_base
 from taxadiffusion.condition import TaxonomySettings
+from taxadiffusion.condition.methods import method_named
 from taxadiffusion.guidance import Guidance
 from taxadiffusion.names import Lineage
 from taxadiffusion.sampler import Request
@@ -51,7 +52,7 @@ class Workload:
     """Of the end-to-end row's size, at which it is run; 0: the row is composed of the others."""
 
     def stages(self) -> tuple[Stage, ...]:
-        return plan("progressive", RANKS, 1)
+        return plan(method_named("progressive"), RANKS, 1)
 
     def plain(self, dtype: torch.dtype = torch.float32, num_tokens: int | None = None) -> Backbone:
         """The base as it is, the same weights for every call."""

@@ -18,7 +18,7 @@ from taxadiffusion.condition import (
     TaxonAdapterSettings,
     TaxonomySettings,
 )
-from taxadiffusion.condition.methods import build_conditioner
+from taxadiffusion.condition.methods import build_conditioner, method_named
 from taxadiffusion.denoiser import Batch, Denoiser
 from taxadiffusion.errors import CheckpointError, SettingsError
 from taxadiffusion.names import Lineage
@@ -92,7 +92,7 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
 
 def test_each_stage_changes_its_own_parameters_and_no_other_bit(bases: dict[str, Path]) -> None:
     denoiser = make(bases["epsilon"])
-    stages = plan("progressive", RANKS, 2)
+    stages = plan(method_named("progressive"), RANKS, 2)
     before = everything(denoiser)
     train(denoiser, stages[0], TAXA)
     after = everything(denoiser)
@@ -110,7 +110,7 @@ def test_each_stage_changes_its_own_parameters_and_no_other_bit(bases: dict[str,
 
 
 def test_merged_training_leaves_the_same_adapter_behind_and_the_base_as_it_was(bases: dict[str, Path]) -> None:
-    stages = plan("progressive", RANKS, 2)
+    stages = plan(method_named("progressive"), RANKS, 2)
     plain, merged = make(bases["v_prediction"]), make(bases["v_prediction"])
     base_before = everything(merged)
     for denoiser, merge in ((plain, False), (merged, True)):
@@ -140,7 +140,7 @@ def test_the_fast_path_has_the_plain_paths_loss_and_gradients(bases: dict[str, P
     fast.conditioner.states = cached_states(
         tmp_path, backbone.text_hash, 77, backbone.width, texts, lambda: backbone.text
     )
-    stage = plan("progressive", RANKS, 1)[3]
+    stage = plan(method_named("progressive"), RANKS, 1)[3]
     batch = make_batch(plain, [*TAXA, TAXA[0], TAXA[1].without("family"), Lineage()])
     found = []
     for denoiser, merge in ((plain, False), (fast, True)):
@@ -159,7 +159,7 @@ def test_the_fast_path_has_the_plain_paths_loss_and_gradients(bases: dict[str, P
 
 def test_frozen_means_eval_and_only_trained_encoders_have_dropout(bases: dict[str, Path]) -> None:
     denoiser = make(bases["epsilon"])
-    stages = plan("progressive", RANKS, 1)
+    stages = plan(method_named("progressive"), RANKS, 1)
     denoiser.train()
     denoiser.prepare_stage(stages[2])
     training = {name.split(".")[2] for name, module in denoiser.named_modules() if module.training and name}
@@ -168,7 +168,7 @@ def test_frozen_means_eval_and_only_trained_encoders_have_dropout(bases: dict[st
 
 def test_a_frozen_prefix_gives_the_same_condition_at_every_step(bases: dict[str, Path]) -> None:
     denoiser = make(bases["epsilon"], TaxonomySettings(num_heads=2, feed_forward=32, dropout=0.5))
-    denoiser.prepare_stage(plan("progressive", RANKS, 1)[2])
+    denoiser.prepare_stage(plan(method_named("progressive"), RANKS, 1)[2])
     families = [lineage.truncated("family") for lineage in TAXA]
     assert torch.equal(denoiser.conditioner(families), denoiser.conditioner(families))
     assert not torch.equal(denoiser.conditioner(TAXA), denoiser.conditioner(TAXA))
@@ -189,7 +189,7 @@ def test_a_perfect_prediction_has_loss_zero_and_recovers_the_latents(
 def test_condition_dropout_reaches_the_lora_through_the_bases_own_null(bases: dict[str, Path]) -> None:
     """METHOD, fault 2: the null of vanilla guidance is `T("")`, and training shows it to the denoiser."""
     denoiser = make(bases["epsilon"])
-    parameters = denoiser.prepare_stage(plan("progressive", RANKS, 1)[0])
+    parameters = denoiser.prepare_stage(plan(method_named("progressive"), RANKS, 1)[0])
     condition = denoiser.conditioner([Lineage()])
     assert torch.equal(condition, denoiser.backbone.text([""]))
     denoiser(make_batch(denoiser, [Lineage()])).sum().backward()
@@ -199,7 +199,7 @@ def test_condition_dropout_reaches_the_lora_through_the_bases_own_null(bases: di
 
 def test_a_batch_without_the_stages_rank_has_gradients_of_zero(bases: dict[str, Path]) -> None:
     denoiser = make(bases["epsilon"])
-    parameters = denoiser.prepare_stage(plan("progressive", RANKS, 1)[3])
+    parameters = denoiser.prepare_stage(plan(method_named("progressive"), RANKS, 1)[3])
     denoiser(make_batch(denoiser, [TAXA[0].truncated("genus"), Lineage()])).sum().backward()
     assert all(p.grad is not None and not bool(p.grad.any()) for p in parameters.values())
 
@@ -218,7 +218,7 @@ def test_every_baseline_trains_what_it_says(
     bases: dict[str, Path], strategy: str, settings: ConditionerSettings, lora: bool, full: bool
 ) -> None:
     denoiser = make(bases["epsilon"], settings, lora=lora, full_unet=full)
-    (stage,) = plan(strategy, RANKS, 1)  # type: ignore[arg-type]
+    (stage,) = plan(method_named(strategy), RANKS, 1)  # type: ignore[arg-type]
     before = everything(denoiser)
     train(denoiser, stage, [*TAXA, Lineage()])
     moved = changed(before, everything(denoiser))
@@ -229,7 +229,7 @@ def test_every_baseline_trains_what_it_says(
 
 def test_random_depth_trains_one_encoder_and_the_lora(bases: dict[str, Path]) -> None:
     denoiser = make(bases["epsilon"])
-    (stage,) = plan("random", RANKS, 1)
+    (stage,) = plan(method_named("random"), RANKS, 1)
     before = everything(denoiser)
     train(denoiser, stage.at("family"), TAXA)
     moved = changed(before, everything(denoiser))
@@ -248,7 +248,7 @@ def test_min_snr_weights_the_losses(bases: dict[str, Path]) -> None:
 
 def test_state_goes_round_and_a_wrong_one_changes_nothing(bases: dict[str, Path]) -> None:
     trained, fresh = make(bases["epsilon"]), make(bases["epsilon"])
-    train(trained, plan("all", RANKS, 1)[0], TAXA)
+    train(trained, plan(method_named("all"), RANKS, 1)[0], TAXA)
     state = trained.state()
     fresh.load_state(state, "round trip")
     assert not changed(everything(trained), everything(fresh))
@@ -288,7 +288,7 @@ def test_a_wrong_lora_leaves_the_conditioner_as_it_was_too(bases: dict[str, Path
 def test_a_stage_for_another_model_is_refused(bases: dict[str, Path]) -> None:
     denoiser = make(bases["epsilon"], lora=False)
     with pytest.raises(SettingsError, match="'lora', which this model lacks"):
-        denoiser.prepare_stage(plan("progressive", RANKS, 1)[0])
+        denoiser.prepare_stage(plan(method_named("progressive"), RANKS, 1)[0])
 
 
 def test_a_base_in_half_precision_is_never_trained_whole(bases: dict[str, Path]) -> None:

@@ -10,6 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
+from taxadiffusion.condition.methods import method_named
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import NonFiniteError, SettingsError
 from taxadiffusion.guidance import Guidance
@@ -132,14 +133,14 @@ def test_a_condition_is_computed_once_and_base_and_target_share_a_forward(
 
 def test_sampling_leaves_a_training_model_as_it_was(base: Path) -> None:
     denoiser = make(base)
-    denoiser.prepare_stage(plan("progressive", RANKS, 1)[0])
+    denoiser.prepare_stage(plan(method_named("progressive"), RANKS, 1)[0])
     before = {name: tensor.clone() for name, tensor in denoiser.state_dict().items()}
     modes = [module.training for module in denoiser.modules()]
     first = picture(denoiser, Request(CLARKII, 1))
     assert np.array_equal(first, picture(denoiser, Request(CLARKII, 1)))  # no dropout: METHOD, fault 3
     assert all(torch.equal(tensor, before[name]) for name, tensor in denoiser.state_dict().items())
     assert [module.training for module in denoiser.modules()] == modes
-    assert all(p.requires_grad for p in denoiser.prepare_stage(plan("progressive", RANKS, 1)[0]).values())
+    assert all(p.requires_grad for p in denoiser.prepare_stage(plan(method_named("progressive"), RANKS, 1)[0]).values())
 
 
 def test_blank_and_non_finite_pictures_are_errors(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from taxadiffusion.condition.methods import method_named
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.stages import plan
 
@@ -11,19 +12,19 @@ RANKS = ("order", "family", "genus", "species")
 
 
 def test_progressive_trains_lora_once_and_one_encoder_a_stage() -> None:
-    stages = plan("progressive", RANKS, 10)
+    stages = plan(method_named("progressive"), RANKS, 10)
     assert [stage.rank for stage in stages] == list(RANKS)
     assert stages[0].trains == ("lora", "encoder.order")
     assert [stage.trains for stage in stages[1:]] == [("encoder.family",), ("encoder.genus",), ("encoder.species",)]
 
 
 def test_lora_in_every_stage_is_a_named_exception() -> None:
-    stages = plan("progressive", RANKS, 10, lora_in_every_stage=True)
+    stages = plan(method_named("progressive"), RANKS, 10, lora_in_every_stage=True)
     assert all(stage.trains == ("lora", f"encoder.{stage.rank}") for stage in stages)
 
 
 def test_encoders_in_every_stage_is_a_named_exception() -> None:
-    stages = plan("progressive", RANKS, 10, encoders_in_every_stage=True)
+    stages = plan(method_named("progressive"), RANKS, 10, encoders_in_every_stage=True)
     assert stages[0].trains == ("lora", "encoder.order")
     assert stages[2].trains == ("encoder.order", "encoder.family", "encoder.genus")
 
@@ -31,17 +32,17 @@ def test_encoders_in_every_stage_is_a_named_exception() -> None:
 @pytest.mark.parametrize("strategy", ["all", "random", "lora", "full", "class_embedding", "taxon_adapter"])
 def test_every_strategy_has_the_progressive_budget(strategy: str) -> None:
     steps = {"order": 5, "family": 7, "genus": 11, "species": 13}
-    stages = plan(strategy, RANKS, steps)  # type: ignore[arg-type]
+    stages = plan(method_named(strategy), RANKS, steps)  # type: ignore[arg-type]
     assert sum(stage.num_steps for stage in stages) == 36
     assert stages[-1].rank == "species"
 
 
 def test_zero_shot_trains_nothing() -> None:
-    assert plan("zero_shot", RANKS, 10) == ()
+    assert plan(method_named("zero_shot"), RANKS, 10) == ()
 
 
 def test_a_drawn_depth_trains_that_encoder_alone() -> None:
-    (stage,) = plan("random", RANKS, 10)
+    (stage,) = plan(method_named("random"), RANKS, 10)
     assert stage.random_depth
     drawn = stage.at("family")
     assert (drawn.rank, drawn.trains) == ("family", ("lora", "encoder.family"))
@@ -50,7 +51,6 @@ def test_a_drawn_depth_trains_that_encoder_alone() -> None:
 @pytest.mark.parametrize(
     ("strategy", "ranks", "steps", "message"),
     [
-        ("progresive", RANKS, 1, "unknown strategy 'progresive'"),
         ("all", (), 1, "coarse to fine"),
         ("all", ("species", "genus"), 1, "coarse to fine"),
         ("all", RANKS, 0, "at least 1"),
@@ -59,4 +59,4 @@ def test_a_drawn_depth_trains_that_encoder_alone() -> None:
 )
 def test_wrong_plans_are_refused(strategy: str, ranks: tuple[str, ...], steps: object, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        plan(strategy, ranks, steps)  # type: ignore[arg-type]
+        plan(method_named(strategy), ranks, steps)  # type: ignore[arg-type]

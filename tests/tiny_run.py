@@ -20,7 +20,7 @@ from taxadiffusion import checkpoint
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.lora import LoRASettings
 from taxadiffusion.condition import TaxonomySettings
-from taxadiffusion.condition.methods import build_conditioner
+from taxadiffusion.condition.methods import build_conditioner, method_named
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.names import Lineage
 from taxadiffusion.stages import plan
@@ -169,7 +169,7 @@ def tiny_trainer(
     **options: Any,
 ) -> Trainer:
     run_dir.mkdir(parents=True, exist_ok=True)
-    stages = plan(strategy, RANKS, steps, lora_in_every_stage=lora_in_every_stage)
+    stages = plan(method_named(strategy), RANKS, steps, lora_in_every_stage=lora_in_every_stage)
     options.setdefault("export", write_marker)
     return Trainer(
         denoiser or tiny_denoiser(),

@@ -20,6 +20,7 @@ from torch import Tensor
 from taxadiffusion.base.text import rank_text
 from taxadiffusion.base.weights import read_json, shipped
 from taxadiffusion.condition import TaxonomyConditioner, TaxonomySettings
+from taxadiffusion.condition.methods import method_named
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.stages import Stage, encoder_group, plan
 from taxadiffusion.taxonomy import Taxonomy, find_taxon
@@ -114,7 +115,7 @@ def drawn_stage(number: int, stage: Stage, ranks: Sequence[Rank], lineage: Linea
 
 def figure(ranks: Sequence[Rank], lineage: Lineage) -> str:
     """The SVG: a row a stage, coarse to fine."""
-    stages = plan("progressive", ranks, 1)
+    stages = plan(method_named("progressive"), ranks, 1)
     width, height = LEFT + (len(ranks) + 2) * COLUMN - 20, TOP + len(stages) * ROW + 66
     parts = [text(14, 30, f"{lineage.label}: one stage a rank, coarse to fine", 18, "start", 'font-weight="bold"')]
     frozen = f'<rect x="{LEFT}" y="82" width="{len(ranks) * COLUMN - COLUMN + BOX_WIDTH}" height="22" rx="5" '

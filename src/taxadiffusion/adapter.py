@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal
 
 import safetensors.torch
 import torch
@@ -32,8 +32,7 @@ from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.lora import LoRASettings, lora_metadata
 from taxadiffusion.base.transfer import good_precision, use_fast_arithmetic
 from taxadiffusion.base.weights import BASE_FILES, NANO, check_tensors, fetch_half, from_hub, shipped
-from taxadiffusion.condition import ConditionerSettings, TaxonAdapterSettings
-from taxadiffusion.condition.methods import build_conditioner
+from taxadiffusion.condition.methods import AnyConditionerSettings, build_conditioner
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import CheckpointError, DataError
 from taxadiffusion.files import sync
@@ -83,7 +82,7 @@ class AdapterCard(BaseModel):
     base_hash: _SHA256
     taxonomy_hash: _SHA256
     ranks: Annotated[tuple[Rank, ...], AfterValidator(_known_ranks)]
-    conditioner: ConditionerSettings
+    conditioner: AnyConditionerSettings
     lora: LoRASettings | None
     full_unet: bool
     num_text_tokens: int = Field(ge=3, le=4096)
@@ -93,9 +92,14 @@ class AdapterCard(BaseModel):
     taxon_ids: dict[int, str] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")
-    def _without_empty_ids(self, written: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """A card without ids is byte for byte that of earlier versions, and so are the hashes taken of it."""
-        document: dict[str, object] = written(self)
+    def _as_ever(self, written: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """A card without ids is byte for byte that of earlier versions, and so are the hashes taken of it.
+
+        A LoRA's alpha, a whole number, is written as they wrote it: 4.0.
+        """
+        document: dict[str, Any] = written(self)
+        if self.lora is not None:
+            document["lora"]["alpha"] = float(self.lora.alpha)
         if not self.taxon_ids:
             document.pop("taxon_ids", None)
         return document
@@ -145,7 +149,7 @@ def save_adapter(
         base_hash=backbone.content_hash,
         taxonomy_hash=taxonomy.content_hash,
         ranks=denoiser.conditioner.ranks,
-        conditioner=cast(ConditionerSettings, denoiser.conditioner.settings),
+        conditioner=denoiser.conditioner.settings,
         lora=backbone.lora_settings,
         full_unet=denoiser.full_unet,
         num_text_tokens=denoiser.conditioner.states.num_tokens,
@@ -242,8 +246,8 @@ def load_adapter(
         )
     if card.lora is not None:
         backbone.add_lora(card.lora)
-    if isinstance(card.conditioner, TaxonAdapterSettings):
-        backbone.add_decoupled_attention(card.conditioner.num_tokens)
+    if card.conditioner.extra_tokens:
+        backbone.add_decoupled_attention(card.conditioner.extra_tokens)
     states = backbone.text
     with torch.device("meta"):  # names and shapes before any memory is asked for
         planned = build_conditioner(card.conditioner, card.ranks, states, _taxa(taxonomy))

@@ -9,23 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
+from taxadiffusion.base.lora import LoRASettings
+from taxadiffusion.condition.methods import ConditionSection, Method, method_named
 from taxadiffusion.errors import SettingsError
-from taxadiffusion.files import user_path, user_text
 from taxadiffusion.names import Rank, ordered_ranks
-from taxadiffusion.stages import Strategy
-from taxadiffusion.trainer.settings import (
-    RETIRED,
-    CheckpointSettings,
-    LoopSettings,
-    OptimiserSettings,
-    SettingsSection,
-    TrainingSettings,
-    ValidationSettings,
-    free,
-    later,
-)
+from taxadiffusion.sections import RETIRED, OptionalPath, SettingsSection, UserPath, UserText, free
+from taxadiffusion.trainer.settings import LoopSettings
 
 Json = Any
 
@@ -36,21 +27,6 @@ def _ranks_in_order(ranks: tuple[Rank, ...] | None) -> tuple[Rank, ...] | None:
     if ranks is not None and (not ranks or ordered_ranks(ranks) != ranks):
         raise ValueError(f"ranks run coarse to fine, without repeats: {', '.join(ordered_ranks(ranks))}")
     return ranks
-
-
-def _path(value: Json) -> Json:
-    """A path as it was written; a number or a truth value is none, whatever YAML makes of it."""
-    if value is None or isinstance(value, Path):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("a path is text: write it in quotes")
-    return user_path(value)
-
-
-UserPath = Annotated[Path, BeforeValidator(_path)]
-OptionalPath = Annotated[Path | None, BeforeValidator(_path)]
-UserText = Annotated[str, BeforeValidator(lambda value: user_text(value) if isinstance(value, str) else value)]
-"""A path, or another name of what is wanted."""
 
 
 class DataSettings(SettingsSection):
@@ -75,32 +51,15 @@ class BaseSettings(SettingsSection):
     image_size_px: int | None = Field(default=None, ge=8, description="none: the base's own")
 
 
-class ConditionSection(SettingsSection):
-    num_layers: int = Field(default=2, ge=1, description="of each rank's encoder (paper: 2)")
-    num_heads: int = Field(default=8, ge=1, description="paper: 8")
-    feed_forward: int | None = Field(default=None, ge=1, description="none: 8/3 of the width, the paper's 2048 at 768")
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="inside the encoder being trained (paper: 0.1)")
-    name_gain: float = Field(default=1.0, gt=0, le=100, description="names against “none”, enlarged by this (paper: 1)")
-    prompt_name_gain: float = later(
-        1.0, "the same for prompts: strategies zero_shot, lora, full, taxon_adapter", gt=0, le=100
-    )
-    norm_first: bool = Field(
-        default=False, description="normalise before attention and feed-forward: names pass by both (paper: after)"
-    )
-    taxon_encoder: UserText | None = Field(
-        default=None, description="strategy taxon_adapter: BioCLIP (`hub`, a folder or file); none: the base's own text"
-    )
-    num_extra_tokens: int = Field(default=4, ge=1, description="strategy taxon_adapter: its tokens")
-
-
-class LoraSection(SettingsSection):
-    rank: int = Field(default=4, ge=1, description="inner dimension (paper: 4)")
-    alpha: int = Field(default=4, ge=1, description="scale numerator (paper: 4)")
-    targets: tuple[str, ...] = Field(default=("to_q", "to_k", "to_v", "to_out.0"), description="module names (paper)")
+def _known_method(name: str) -> str:
+    try:
+        return method_named(name).name
+    except SettingsError as error:
+        raise ValueError(str(error)) from error
 
 
 class StageSettings(SettingsSection):
-    strategy: Strategy = Field(
+    strategy: Annotated[str, AfterValidator(_known_method)] = Field(
         default="progressive", description="one stage per rank (paper), or one stage for everything"
     )
     steps: int | dict[Rank, int] = Field(
@@ -119,13 +78,6 @@ class OutputSettings(SettingsSection):
     tensorboard: bool = free(True, "write event files, where tensorboard is installed")
 
 
-class PreviewSettings(SettingsSection):
-    every_steps: int = free(0, "optimizer steps between preview grids; 0: at the end of each stage alone", ge=0)
-    num_taxa: int = free(8, "taxa in a grid; 0: no grids", ge=0)
-    num_steps: int = free(15, "sampling steps", ge=1)
-    guidance_scale: float = free(6.0, "1: none")
-
-
 class SearchSettings(SettingsSection):
     """What `reproduce --search` tries for every method; a training reads none of it."""
 
@@ -138,40 +90,31 @@ class SearchSettings(SettingsSection):
     budget: float = free(0.25, "share of each stage's steps that a try gets", gt=0, le=1)
 
 
-class Settings(SettingsSection):
-    """Everything a run depends on. `taxadiffusion train CONFIG --dry-run` prints it filled in."""
+class _Objects(SettingsSection):
+    """What a run is made of, before its loop."""
 
     recipe: Literal["paper", "sd15", "best"] = Field(
         default="paper", description="a named set of defaults; every key overrides it"
     )
     output: OutputSettings = OutputSettings()
-    seed: int = Field(default=0, ge=0, lt=2**63, description="of everything random")
     num_threads: int | None = free(None, "CPU threads; none: as the machine. Bits depend on it", ge=1)
-    num_workers: int = free(0, "loader processes; 0: load in the training process", ge=0)
     timeout_s: int = free(1800, "how long a process waits for the others before it gives up", ge=1)
     data: DataSettings = DataSettings()
     base: BaseSettings = BaseSettings()
     conditioner: ConditionSection = ConditionSection()
-    lora: LoraSection = LoraSection()
+    lora: LoRASettings = LoRASettings()
     stages: StageSettings = StageSettings()
-    optimiser: OptimiserSettings = OptimiserSettings()
-    training: TrainingSettings = TrainingSettings()
-    checkpoint: CheckpointSettings = CheckpointSettings()
-    validation: ValidationSettings = ValidationSettings()
-    preview: PreviewSettings = PreviewSettings()
+
+
+class Settings(LoopSettings, _Objects):
+    """Everything a run depends on. `taxadiffusion train CONFIG --dry-run` prints it filled in."""
+
     search: SearchSettings = SearchSettings()
 
-    def loop(self) -> LoopSettings:
-        """What the trainer reads of it."""
-        return LoopSettings(
-            seed=self.seed,
-            num_workers=self.num_workers,
-            preview_every_steps=self.preview.every_steps,
-            optimiser=self.optimiser,
-            training=self.training,
-            checkpoint=self.checkpoint,
-            validation=self.validation,
-        )
+    @property
+    def method(self) -> Method:
+        """What the strategy is."""
+        return method_named(self.stages.strategy)
 
 
 RECIPES: Mapping[str, Mapping[str, Json]] = {

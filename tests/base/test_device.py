@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -33,7 +32,7 @@ from taxadiffusion.condition import (
     TaxonAdapterSettings,
     TaxonomySettings,
 )
-from taxadiffusion.condition.methods import build_conditioner
+from taxadiffusion.condition.methods import METHODS, build_conditioner, method_named
 from taxadiffusion.config import Settings, parse, to_yaml
 from taxadiffusion.dataset import prepare
 from taxadiffusion.denoiser import Batch, Denoiser
@@ -48,7 +47,7 @@ from taxadiffusion.pipeline import TaxaDiffusionPipeline
 from taxadiffusion.report.command import Extractors, evaluate_command
 from taxadiffusion.run import open_run, standard_watchers
 from taxadiffusion.sampler import Request
-from taxadiffusion.stages import Strategy, plan
+from taxadiffusion.stages import plan
 from taxadiffusion.tables.reproduction import Options, Reproduction
 from taxadiffusion.trainer import events
 from taxadiffusion.trainer.signals import StopSignal
@@ -61,7 +60,7 @@ from tests.tiny_run import tiny_base
 
 RANKS = ("family", "species")
 SPECIES = (("Pomacentridae", "Amphiprion", "clarkii"), ("Zanclidae", "Zanclus", "cornutus"))
-STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+STRATEGIES = tuple(method.name for method in METHODS)
 NUM_STEPS = 2  # of every stage
 
 
@@ -263,7 +262,7 @@ def test_a_device_that_is_not_there_is_one_error_before_anything_is_made(
         (TaxonAdapterSettings(embedding_width=8), "taxon_adapter"),
     ],
 )
-def test_a_model_on_meta_takes_token_states_from_the_cpu(settings: ConditionerSettings, strategy: Strategy) -> None:
+def test_a_model_on_meta_takes_token_states_from_the_cpu(settings: ConditionerSettings, strategy: str) -> None:
     lineages = [Lineage.of({"family": family, "species": epithet}) for family, _, epithet in SPECIES]
     backbone = Backbone.load(str(tiny_base()))
     states = SimpleNamespace(width=backbone.width, num_tokens=6, content_hash="")
@@ -274,7 +273,7 @@ def test_a_model_on_meta_takes_token_states_from_the_cpu(settings: ConditionerSe
         backbone.add_lora(LoRASettings(rank=2))
     conditioner = build_conditioner(settings, RANKS, kept(**vars(states)), lineages)
     denoiser = Denoiser(backbone, conditioner, full_unet=strategy == "full", min_snr_gamma=5.0).to("meta")
-    denoiser.prepare_stage(plan(strategy, RANKS, 1)[0])
+    denoiser.prepare_stage(plan(method_named(strategy), RANKS, 1)[0])
     latents = torch.zeros(3, *backbone.latent_shape, device="meta")
     batch = Batch(latents, [*lineages, Lineage()], latents, torch.zeros(3, dtype=torch.long, device="meta"))
     denoiser(batch).mean().backward()
@@ -287,7 +286,7 @@ def test_a_model_on_meta_takes_token_states_from_the_cpu(settings: ConditionerSe
 @on_devices
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_run_elsewhere_is_the_run_on_the_cpu(
-    strategy: Strategy, elsewhere: object, prepared: Path, caches: Path, tmp_path: Path
+    strategy: str, elsewhere: object, prepared: Path, caches: Path, tmp_path: Path
 ) -> None:
     """Steps, validation, previews, commits, a pre-emption and going on; then the model draws and is measured."""
     exact = elsewhere is second_device  # a GPU rounds otherwise, has masks of dropout of its own, and is read late
@@ -326,12 +325,11 @@ def test_a_run_elsewhere_is_the_run_on_the_cpu(
 @on_devices
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_reproduce_trains_and_draws_there(
-    strategy: Strategy, elsewhere: object, prepared: Path, caches: Path, tmp_path: Path,
+    strategy: str, elsewhere: object, prepared: Path, caches: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    experiment = "strategies" if strategy in ("progressive", "all", "random") else "table1"
-    rows = {"progressive": "taxadiffusion", "all": "taxadiffusion_all", "random": "taxadiffusion_random"}
-    chosen = rows.get(strategy, strategy)
+    experiment = "strategies" if method_named(strategy).row else "table1"
+    chosen = method_named(strategy).row or strategy
     used: list[torch.device] = []
     predict = Backbone.forward
     monkeypatch.setattr(

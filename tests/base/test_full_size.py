@@ -18,6 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.lora import LoRASettings
 from taxadiffusion.condition import TaxonomyConditioner, TaxonomySettings
+from taxadiffusion.condition.methods import method_named
 from taxadiffusion.denoiser import Batch, Denoiser
 from taxadiffusion.guidance import Guidance
 from taxadiffusion.names import Lineage
@@ -68,7 +69,7 @@ def steps(base: Path, dtype: torch.dtype) -> dict[str, float]:
     latents = backbone.encode(images)
     assert latents.shape == (1, *backbone.latent_shape_at(SIZE_PX)) == (1, 4, 32, 32)
     seconds["load_and_encode"] = time.perf_counter() - start
-    for number, stage in enumerate(plan("progressive", RANKS, 1)):
+    for number, stage in enumerate(plan(method_named("progressive"), RANKS, 1)):
         start = time.perf_counter()
         parameters = denoiser.prepare_stage(stage, merge_lora=True)
         before = {name: parameter.detach().clone() for name, parameter in parameters.items()}

@@ -29,7 +29,7 @@ def job(run_dir: Path, workers: int = 0, prepare: Any = None, hook: Any = None) 
         "checkpoint": {"every_steps": 4},
         "validation": {"every_steps": 2},
         "num_workers": workers,
-        "preview_every_steps": 3,
+        "preview": {"every_steps": 3},
     }
     return Job(run_dir, settings=settings, prepare=prepare, hook=hook)
 

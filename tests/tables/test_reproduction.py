@@ -22,7 +22,7 @@ from taxadiffusion.guidance import Guidance
 from taxadiffusion.simulate import TraitMeter, read_clade, simulate
 from taxadiffusion.tables import reproduction as run
 from taxadiffusion.tables import search
-from taxadiffusion.tables.experiments import EXPERIMENTS, experiments_named, methods_of, settings_by_strategy
+from taxadiffusion.tables.experiments import EXPERIMENTS, experiments_named, rows_of, settings_by_strategy
 from taxadiffusion.tables.leave_out import species_to_leave_out, thinned
 from taxadiffusion.tables.reproduction import Options, Reproduction
 from taxadiffusion.tables.sweeps import rare_blocks
@@ -198,13 +198,13 @@ def test_a_wrong_name_is_an_error_before_anything_is_trained(clade: Path, tmp_pa
 
 
 def test_rows_share_models_and_differ_in_what_their_names_say() -> None:
-    sweep = methods_of("guidance", RANKS, 2.0)
+    sweep = rows_of("guidance", RANKS, 2.0)
     assert {method.strategy for method in sweep} == {"progressive"}
     assert {method.guidance.rank for method in sweep} == {None, "family", "genus"}
     assert len({method.guidance for method in sweep}) == len(sweep) == len({method.name for method in sweep})
-    table1 = methods_of("table1", RANKS, 2.0)
+    table1 = rows_of("table1", RANKS, 2.0)
     assert {m.guidance for m in table1 if m.name in ("zero_shot", "lora", "full", "taxadiffusion")} == {Guidance(2.0)}
-    assert [m.strategy for m in methods_of("strategies", RANKS, 2.0)] == ["progressive", "all", "random"]
+    assert [m.strategy for m in rows_of("strategies", RANKS, 2.0)] == ["progressive", "all", "random"]
     assert experiments_named("all") == EXPERIMENTS
     with pytest.raises(
         SettingsError, match="unknown experiment 'table2'; known: table1, strategies, guidance, rare, all"

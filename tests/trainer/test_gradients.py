@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from taxadiffusion.condition.methods import method_named
 from taxadiffusion.stages import plan
 from taxadiffusion.trainer.gradients import Gradients, Issued, Outcome
 from taxadiffusion.trainer.loader import MicroBatches, Share
@@ -41,7 +42,7 @@ def given(
     """A step of the second stage, and the gradients that it leaves."""
     settings = loop_settings(training={"micro_batch_size": 2} | training)
     denoiser, data = tiny_denoiser(), tiny_data(source)
-    stage = plan("progressive", RANKS, 5)[1]
+    stage = plan(method_named("progressive"), RANKS, 5)[1]
     optimiser = StageOptimiser(denoiser.prepare_stage(stage), settings.optimiser, 5)
     share = Share.of(8, 2, world.process_index, world.num_processes)
     order = Order(settings.seed, data.train_rows)

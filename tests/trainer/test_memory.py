@@ -20,7 +20,7 @@ from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.lora import LoRASettings
 from taxadiffusion.base.transfer import memory_faults
 from taxadiffusion.condition import TaxonomySettings
-from taxadiffusion.condition.methods import build_conditioner
+from taxadiffusion.condition.methods import build_conditioner, method_named
 from taxadiffusion.denoiser import Batch, Denoiser
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Lineage
@@ -31,7 +31,7 @@ from tests.tiny_base import WIDTH, write_tiny_base
 from tests.tiny_run import NUM_TAXA, RANKS, MemoStates, lineage_of, tiny_denoiser, tiny_trainer
 
 TAXA = [lineage_of(number) for number in range(NUM_TAXA)]
-STAGES = plan("progressive", RANKS, 1)
+STAGES = plan(method_named("progressive"), RANKS, 1)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def test_a_stage_is_watched_on_its_moving_average_and_ends_on_it(tmp_path: Path) -> None:
     """Recomputed here from the weights after each step; between the steps the weights are their own."""
-    settings = loop_settings(validation={"every_steps": 2}, preview_every_steps=2, checkpoint={"every_steps": 1})
+    settings = loop_settings(validation={"every_steps": 2}, preview={"every_steps": 2}, checkpoint={"every_steps": 1})
     trainer = tiny_trainer(tmp_path, steps=4, settings=settings)
     watched = ended = 0
     average: dict[str, Tensor] = {}
@@ -205,9 +205,9 @@ def test_commits_validations_and_previews_come_when_they_are_due(tmp_path: Path)
         happened = list(tiny_trainer(tmp_path / name, steps=5, settings=loop_settings(**changes)).run())
         return [[event.step for event in happened if isinstance(event, kind)] for kind in kinds]
 
-    asked = {"checkpoint": {"every_steps": 3}, "validation": {"every_steps": 4}, "preview_every_steps": 4}
+    asked = {"checkpoint": {"every_steps": 3}, "validation": {"every_steps": 4}, "preview": {"every_steps": 4}}
     assert steps_of_each("asked", **asked) == [[3, 5, 6, 9, 10, 12, 15], *[[4, 5, 8, 10, 12, 15]] * 2]
-    seldom = {"checkpoint": {"every_steps": 99}, "validation": {"every_steps": 0}, "preview_every_steps": 0}
+    seldom = {"checkpoint": {"every_steps": 99}, "validation": {"every_steps": 0}, "preview": {"every_steps": 0}}
     assert steps_of_each("seldom", **seldom) == [[5, 10, 15], [], [5, 10, 15]]
 
 

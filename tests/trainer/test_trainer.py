@@ -345,7 +345,7 @@ def test_watching_and_loading_do_not_touch_the_weights(
     tmp_path: Path, undisturbed: tuple[str, list[events.StepDone]], change: str
 ) -> None:
     changed = {
-        "validation": loop_settings(validation={"every_steps": 1}, preview_every_steps=2),
+        "validation": loop_settings(validation={"every_steps": 1}, preview={"every_steps": 2}),
         "workers": loop_settings(num_workers=2),
         "commits": loop_settings(checkpoint={"every_steps": 1, "keep_last": 1}),
         "nothing": loop_settings(validation={"every_steps": 0}, checkpoint={"every_steps": 1000}),

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from taxadiffusion.errors import SettingsError
+from taxadiffusion.sections import SettingsSection
 
 ADAPTER = "default"
 METADATA_KEY = "lora_adapter_metadata"
@@ -21,14 +22,12 @@ METADATA_KEY = "lora_adapter_metadata"
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 
-class LoRASettings(BaseModel):
+class LoRASettings(SettingsSection):
     """LoRA's shape; the defaults are the paper's. `targets` are ends of module names, e.g. also "ff.net.2", "conv1"."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rank: int = Field(default=4, ge=1, le=1024)
-    alpha: float = Field(default=4, gt=0)
-    targets: tuple[str, ...] = Field(default=ATTENTION, min_length=1, max_length=64)
+    rank: int = Field(default=4, ge=1, le=1024, description="inner dimension (paper: 4)")
+    alpha: int = Field(default=4, ge=1, description="scale numerator (paper: 4)")
+    targets: tuple[str, ...] = Field(default=ATTENTION, min_length=1, max_length=64, description="module names (paper)")
 
 
 def add_lora(unet: Any, settings: LoRASettings, *, seed: int) -> None:
@@ -69,7 +68,7 @@ def lora_metadata(settings: LoRASettings) -> dict[str, str]:
     """File metadata that tells diffusers rank, alpha and targets."""
     config = {
         "unet.r": settings.rank,
-        "unet.lora_alpha": settings.alpha,
+        "unet.lora_alpha": float(settings.alpha),
         "unet.target_modules": sorted(settings.targets),
     }
     # One key alone: safetensors writes several in an order that differs from run to run, and with it the file's hash.

@@ -7,22 +7,19 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from taxadiffusion.base.text import TokenStates
 from taxadiffusion.base.transfer import moved
-from taxadiffusion.condition.conditioner import Conditioner
+from taxadiffusion.condition.conditioner import Conditioner, ConditionerSettings
 from taxadiffusion.condition.taxa import TaxonRows
 from taxadiffusion.names import Lineage, Rank
 
 _INIT_STD = 0.02  # DiT's class embedding
 
 
-class ClassEmbeddingSettings(BaseModel):
+class ClassEmbeddingSettings(ConditionerSettings):
     """A vector per taxon and rank; guidance from an ancestor is then superclass guidance."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["class_embedding"] = "class_embedding"
 
@@ -30,12 +27,14 @@ class ClassEmbeddingSettings(BaseModel):
 class ClassEmbeddingConditioner(Conditioner):
     """Token r is the vector of the taxon at rank r; a missing rank, and each rank of the null, has a learned one."""
 
+    settings_class = ClassEmbeddingSettings
+
     def __init__(
         self,
         ranks: Sequence[Rank],
         states: TokenStates,
         settings: ClassEmbeddingSettings,
-        taxa: Iterable[Lineage],
+        taxa: Iterable[Lineage] = (),
         *,
         seed: int = 0,
     ) -> None:

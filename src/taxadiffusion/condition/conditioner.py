@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
 
+import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from numpy.typing import NDArray
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from taxadiffusion.base.attention import Conditions
@@ -15,12 +19,56 @@ from taxadiffusion.base.text import TokenStates
 from taxadiffusion.base.transfer import moved
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.sections import SettingsSection
+
+NameGain = Annotated[float, Field(gt=0, le=100)]
+"""How much larger the difference of a name's states from those of "none" is made."""
 
 
-class WithGain(BaseModel):
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What a conditioner's settings are chosen by, beside what the user set.
+
+    taxa: every taxon, over `ranks`. width, num_text_tokens: of the base's token states; `length` counts a text's
+    tokens. embedding_width: of the other model of names, where there is one (`ConditionerSettings.name_encoder`).
+    """
+
+    ranks: Sequence[Rank]
+    taxa: Sequence[Lineage]
+    width: int
+    num_text_tokens: int
+    length: Callable[[str], int]
+    embedding_width: int | None = None
+
+
+class ConditionerSettings(SettingsSection):
+    """What a conditioner is built by; an adapter's card holds it. `kind` tells one conditioner from the others."""
+
+    kind: str = ""
+
+    @property
+    def extra_tokens(self) -> int:
+        """How many of the last tokens have a cross-attention of their own (`base.extra_attention`)."""
+        return 0
+
+    @classmethod
+    def of_run(cls, section: Any, facts: RunFacts) -> Self:  # noqa: ARG003
+        """From what the user set (`ConditionSection`) and what the run's data and base ask for."""
+        return cls()
+
+    @classmethod
+    def gain_key(cls, section: Any) -> str | None:  # noqa: ARG003
+        """The user's setting that enlarges the names this conditioner reads; None: it reads none."""
+        return None
+
+    @classmethod
+    def name_encoder(cls, section: Any) -> str | None:  # noqa: ARG003
+        """The other model of names that embeds every taxon once (`Conditioner.fill`); None: the base's own text."""
+        return None
+
+
+class WithGain(ConditionerSettings):
     """A gain of 1 is left out where settings are written: byte for byte as earlier versions wrote them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     @model_serializer(mode="wrap")
     def _without_gain(self, written: SerializerFunctionWrapHandler) -> dict[str, object]:
@@ -36,7 +84,18 @@ class Conditioner(nn.Module, ABC):
     Ranks that the model does not know are left out; a lineage that has no other raises `DataError`.
     """
 
-    def __init__(self, ranks: Sequence[Rank], states: TokenStates, settings: BaseModel) -> None:
+    settings_class: ClassVar[type[ConditionerSettings]]
+
+    def __init__(
+        self,
+        ranks: Sequence[Rank],
+        states: TokenStates,
+        settings: ConditionerSettings,
+        taxa: Iterable[Lineage] = (),  # noqa: ARG002
+        *,
+        seed: int = 0,  # noqa: ARG002
+    ) -> None:
+        """states: a text encoder, or its states from disk. taxa: every taxon, for tables of taxa. seed: of weights."""
         super().__init__()
         self.ranks = tuple(ranks)
         self.settings = settings
@@ -92,6 +151,9 @@ class Conditioner(nn.Module, ABC):
     def name_spread(self, lineages: Sequence[Lineage]) -> dict[Rank, float]:  # noqa: ARG002
         """For each encoder of names: how far apart it puts those of the lineages. {} where no encoder is trained."""
         return {}
+
+    def fill(self, embed: Callable[[Sequence[Lineage]], NDArray[np.float32]]) -> None:
+        """Write what another model of names says of every taxon: `embed` gives (N, E). Nothing, where none is asked."""
 
     def loaded(self) -> None:
         """Called after parameters were written from outside."""

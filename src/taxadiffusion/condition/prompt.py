@@ -5,16 +5,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from taxadiffusion.base.text import TokenStates, rank_text
-from taxadiffusion.condition.conditioner import Conditioner, WithGain, single_holes
+from taxadiffusion.condition.conditioner import Conditioner, NameGain, RunFacts, WithGain, single_holes
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.sections import SettingsSection, later
+
+
+class PromptSection(SettingsSection):
+    """What a user may set of conditions that are prompts."""
+
+    prompt_name_gain: NameGain = later(1.0, "the same for prompts: strategies zero_shot, lora, full, taxon_adapter")
 
 
 class PromptSettings(WithGain):
@@ -27,7 +34,17 @@ class PromptSettings(WithGain):
 
     kind: Literal["prompt"] = "prompt"
     num_parts: int = Field(default=1, ge=1, le=32)
-    name_gain: float = Field(default=1.0, gt=0, le=100)
+    name_gain: NameGain = 1.0
+
+    @classmethod
+    def of_run(cls, section: PromptSection, facts: RunFacts) -> Self:
+        """In as many parts as the longest prompt asks."""
+        gain = section.prompt_name_gain
+        return cls(num_parts=num_parts_for(facts, gain), name_gain=gain)
+
+    @classmethod
+    def gain_key(cls, section: PromptSection) -> str | None:  # noqa: ARG003
+        return "prompt_name_gain"
 
 
 def prompt(lineage: Lineage) -> str:
@@ -83,6 +100,11 @@ def num_parts_needed(
     raise SettingsError(f"{longest!r} alone has {num_tokens(longest)} tokens; the base's text encoder takes {limit}")
 
 
+def num_parts_for(facts: RunFacts, name_gain: float) -> int:
+    """The same for a run's taxa and base."""
+    return num_parts_needed(facts.taxa, facts.ranks, facts.length, facts.num_text_tokens, nameless=name_gain != 1.0)
+
+
 class PromptConditioner(Conditioner):
     """The base's token states of the lineage's prompt; nothing here is trained.
 
@@ -90,6 +112,7 @@ class PromptConditioner(Conditioner):
     after another: (P·T) tokens. Nothing is left out silently.
     """
 
+    settings_class = PromptSettings
     settings: PromptSettings
 
     def encode(self, lineages: Sequence[Lineage]) -> Tensor:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
@@ -14,12 +14,25 @@ from torch import Tensor, nn
 
 from taxadiffusion.base.text import TokenStates
 from taxadiffusion.base.transfer import moved
-from taxadiffusion.condition.conditioner import Conditioner, WithGain
-from taxadiffusion.condition.prompt import prompt_states, prompt_texts
+from taxadiffusion.condition.conditioner import Conditioner, NameGain, RunFacts, WithGain
+from taxadiffusion.condition.prompt import PromptSection, num_parts_for, prompt_states, prompt_texts
 from taxadiffusion.condition.taxa import TaxonRows
 from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.sections import UserText
 
 _NAMES = 256  # embedded together
+
+
+_NumTokens = Annotated[int, Field(ge=1, le=256)]
+
+
+class TaxonAdapterSection(PromptSection):
+    """What a user may set of the taxon-embedding adapter."""
+
+    taxon_encoder: UserText | None = Field(
+        default=None, description="strategy taxon_adapter: BioCLIP (`hub`, a folder or file); none: the base's own text"
+    )
+    num_extra_tokens: _NumTokens = Field(default=4, description="strategy taxon_adapter: its tokens")
 
 
 class TaxonAdapterSettings(WithGain):
@@ -30,10 +43,33 @@ class TaxonAdapterSettings(WithGain):
     """
 
     kind: Literal["taxon_adapter"] = "taxon_adapter"
-    num_tokens: int = Field(default=4, ge=1, le=256)
+    num_tokens: _NumTokens = 4
     embedding_width: int | None = Field(default=None, ge=1, le=16384)
     num_parts: int = Field(default=1, ge=1, le=32)
-    name_gain: float = Field(default=1.0, gt=0, le=100)
+    name_gain: NameGain = 1.0
+
+    @property
+    def extra_tokens(self) -> int:
+        return self.num_tokens
+
+    @classmethod
+    def of_run(cls, section: TaxonAdapterSection, facts: RunFacts) -> Self:
+        """Prompts in as many parts as the longest asks; another model's embeddings are not enlarged."""
+        gain = 1.0 if facts.embedding_width else section.prompt_name_gain
+        return cls(
+            num_tokens=section.num_extra_tokens,
+            num_parts=num_parts_for(facts, gain),
+            name_gain=gain,
+            embedding_width=facts.embedding_width,
+        )
+
+    @classmethod
+    def gain_key(cls, section: TaxonAdapterSection) -> str | None:
+        return None if section.taxon_encoder else "prompt_name_gain"
+
+    @classmethod
+    def name_encoder(cls, section: TaxonAdapterSection) -> str | None:
+        return section.taxon_encoder
 
 
 class TaxonAdapterConditioner(Conditioner):
@@ -44,6 +80,7 @@ class TaxonAdapterConditioner(Conditioner):
     saved with the adapter. The null is the embedding zero, so its tokens are learned as well.
     """
 
+    settings_class = TaxonAdapterSettings
     settings: TaxonAdapterSettings
 
     def __init__(
@@ -51,7 +88,7 @@ class TaxonAdapterConditioner(Conditioner):
         ranks: Sequence[Rank],
         states: TokenStates,
         settings: TaxonAdapterSettings,
-        taxa: Iterable[Lineage],
+        taxa: Iterable[Lineage] = (),
         *,
         seed: int = 0,
     ) -> None:

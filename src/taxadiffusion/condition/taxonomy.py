@@ -5,17 +5,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
 
 from taxadiffusion.base.text import TokenStates, rank_text
 from taxadiffusion.base.transfer import moved
-from taxadiffusion.condition.conditioner import Conditioner
+from taxadiffusion.condition.conditioner import Conditioner, ConditionerSettings, NameGain, RunFacts
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Lineage, Rank, rank_index
+from taxadiffusion.sections import SettingsSection
 from taxadiffusion.stages import encoder_group
 
 _NUM_COMPARED = 64
@@ -25,8 +26,11 @@ _RETIRED = ("zero_init", "warm_start")
 """Of earlier versions. Cards still hold them, as off: byte for byte, so that a model's hash stays what it was."""
 
 
-class TaxonomySettings(BaseModel):
-    """The rank encoders; the defaults are the paper's.
+_FeedForward = Annotated[int, Field(ge=1, le=65536)]
+
+
+class RankEncoderSection(SettingsSection):
+    """What a user may set of the rank encoders.
 
     norm_first: normalise before attention and feed-forward, and once more at the end: a name's states pass by both.
     Normalising after them, an encoder trained at a high rate may come to give every name the same states (docs/log.md).
@@ -34,15 +38,33 @@ class TaxonomySettings(BaseModel):
     never met a name tells two of them apart only faintly.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    num_layers: int = Field(default=2, ge=1, le=64, description="of each rank's encoder (paper: 2)")
+    num_heads: int = Field(default=8, ge=1, le=256, description="paper: 8")
+    feed_forward: _FeedForward | None = Field(
+        default=None, description="none: 8/3 of the width, the paper's 2048 at 768"
+    )
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="inside the encoder being trained (paper: 0.1)")
+    name_gain: NameGain = Field(default=1.0, description="names against “none”, enlarged by this (paper: 1)")
+    norm_first: bool = Field(
+        default=False, description="normalise before attention and feed-forward: names pass by both (paper: after)"
+    )
+
+
+class TaxonomySettings(RankEncoderSection, ConditionerSettings):
+    """The rank encoders; the defaults are the paper's."""
 
     kind: Literal["taxonomy"] = "taxonomy"
-    num_layers: int = Field(default=2, ge=1, le=64)
-    num_heads: int = Field(default=8, ge=1, le=256)
-    feed_forward: int = Field(default=2048, ge=1, le=65536)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    name_gain: float = Field(default=1.0, gt=0, le=100)
-    norm_first: bool = False
+    feed_forward: _FeedForward = 2048
+
+    @classmethod
+    def of_run(cls, section: RankEncoderSection, facts: RunFacts) -> Self:
+        """As the user set it; the feed-forward, if not set, follows from the base's width."""
+        own = {name: getattr(section, name) for name in RankEncoderSection.model_fields}
+        return cls(**own | {"feed_forward": section.feed_forward or facts.width * 8 // 3})
+
+    @classmethod
+    def gain_key(cls, section: RankEncoderSection) -> str | None:  # noqa: ARG003
+        return "name_gain"
 
     @model_validator(mode="before")
     @classmethod
@@ -67,6 +89,7 @@ class TaxonomyConditioner(Conditioner):
     computed alone: what is kept depends on no batch. `cache_bytes` bounds them; the least recently used leave first.
     """
 
+    settings_class = TaxonomySettings
     settings: TaxonomySettings
 
     def __init__(
@@ -74,6 +97,7 @@ class TaxonomyConditioner(Conditioner):
         ranks: Sequence[Rank],
         states: TokenStates,
         settings: TaxonomySettings,
+        taxa: Iterable[Lineage] = (),  # noqa: ARG002
         *,
         seed: int = 0,
         cache_bytes: int = 1 << 30,

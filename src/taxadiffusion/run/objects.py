@@ -14,18 +14,9 @@ import torch
 from torch import Tensor
 
 from taxadiffusion.base.backbone import Backbone
-from taxadiffusion.base.lora import LoRASettings
 from taxadiffusion.base.transfer import use_fast_arithmetic
 from taxadiffusion.cache import Latents, cached_latents, cached_states
-from taxadiffusion.condition import (
-    ClassEmbeddingSettings,
-    ConditionerSettings,
-    PromptSettings,
-    TaxonAdapterConditioner,
-    TaxonAdapterSettings,
-    TaxonomySettings,
-    num_parts_needed,
-)
+from taxadiffusion.condition.conditioner import RunFacts
 from taxadiffusion.condition.methods import build_conditioner
 from taxadiffusion.config import Settings, flattened
 from taxadiffusion.dataset import PreparedDataset
@@ -58,7 +49,7 @@ def plan_of(settings: Settings, ranks: Sequence[Rank]) -> tuple[Stage, ...]:
     """The stages. Raises `SettingsError`."""
     stages = settings.stages
     return plan(
-        stages.strategy,
+        settings.method,
         ranks,
         stages.steps,
         lora_in_every_stage=stages.lora_in_every_stage,
@@ -71,67 +62,24 @@ def taxa_of(dataset: PreparedDataset, ranks: Sequence[Rank]) -> tuple[Lineage, .
     return tuple(dataset.taxonomy.lineage(taxon_id).only(ranks) for taxon_id in range(len(dataset.taxonomy)))
 
 
-def conditioner_settings(
-    settings: Settings,
-    backbone: Backbone,
-    ranks: Sequence[Rank],
-    taxa: Sequence[Lineage],
-    embedding_width: int | None = None,
-) -> ConditionerSettings:
-    """The conditioner that the strategy needs; prompts in as many parts as their length asks.
-
-    `embedding_width`: of the taxon encoder, where there is one.
-    """
-    strategy = settings.stages.strategy
-    own = settings.conditioner
-    if strategy == "class_embedding":
-        return ClassEmbeddingSettings()
-    if strategy in ("zero_shot", "lora", "full", "taxon_adapter"):
-        gain = 1.0 if embedding_width else own.prompt_name_gain
-        num_parts = num_parts_needed(taxa, ranks, backbone.text.length, backbone.num_text_tokens, nameless=gain != 1.0)
-        if strategy == "taxon_adapter":
-            return TaxonAdapterSettings(
-                num_tokens=own.num_extra_tokens, num_parts=num_parts, name_gain=gain, embedding_width=embedding_width
-            )
-        return PromptSettings(num_parts=num_parts, name_gain=gain)
-    return TaxonomySettings(
-        num_layers=own.num_layers,
-        num_heads=own.num_heads,
-        feed_forward=own.feed_forward or backbone.width * 8 // 3,
-        dropout=own.dropout,
-        name_gain=own.name_gain,
-        norm_first=own.norm_first,
-    )
-
-
 def load_backbone(settings: Settings, device: torch.device | str = "cpu") -> Backbone:
     """The base with what the strategy trains inside of its U-Net."""
-    strategy = settings.stages.strategy
-    base = settings.base
+    method, base = settings.method, settings.base
     use_fast_arithmetic(torch.device(device))
     backbone = Backbone.load(
         base.path,
         dtype=getattr(torch, base.dtype),
         device=device,
         num_text_tokens=base.num_tokens,
-        trained=strategy == "full",
+        trained=method.trains_unet,
     )
-    if strategy in ("progressive", "all", "random", "lora", "class_embedding"):
-        lora = settings.lora
-        backbone.add_lora(LoRASettings(rank=lora.rank, alpha=lora.alpha, targets=lora.targets), seed=settings.seed)
-    if strategy == "taxon_adapter":
+    if method.needs_lora:
+        backbone.add_lora(settings.lora, seed=settings.seed)
+    if method.needs_extra_attention:
         backbone.add_decoupled_attention(settings.conditioner.num_extra_tokens)
     if settings.training.gradient_checkpointing:
         backbone.checkpoint_gradients()
     return backbone
-
-
-def _taxon_encoder(settings: Settings, device: torch.device) -> BioclipExtractor | None:
-    """What embeds a taxon's name for the taxon-embedding adapter; None: the base's own text encoder does."""
-    name = settings.conditioner.taxon_encoder
-    if name is None or settings.stages.strategy != "taxon_adapter":
-        return None
-    return BioclipExtractor(None if name == "hub" else Path(name), str(device))
 
 
 @dataclass
@@ -149,16 +97,16 @@ class _Width:
 def build_denoiser(settings: Settings, backbone: Backbone, ranks: Sequence[Rank], taxa: Sequence[Lineage]) -> Denoiser:
     """Backbone and conditioner. Its name states are zeros, for trials of shape, memory and time: see `read_names`."""
     shape = _Width(backbone.width, backbone.num_text_tokens)
-    encoder = _taxon_encoder(settings, backbone.device)
+    method, section = settings.method, settings.conditioner
+    name = method.conditioner.settings_class.name_encoder(section)
+    encoder = BioclipExtractor(None if name == "hub" else Path(name), str(backbone.device)) if name else None
     width = encoder.texts([Lineage()]).shape[1] if encoder else None
-    conditioner = build_conditioner(
-        conditioner_settings(settings, backbone, ranks, taxa, width), ranks, shape, taxa, seed=settings.seed
-    )
-    conditioner = conditioner.to(backbone.device)
-    if encoder and isinstance(conditioner, TaxonAdapterConditioner):
+    facts = RunFacts(ranks, taxa, backbone.width, backbone.num_text_tokens, backbone.text.length, width)
+    own = method.conditioner.settings_class.of_run(section, facts)
+    conditioner = build_conditioner(own, ranks, shape, taxa, seed=settings.seed).to(backbone.device)
+    if encoder:
         conditioner.fill(encoder.texts)
-    full_unet = settings.stages.strategy == "full"
-    return Denoiser(backbone, conditioner, full_unet=full_unet, min_snr_gamma=settings.training.min_snr_gamma)
+    return Denoiser(backbone, conditioner, full_unet=method.trains_unet, min_snr_gamma=settings.training.min_snr_gamma)
 
 
 def read_names(

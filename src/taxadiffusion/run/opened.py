@@ -117,7 +117,7 @@ def _build_run(
         denoiser,
         parts.plan,
         data,
-        settings.loop(),
+        settings,
         settings.output.path,
         parts.identity,
         export=lambda path: save_adapter(
@@ -151,8 +151,7 @@ def trial(settings: Settings, world: World, *, allow_change: Sequence[str] = (),
         plan=parts.plan,
         ranks=parts.ranks,
         costs=tuple(
-            stage_cost(parts.denoiser, stage, settings.loop(), named, shape, world.num_processes)
-            for stage in parts.plan
+            stage_cost(parts.denoiser, stage, settings, named, shape, world.num_processes) for stage in parts.plan
         ),
         num_images=len(parts.train_rows),
         num_taxa=len(parts.taxa),

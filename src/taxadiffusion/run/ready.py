@@ -112,8 +112,8 @@ def _check_numbers(settings: Settings, world: World) -> None:
         wrong.append("base.compile = true")
     if settings.preview.num_taxa:
         wrong.append(f"preview.num_taxa = {settings.preview.num_taxa}")
-    if settings.stages.strategy == "full":
-        wrong.append("stages.strategy = full")
+    if settings.method.trains_unet:
+        wrong.append(f"stages.strategy = {settings.stages.strategy}")
     if wrong:
         raise SettingsError(f"base.shard cannot be used with {', '.join(wrong)}; change these, or leave base.shard off")
 

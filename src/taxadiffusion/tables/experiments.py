@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from taxadiffusion.condition import methods
+from taxadiffusion.condition.methods import Method, method_named
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.guidance import Guidance
 from taxadiffusion.names import Rank
-from taxadiffusion.stages import Strategy
 
 Experiment = Literal["table1", "strategies", "guidance", "rare"]
 EXPERIMENTS: tuple[Experiment, ...] = get_args(Experiment)
@@ -20,16 +21,16 @@ SWEEP_INTERVALS = ((0.0, 0.6), (0.4, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class Row:
     """A row: its name in results, the strategy that trains it, how it is sampled, and the ranks it is asked for."""
 
     name: str
-    strategy: Strategy
+    strategy: str
     guidance: Guidance
     ranks: tuple[Rank, ...]
 
 
-def methods_of(experiment: Experiment, ranks: Sequence[Rank], scale: float) -> tuple[Method, ...]:
+def rows_of(experiment: Experiment, ranks: Sequence[Rank], scale: float) -> tuple[Row, ...]:
     """The rows of an experiment on a data set's `ranks`, coarse to fine; `scale` is the common guidance scale.
 
     Every model has a trained null, so each is guided from it at the same scale; rows with an ancestor in their name are
@@ -38,12 +39,7 @@ def methods_of(experiment: Experiment, ranks: Sequence[Rank], scale: float) -> t
     if experiment == "table1":
         return _table1(tuple(ranks), scale)
     if experiment == "strategies":
-        null, every = Guidance(scale), tuple(ranks)
-        return (
-            Method("taxadiffusion", "progressive", null, every),
-            Method("taxadiffusion_all", "all", null, every),
-            Method("taxadiffusion_random", "random", null, every),
-        )
+        return tuple(_row(method, ranks, scale) for method in methods.METHODS if method.row)
     if experiment == "guidance":
         return _sweep(tuple(ranks), scale)
     raise ValueError(f"experiment {experiment!r} has no fixed rows")
@@ -70,45 +66,51 @@ def experiments_named(name: str) -> tuple[Experiment, ...]:
     return found
 
 
-def settings_by_strategy(assignments: Sequence[str]) -> Mapping[Strategy, tuple[str, ...]]:
+def settings_by_strategy(assignments: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
     """`STRATEGY:key=value` strings → strategy → its `key=value`. Raises `SettingsError` for an unknown strategy."""
-    found: dict[Strategy, tuple[str, ...]] = {}
+    found: dict[str, tuple[str, ...]] = {}
+    known = [method.name for method in methods.METHODS]
     for assignment in assignments:
-        name, _, own = assignment.partition(":")
-        strategy = next((known for known in get_args(Strategy) if known == name), None)
-        if strategy is None or not own:
+        strategy, _, own = assignment.partition(":")
+        if strategy not in known or not own:
             raise SettingsError(
-                f"--set-for {assignment!r}: write it as STRATEGY:key=value, with one of {', '.join(get_args(Strategy))}"
+                f"--set-for {assignment!r}: write it as STRATEGY:key=value, with one of {', '.join(known)}"
             )
         found[strategy] = (*found.get(strategy, ()), own)
     return found
 
 
-def _table1(ranks: tuple[Rank, ...], scale: float) -> tuple[Method, ...]:
-    null = Guidance(scale)
-    return (
-        Method("zero_shot", "zero_shot", null, ranks),
-        Method("lora", "lora", null, ranks),
-        Method("full", "full", null, ranks),
-        Method("class_embedding", "class_embedding", null, ranks),
-        Method("class_embedding_superclass", "class_embedding", Guidance(scale, ranks[-2]), ranks),
-        Method("taxon_adapter", "taxon_adapter", null, ranks),
-        Method("taxadiffusion", "progressive", null, ranks),
-        Method("taxadiffusion_taxonomy_guidance", "progressive", Guidance(scale, ranks[0]), ranks),
-        Method("taxadiffusion_all", "all", null, ranks),
-    )
+def _row(method: Method, ranks: Sequence[Rank], scale: float) -> Row:
+    """The method, guided from its null."""
+    return Row(method.row or method.name, method.name, Guidance(scale), tuple(ranks))
 
 
-def _sweep(ranks: tuple[Rank, ...], scale: float) -> tuple[Method, ...]:
+def _table1(ranks: tuple[Rank, ...], scale: float) -> tuple[Row, ...]:
+    """Every baseline, then the method of the paper; two of them also guided from an ancestor, just below."""
+    ancestors = {
+        "class_embedding": ("class_embedding_superclass", ranks[-2]),
+        "progressive": ("taxadiffusion_taxonomy_guidance", ranks[0]),
+    }
+    ours = (method_named("progressive"), method_named("all"))
+    rows = []
+    for method in (*(baseline for baseline in methods.METHODS if not baseline.row), *ours):
+        rows.append(_row(method, ranks, scale))
+        if method.name in ancestors:
+            name, ancestor = ancestors[method.name]
+            rows.append(Row(name, method.name, Guidance(scale, ancestor), ranks))
+    return tuple(rows)
+
+
+def _sweep(ranks: tuple[Rank, ...], scale: float) -> tuple[Row, ...]:
     """No guidance, then every base (the null, each ancestor) at every scale, then two intervals at the common scale."""
     finest = ranks[-1:]
-    rows = [Method("none", "progressive", Guidance(), finest)]
+    rows = [Row("none", "progressive", Guidance(), finest)]
     bases: tuple[Rank | None, ...] = (None, *ranks[:-1])
     for base in bases:
         name = base or "null"
-        rows += [Method(f"{name} ×{s:g}", "progressive", Guidance(s, base), finest) for s in SWEEP_SCALES]
+        rows += [Row(f"{name} ×{s:g}", "progressive", Guidance(s, base), finest) for s in SWEEP_SCALES]
         rows += [
-            Method(f"{name} ×{scale:g} in {low:g}–{high:g}", "progressive", Guidance(scale, base, (low, high)), finest)
+            Row(f"{name} ×{scale:g} in {low:g}–{high:g}", "progressive", Guidance(scale, base, (low, high)), finest)
             for low, high in SWEEP_INTERVALS
         ]
     return tuple(rows)

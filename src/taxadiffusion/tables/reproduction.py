@@ -12,6 +12,7 @@ from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.onnx import EngineName
 from taxadiffusion.base.training_record import read_record, what_was_seen
 from taxadiffusion.base.weights import resolve_base
+from taxadiffusion.condition.methods import method_named
 from taxadiffusion.config import OutputSettings, Settings
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import SettingsError
@@ -26,8 +27,7 @@ from taxadiffusion.guidance import DEFAULT_SCALE, Guidance
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.pictures.generate import Sampling
 from taxadiffusion.run import ranks_of
-from taxadiffusion.stages import Strategy
-from taxadiffusion.tables.experiments import Experiment, Method, compared_row, methods_of
+from taxadiffusion.tables.experiments import Experiment, Row, compared_row, rows_of
 from taxadiffusion.tables.leave_out import NUM_IMAGES, species_to_leave_out, thinned
 from taxadiffusion.tables.search import Candidate, Choice, candidates, searched
 from taxadiffusion.tables.training import Budget, Model, OnEvent, budget_of, model_of, seconds_to_train, trained
@@ -50,7 +50,7 @@ class Options:
     """What predicts while images are made."""
     device: str = "cpu"
     """Where models are trained and images made: "cuda:0" and the like."""
-    settings_for: Mapping[Strategy, tuple[str, ...]] = field(default_factory=dict)
+    settings_for: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Strategy → `key=value` of its own: what suits a LoRA need not suit a whole U-Net."""
     leave_out: tuple[str, ...] = ()
     """Species to thin out; none: chosen by their number of images."""
@@ -83,11 +83,11 @@ class TablesStory:
     curves: dict[str, Path] = field(default_factory=dict)
     """Strategy → the run directory of its first seed."""
     thinned: tuple[Lineage, ...] = ()
-    choices: dict[Strategy, Choice] = field(default_factory=dict)
+    choices: dict[str, Choice] = field(default_factory=dict)
     """What the search found, where there was one."""
     base_saw: str = ""
     """What the base had seen of the thinned species, where there are any."""
-    models: dict[Experiment, dict[Strategy, Model]] = field(default_factory=dict)
+    models: dict[Experiment, dict[str, Model]] = field(default_factory=dict)
     """Experiment → strategy → the model of its first seed."""
 
 
@@ -122,13 +122,13 @@ class Reproduction:
                 models |= {model.run_dir: model for model in self._thinned_models(number)}
         return Work(tuple(models.values()), num_images, tuple(chain(*self._tries(experiments).values())))
 
-    def _strategies(self, experiment: Experiment) -> tuple[Strategy, ...]:
+    def _strategies(self, experiment: Experiment) -> tuple[str, ...]:
         """Those that the rows of an experiment are trained with."""
         if experiment == "rare":
             return ("progressive",)
         return tuple(dict.fromkeys(method.strategy for method in self._methods(experiment)))
 
-    def _tries(self, experiments: Sequence[Experiment]) -> dict[Strategy, tuple[Candidate, ...]]:
+    def _tries(self, experiments: Sequence[Experiment]) -> dict[str, tuple[Candidate, ...]]:
         """What a search tries for each strategy; {} without one."""
         if not self.options.search:
             return {}
@@ -215,9 +215,9 @@ class Reproduction:
             story.pictures.setdefault(method.name, runs[method.name][0])
             yield method.name, runs[method.name]
 
-    def _rows_of_models(self, methods: Sequence[Method]) -> Iterator[tuple[Model, list[Method]]]:
+    def _rows_of_models(self, methods: Sequence[Row]) -> Iterator[tuple[Model, list[Row]]]:
         """Each model once with all the rows that it makes images for, so that it is opened once."""
-        by_strategy: dict[Strategy, list[Method]] = {}
+        by_strategy: dict[str, list[Row]] = {}
         for method in methods:
             by_strategy.setdefault(method.strategy, []).append(method)
         for mine in by_strategy.values():
@@ -288,10 +288,10 @@ class Reproduction:
         if len(noted) < len(self.options.seeds):
             noted.append(budget_of(model))
 
-    def _methods(self, experiment: Experiment) -> tuple[Method, ...]:
+    def _methods(self, experiment: Experiment) -> tuple[Row, ...]:
         if experiment == "rare":
             return ()
-        rows = methods_of(experiment, self.ranks, self.options.guidance_scale)
+        rows = rows_of(experiment, self.ranks, self.options.guidance_scale)
         chosen = tuple(row for row in rows if not self.options.methods or row.name in self.options.methods)
         if not chosen:
             raise SettingsError(
@@ -300,15 +300,15 @@ class Reproduction:
             )
         return chosen
 
-    def _models(self, method: Method) -> list[Model]:
+    def _models(self, method: Row) -> list[Model]:
         """One a seed; one in all where nothing is trained, for the same images again would feign certainty."""
-        seeds = self.options.seeds[:1] if method.strategy == "zero_shot" else self.options.seeds
+        seeds = self.options.seeds if method_named(method.strategy).trains else self.options.seeds[:1]
         return [self._model(method.strategy, seed) for seed in seeds]
 
     def _thinned_models(self, number: int) -> list[Model]:
         return [self._model("progressive", seed, self._thinned(number)) for seed in self.options.seeds]
 
-    def _model(self, strategy: Strategy, seed: int, data: Path | None = None) -> Model:
+    def _model(self, strategy: str, seed: int, data: Path | None = None) -> Model:
         return model_of(self.config, strategy, seed, self.out, own=self._settings_for, data=data)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from taxadiffusion.config import Settings, changed
+from taxadiffusion.config import Settings
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import NonFiniteError, SettingsError
 from taxadiffusion.names import Rank
 from taxadiffusion.run import open_run, plan_of, ranks_of
-from taxadiffusion.stages import Stage, Strategy
+from taxadiffusion.stages import Stage
 from taxadiffusion.tables.training import Model, OnEvent, model_of, trained
 from taxadiffusion.trainer.signals import StopSignal
 from taxadiffusion.trainer.watchers import METRICS_FILE, read_metrics
@@ -31,12 +31,6 @@ CRITERION = (
 
 _AT_THE_END = 10**9
 """Steps between validations: only a stage's end is one."""
-
-_GAINS: Mapping[Strategy, str] = {
-    **dict.fromkeys(("progressive", "all", "random"), "conditioner.name_gain"),
-    **dict.fromkeys(("zero_shot", "lora", "full", "taxon_adapter"), "conditioner.prompt_name_gain"),
-}
-"""Strategy → the setting that enlarges the names it reads; a learned vector reads none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +48,7 @@ class Candidate:
     @property
     def assignments(self) -> tuple[str, ...]:
         """The settings as `key=value`."""
-        return _assignments(self.model.strategy, self.learning_rate, self.name_gain)
+        return _assignments(_gain_key(self.model.settings), self.learning_rate, self.name_gain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +66,9 @@ class Tried:
 class Choice:
     """What was tried for a strategy."""
 
-    strategy: Strategy
+    strategy: str
+    gain_key: str | None
+    """The setting that enlarges the names it reads; None: it reads none."""
     tried: tuple[Tried, ...]
 
     @property
@@ -89,12 +85,10 @@ class Choice:
     @property
     def assignments(self) -> tuple[str, ...]:
         """The chosen settings as `key=value`."""
-        return _assignments(self.strategy, self.chosen.learning_rate, self.chosen.name_gain)
+        return _assignments(self.gain_key, self.chosen.learning_rate, self.chosen.name_gain)
 
 
-def candidates(
-    config: Settings, strategy: Strategy, out: Path, own: Mapping[Strategy, Sequence[str]]
-) -> tuple[Candidate, ...]:
+def candidates(config: Settings, strategy: str, out: Path, own: Mapping[str, Sequence[str]]) -> tuple[Candidate, ...]:
     """Every learning rate with every gain of names, where a strategy has these: runs below `out / "search"`.
 
     own: `key=value` that a strategy alone has; the rates are multiples of its own. Raises `SettingsError` where there
@@ -107,11 +101,13 @@ def candidates(
         )
     ranks = ranks_of(config, dataset)
     grid = config.search
-    usual = changed(config, own.get(strategy, ()), source=f"--set-for {strategy}").optimiser.learning_rate
-    rates = [None] if strategy == "zero_shot" else [float(f"{usual * f:.6g}") for f in grid.learning_rate_factors]
-    reads_names = strategy in _GAINS and not (strategy == "taxon_adapter" and config.conditioner.taxon_encoder)
-    gains = grid.name_gains if reads_names else (None,)
-    return tuple(_candidate(config, strategy, out, own, ranks, rate, gain) for rate in rates for gain in gains)
+    usual = model_of(config, strategy, SEED, out, own=own).settings
+    factors = grid.learning_rate_factors if usual.method.trains else ()
+    rates = [float(f"{usual.optimiser.learning_rate * factor:.6g}") for factor in factors]
+    gains = grid.name_gains if _gain_key(usual) else (None,)
+    return tuple(
+        _candidate(config, strategy, out, own, ranks, rate, gain) for rate in rates or [None] for gain in gains
+    )
 
 
 def searched(tries: Sequence[Candidate], stop: StopSignal, on_event: OnEvent, *, device: str = "cpu") -> Choice:
@@ -128,10 +124,10 @@ def searched(tries: Sequence[Candidate], stop: StopSignal, on_event: OnEvent, *,
         tried.append(Tried(candidate.learning_rate, candidate.name_gain, loss, candidate.num_samples))
     if failure and all(one.loss is None for one in tried):
         raise failure
-    return Choice(strategy, tuple(tried))
+    return Choice(strategy, _gain_key(tries[0].model.settings), tuple(tried))
 
 
-def search_document(choices: Mapping[Strategy, Choice], config: Settings) -> dict[str, Any]:
+def search_document(choices: Mapping[str, Choice], config: Settings) -> dict[str, Any]:
     """The search as JSON: what was tried, what it cost, what was chosen and by what."""
     tried = [one for choice in choices.values() for one in choice.tried]
     return {
@@ -151,7 +147,7 @@ def search_document(choices: Mapping[Strategy, Choice], config: Settings) -> dic
     }
 
 
-def footnote(models: Mapping[Strategy, Model], choices: Mapping[Strategy, Choice], config: Settings) -> str:
+def footnote(models: Mapping[str, Model], choices: Mapping[str, Choice], config: Settings) -> str:
     """With which settings each strategy of a table was trained, and how these were come by."""
     gains = " or ".join(f"{gain:g}" for gain in config.search.name_gains)
     settings = "; ".join(_words(strategy, model.settings, choices.get(strategy)) for strategy, model in models.items())
@@ -170,14 +166,15 @@ def footnote(models: Mapping[Strategy, Model], choices: Mapping[Strategy, Choice
 
 def _candidate(
     config: Settings,
-    strategy: Strategy,
+    strategy: str,
     out: Path,
-    own: Mapping[Strategy, Sequence[str]],
+    own: Mapping[str, Sequence[str]],
     ranks: Sequence[Rank],
     rate: float | None,
     gain: float | None,
 ) -> Candidate:
-    settled = {strategy: (*own.get(strategy, ()), *_assignments(strategy, rate, gain))}
+    key = _gain_key(model_of(config, strategy, SEED, out, own=own).settings)
+    settled = {strategy: (*own.get(strategy, ()), *_assignments(key, rate, gain))}
     model = model_of(config, strategy, SEED, out, own=settled)
     parts = [strategy, *([] if rate is None else [f"rate{rate:g}"]), *([] if gain is None else [f"names{gain:g}"])]
     settings = model.settings
@@ -193,9 +190,14 @@ def _candidate(
     return Candidate(rate, gain, model, steps * settings.training.batch_size)
 
 
-def _assignments(strategy: Strategy, rate: float | None, gain: float | None) -> tuple[str, ...]:
+def _gain_key(settings: Settings) -> str | None:
+    """Of `conditioner`: the setting that enlarges the names that the method reads; None: it reads none."""
+    return settings.method.conditioner.settings_class.gain_key(settings.conditioner)
+
+
+def _assignments(gain_key: str | None, rate: float | None, gain: float | None) -> tuple[str, ...]:
     found = [] if rate is None else [f"optimiser.learning_rate={rate!r}"]
-    return (*found, *([] if gain is None else [f"{_GAINS[strategy]}={gain!r}"]))
+    return (*found, *([] if gain is None else [f"conditioner.{gain_key}={gain!r}"]))
 
 
 def _shortened(steps: int | dict[Rank, int], config: Settings) -> int | dict[Rank, int]:
@@ -208,7 +210,7 @@ def _shortened(steps: int | dict[Rank, int], config: Settings) -> int | dict[Ran
 
 
 def _loss(model: Model, stop: StopSignal, on_event: OnEvent, device: str) -> float:
-    if model.strategy == "zero_shot":
+    if not model.settings.method.trains:
         world = World(device=torch.device(device))
         with open_run(model.settings, stop=stop, world=world) as run:
             finest = run.trainer.data.ranks[-1]
@@ -230,10 +232,9 @@ def _entry(tried: Tried) -> dict[str, Any]:
     }
 
 
-def _words(strategy: Strategy, settings: Settings, choice: Choice | None) -> str:
-    rate = "" if strategy == "zero_shot" else f" rate {settings.optimiser.learning_rate:g}"
+def _words(strategy: str, settings: Settings, choice: Choice | None) -> str:
+    rate = f" rate {settings.optimiser.learning_rate:g}" if settings.method.trains else ""
     edge = "*" if choice and choice.at_edge else ""
-    own = settings.conditioner
-    gain = own.name_gain if strategy in ("progressive", "all", "random") else own.prompt_name_gain
-    names = f" names ×{gain:g}" if strategy in _GAINS else ""
+    key = _gain_key(settings)
+    names = f" names ×{getattr(settings.conditioner, key):g}" if key else ""
     return f"{strategy}{rate}{edge}{names}"

@@ -10,7 +10,6 @@ import torch
 
 from taxadiffusion.config import Settings, changed
 from taxadiffusion.run import train, trial
-from taxadiffusion.stages import Strategy
 from taxadiffusion.trainer import events
 from taxadiffusion.trainer.signals import StopSignal
 from taxadiffusion.trainer.watchers import METRICS_FILE, read_metrics
@@ -23,7 +22,7 @@ OnEvent = Callable[[events.Event], object]
 class Model:
     """One training: a strategy with its own seed, on one data set."""
 
-    strategy: Strategy
+    strategy: str
     seed: int
     settings: Settings
 
@@ -42,11 +41,11 @@ class Budget:
 
 def model_of(
     base: Settings,
-    strategy: Strategy,
+    strategy: str,
     seed: int,
     out: Path,
     *,
-    own: Mapping[Strategy, Sequence[str]],
+    own: Mapping[str, Sequence[str]],
     data: Path | None = None,
 ) -> Model:
     """The settings of the run for one strategy and seed: those of the configuration, in its own directory in `out`.
@@ -86,7 +85,7 @@ def budget_of(model: Model) -> Budget:
 
 def seconds_to_train(models: Sequence[Model], device: str = "cpu") -> dict[str, float]:
     """Run directory → estimated seconds of training, a few steps measured once for each strategy."""
-    measured: dict[Strategy, float] = {}
+    measured: dict[str, float] = {}
     for model in models:
         if model.strategy not in measured:
             # A thinned data set is not the one that is measured.

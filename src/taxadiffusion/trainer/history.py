@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from taxadiffusion import checkpoint
 from taxadiffusion.checkpoint import Committed, Manifest
 from taxadiffusion.errors import CheckpointError, SettingsError
+from taxadiffusion.sections import RETIRED
 from taxadiffusion.stages import Stage
 from taxadiffusion.trainer import events
 from taxadiffusion.trainer.optimiser import StageOptimiser
-from taxadiffusion.trainer.settings import RETIRED, LoopSettings
+from taxadiffusion.trainer.settings import LoopSettings
 from taxadiffusion.trainer.world import World
 
 Json = Any

@@ -229,7 +229,7 @@ class Trainer:
 
     def _watches(self, last: bool) -> tuple[bool, bool]:
         """Whether validation and previews are due after the step just given."""
-        step, validation, preview = self.progress.step, self.settings.validation, self.settings.preview_every_steps
+        step, validation, preview = self.progress.step, self.settings.validation, self.settings.preview.every_steps
         validates = bool(validation.every_steps) and (last or step % validation.every_steps == 0)
         previews = last or (bool(preview) and step % preview == 0)
         return validates and len(self.data.validation_rows) > 0, previews

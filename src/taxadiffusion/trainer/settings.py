@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class SettingsSection(BaseModel):
-    """A part of a run's settings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-def free(default: Any, description: str, **limits: Any) -> Any:
-    """A setting that does not touch the trajectory: it may change between a run and its resumption."""
-    return Field(default=default, description=description, json_schema_extra={"trajectory": False}, **limits)
-
-
-def later(default: Any, description: str, **limits: Any) -> Any:
-    """A setting that earlier versions did not have: written where it is changed alone, so that their runs go on."""
-    return Field(default=default, description=description, json_schema_extra={"trajectory": "where changed"}, **limits)
-
-
-RETIRED: Mapping[str, bool] = {"conditioner.zero_init": False, "conditioner.warm_start": False}
-"""Settings of earlier versions that are gone, and the value with which their files are read and their runs go on."""
+from taxadiffusion.sections import SettingsSection, free
 
 
 class OptimiserSettings(SettingsSection):
@@ -79,13 +60,20 @@ class ValidationSettings(SettingsSection):
     num_samples: int = free(256, "held-out images; the same ones with the same noise each time", ge=1)
 
 
-class LoopSettings(SettingsSection):
-    """All that `Trainer` reads, in one value."""
+class PreviewSettings(SettingsSection):
+    every_steps: int = free(0, "optimizer steps between preview grids; 0: at the end of each stage alone", ge=0)
+    num_taxa: int = free(8, "taxa in a grid; 0: no grids", ge=0)
+    num_steps: int = free(15, "sampling steps", ge=1)
+    guidance_scale: float = free(6.0, "1: none")
 
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    num_workers: int = Field(default=0, ge=0)
-    preview_every_steps: int = Field(default=0, ge=0)
+
+class LoopSettings(SettingsSection):
+    """All that `Trainer` reads; a run's settings (`config.Settings`) are these and more."""
+
+    seed: int = Field(default=0, ge=0, lt=2**63, description="of everything random")
+    num_workers: int = free(0, "loader processes; 0: load in the training process", ge=0)
     optimiser: OptimiserSettings = OptimiserSettings()
     training: TrainingSettings = TrainingSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     validation: ValidationSettings = ValidationSettings()
+    preview: PreviewSettings = PreviewSettings()
