@@ -102,12 +102,10 @@ def candidates(config: Settings, strategy: str, out: Path, own: Mapping[str, Seq
     ranks = ranks_of(config, dataset)
     grid = config.search
     usual = model_of(config, strategy, SEED, out, own=own).settings
-    factors = grid.learning_rate_factors if usual.method.trains else ()
-    rates = [float(f"{usual.optimiser.learning_rate * factor:.6g}") for factor in factors]
+    own_rate = usual.optimiser.learning_rate
+    rates = [float(f"{own_rate * f:.6g}") for f in grid.learning_rate_factors] if usual.method.trains else [None]
     gains = grid.name_gains if _gain_key(usual) else (None,)
-    return tuple(
-        _candidate(config, strategy, out, own, ranks, rate, gain) for rate in rates or [None] for gain in gains
-    )
+    return tuple(_candidate(config, strategy, out, own, ranks, rate, gain) for rate in rates for gain in gains)
 
 
 def searched(tries: Sequence[Candidate], stop: StopSignal, on_event: OnEvent, *, device: str = "cpu") -> Choice:
