@@ -16,7 +16,7 @@ from taxadiffusion.condition.methods import ConditionSection, Method, method_nam
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Rank, ordered_ranks
 from taxadiffusion.sections import RETIRED, OptionalPath, SettingsSection, UserPath, UserText, free
-from taxadiffusion.trainer.settings import LoopSettings
+from taxadiffusion.trainer.settings import LoopSettings, Seeded
 
 Json = Any
 
@@ -90,13 +90,16 @@ class SearchSettings(SettingsSection):
     budget: float = free(0.25, "share of each stage's steps that a try gets", gt=0, le=1)
 
 
-class _Objects(SettingsSection):
-    """What a run is made of, before its loop."""
-
+class _Named(SettingsSection):
     recipe: Literal["paper", "sd15", "best"] = Field(
         default="paper", description="a named set of defaults; every key overrides it"
     )
     output: OutputSettings = OutputSettings()
+
+
+class _Objects(SettingsSection):
+    """What a run is made of, before its loop."""
+
     num_threads: int | None = free(None, "CPU threads; none: as the machine. Bits depend on it", ge=1)
     timeout_s: int = free(1800, "how long a process waits for the others before it gives up", ge=1)
     data: DataSettings = DataSettings()
@@ -106,8 +109,8 @@ class _Objects(SettingsSection):
     stages: StageSettings = StageSettings()
 
 
-class Settings(LoopSettings, _Objects):
-    """Everything a run depends on. `taxadiffusion train CONFIG --dry-run` prints it filled in."""
+class Settings(LoopSettings, _Objects, Seeded, _Named):
+    """Everything a run depends on. `taxadiffusion train CONFIG --dry-run` prints it filled in, the last base first."""
 
     search: SearchSettings = SearchSettings()
 

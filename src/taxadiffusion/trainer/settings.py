@@ -67,10 +67,13 @@ class PreviewSettings(SettingsSection):
     guidance_scale: float = free(6.0, "1: none")
 
 
-class LoopSettings(SettingsSection):
+class Seeded(SettingsSection):
+    seed: int = Field(default=0, ge=0, lt=2**63, description="of everything random")
+
+
+class LoopSettings(Seeded):
     """All that `Trainer` reads; a run's settings (`config.Settings`) are these and more."""
 
-    seed: int = Field(default=0, ge=0, lt=2**63, description="of everything random")
     num_workers: int = free(0, "loader processes; 0: load in the training process", ge=0)
     optimiser: OptimiserSettings = OptimiserSettings()
     training: TrainingSettings = TrainingSettings()
