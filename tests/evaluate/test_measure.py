@@ -14,9 +14,10 @@ from taxadiffusion.errors import DataError
 from taxadiffusion.evaluate.evaluation import JudgeSettings, Networks, evaluate
 from taxadiffusion.evaluate.measure import TaxonGroups
 from taxadiffusion.evaluate.pictures import generated_folder
-from taxadiffusion.evaluate.scores import RankScores, bucket_of
+from taxadiffusion.evaluate.scores import RankScores
 from taxadiffusion.evaluate.side import Side
 from taxadiffusion.metrics.distribution import FrechetReference, KernelReference
+from taxadiffusion.metrics.frequency import bucket_of
 from taxadiffusion.metrics.intervals import mean_over_taxa
 from taxadiffusion.names import Lineage
 from tests.coloured_dataset import NUM_TRAIN, dataset

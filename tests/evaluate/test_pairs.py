@@ -11,8 +11,10 @@ from PIL import Image
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.evaluate.evaluation import JudgeSettings, Networks, evaluate
 from taxadiffusion.evaluate.pictures import generated_folder
-from tests.coloured_dataset import NUM_TEST, photographed
+from tests.coloured_dataset import NUM_TEST, dataset, photographed
 from tests.coloured_pictures import RANKS, SPECIES, ColourNames, Colours, fresh
+
+__all__ = ["dataset"]
 
 OF_SETS = {"frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"}
 

@@ -14,7 +14,8 @@ from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.evaluate.evaluation import JudgeSettings, Networks, evaluate
 from taxadiffusion.evaluate.pick import differences, distance_differences, pick
 from taxadiffusion.evaluate.pictures import generated_folder
-from taxadiffusion.evaluate.scores import RankScores, TaxonScores, bucket_of
+from taxadiffusion.evaluate.scores import RankScores, TaxonScores
+from taxadiffusion.metrics.frequency import bucket_of
 from taxadiffusion.metrics.intervals import (
     Interval,
     Replicates,

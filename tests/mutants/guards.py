@@ -9,7 +9,7 @@ MODULES = (
     "guidance.py", "base/noise.py", "denoiser.py", "condition/*.py",
     "trainer/optimiser.py", "trainer/conditions.py", "trainer/gradients.py", "trainer/loop.py", "trainer/order.py",
     "metrics/*.py", "evaluate/measure.py", "evaluate/judges.py", "evaluate/side.py", "evaluate/evaluation.py",
-    "evaluate/scores.py", "evaluate/results.py", "evaluate/pick.py",
+    "evaluate/networks.py", "evaluate/scores.py", "evaluate/results.py", "evaluate/pick.py",
 )  # fmt: skip
 
 _PROJECT = Path(__file__).resolve().parents[2]
@@ -45,6 +45,7 @@ _GUARDS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "metrics/intervals.py",
         ("tests/metrics/test_metrics.py", *_deselected("tests/metrics/test_intervals.py", _SIMULATED), _VALUES),
     ),
+    ("metrics/pairs.py", _OF_AN_EVALUATION),
     ("metrics/*.py", ("tests/metrics/test_metrics.py", _VALUES)),
     ("evaluate/*.py", _OF_AN_EVALUATION),
 )

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from taxadiffusion.dataset.catalogue import CatalogueReport
 from taxadiffusion.dataset.check import CheckReport
-from taxadiffusion.dataset.findings import BUCKETS, TaxonPair
+from taxadiffusion.dataset.findings import TaxonPair
+from taxadiffusion.metrics.frequency import TAIL
 from taxadiffusion.names import RANKS
 
 NUM_SHOWN = 25
@@ -109,7 +110,7 @@ def _catalogue(console: Console, report: CatalogueReport) -> None:
 def _ranks(console: Console, report: CheckReport) -> None:
     console.print("\n[bold]Taxa and images per rank[/]; the last columns count taxa by their number of images")
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("rank", "taxa", "images", "no name", "1 child", *(label for label, _, _ in BUCKETS)):
+    for column in ("rank", "taxa", "images", "no name", "1 child", *(bucket.name for bucket in TAIL)):
         table.add_column(column, justify="left" if column == "rank" else "right", no_wrap=True)
     for rank in report.ranks:
         tail = report.long_tail.get(rank, {})
@@ -119,7 +120,7 @@ def _ranks(console: Console, report: CheckReport) -> None:
             report.missing_ranks.get(rank, 0),
             report.monotypic[rank],
         )
-        table.add_row(rank, *(str(number) for number in (*numbers, *(tail.get(label, 0) for label, _, _ in BUCKETS))))
+        table.add_row(rank, *(str(number) for number in (*numbers, *(tail.get(bucket.name, 0) for bucket in TAIL))))
     console.print(table)
 
 

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from taxadiffusion.metrics.frequency import TAIL
 from taxadiffusion.names import Rank, folded_spelling, rank_index
 from taxadiffusion.taxonomy import Taxonomy
 
 Ids = npt.NDArray[np.int32]
-
-BUCKETS = (("1", 1, 1), ("2-5", 2, 5), ("6-20", 6, 20), ("21-100", 21, 100), (">100", 101, None))
-"""Images per taxon, the ranges in which the long tail is counted: label, least, most."""
 
 _ODD = re.compile(r"[/_\d|\[\]{}<>;:\"“”„«»]|^['‘]|['’]$|\b(?:sp|spp|cf|aff|nr|gen|indet|nov)\b\.?|^[a-z]|\?")
 _MIN_CHARS_FOR_MISSPELLING = 5
@@ -235,14 +233,11 @@ def monotypic(tree: Tree) -> dict[Rank, int]:
 
 
 def long_tail(tree: Tree) -> dict[Rank, dict[str, int]]:
-    """Rank → number of taxa by images each (`BUCKETS`)."""
+    """Rank → number of taxa by images each (`TAIL`)."""
     tail = {}
     for rank in tree.ranks:
         images = tree.images[tree.at(rank)]
-        tail[rank] = {
-            label: int(((images >= least) & (images <= (most if most is not None else images.max(initial=0)))).sum())
-            for label, least, most in BUCKETS
-        }
+        tail[rank] = {bucket.name: int(bucket.holds(images).sum()) for bucket in TAIL}
     return tail
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from taxadiffusion.evaluate.memorisation import CopyFindings, CopyFound, Eyesight, LikePair
 from taxadiffusion.evaluate.planted import JUDGED, Planter
-from taxadiffusion.evaluate.scores import BUCKETS, RankScores, bucket_of
+from taxadiffusion.evaluate.scores import RankScores
 from taxadiffusion.evaluate.side import Rows, Side, spread, truncated
 from taxadiffusion.features import Extractor
 from taxadiffusion.metrics.copies import (
@@ -26,6 +26,7 @@ from taxadiffusion.metrics.copies import (
     standing,
     threshold_at,
 )
+from taxadiffusion.metrics.frequency import BUCKETS, bucket_of
 from taxadiffusion.metrics.intervals import Interval, mean_over_taxa
 from taxadiffusion.names import Lineage, Rank
 
@@ -105,7 +106,9 @@ class CopyJudge:
         taxa: dict[Lineage, CopyFound] = {}
         if "picture" in flags:
             names = np.array([bucket_of(counts[taxon]) for taxon in side.lineages])
-            telling = [b for b, _, _ in BUCKETS if (names == b).any() and not eyesight["picture"].cannot_tell(b)]
+            telling = [
+                b.name for b in BUCKETS if (names == b.name).any() and not eyesight["picture"].cannot_tell(b.name)
+            ]
             buckets = {b: _found(flags["picture"][names == b]) for b in telling}
             groups = side.groups().items()
             taxa = {taxon: _found(flags["picture"][rows]) for taxon, rows in groups if names[rows[0]] in telling}
@@ -122,7 +125,7 @@ class CopyJudge:
     def _eyesight_at(self, rank: Rank, counts: Mapping[Lineage, int]) -> dict[PicturePart, Eyesight]:
         """With what is found of the copies of each bucket's taxa; counts: training photographs by taxon of `rank`."""
         names = np.array([bucket_of(counts[one.truncated(rank)]) if one.get(rank) else "" for one in self._copied])
-        present = [b for b, _, _ in BUCKETS if (names == b).any()]
+        present = [b.name for b in BUCKETS if (names == b.name).any()]
         return {
             part: replace(sight, buckets={b: _found(self._judged[part][:, names == b]) for b in present})
             for part, sight in self.eyesight.items()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
@@ -12,20 +12,16 @@ from numpy.typing import NDArray
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.evaluate.copies import NO_BASE, CopySearch, not_looked
-from taxadiffusion.evaluate.extraction import FeatureStore
 from taxadiffusion.evaluate.judges import Finish, Judges, JudgeSettings, Tell, fit_namers
 from taxadiffusion.evaluate.naming import FEWEST_PHOTOGRAPHS, Namer
+from taxadiffusion.evaluate.networks import FurtherNetworks, Networks
 from taxadiffusion.evaluate.pick import differences, distance_differences, pick
 from taxadiffusion.evaluate.pictures import Pictures, Places, photographs, unseen_split
-from taxadiffusion.evaluate.planted import Planter
 from taxadiffusion.evaluate.results import JudgeProtocol, Protocol, Results
-from taxadiffusion.evaluate.scores import FIRST_JUDGE, RankScores
+from taxadiffusion.evaluate.scores import RankScores
 from taxadiffusion.evaluate.side import Side
-from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.features import Extractor
-from taxadiffusion.features.bioclip import BioclipExtractor
-from taxadiffusion.features.perceptual import PerceptualDistance
-from taxadiffusion.metrics.blocks import row_blocks
+from taxadiffusion.metrics.naming import FIRST_JUDGE
 from taxadiffusion.metrics.probe import INVERSE_PENALTIES
 from taxadiffusion.names import Rank
 
@@ -35,44 +31,6 @@ _LIBRARIES = ("taxadiffusion", "numpy", "torch", "diffusers", "scikit-learn")
 
 JUDGE_SPLITS = ("train", "judge")
 """Of the photographs that judges are fitted on, where a data set has them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Networks:
-    """What looks at the images. `perceptual` (LPIPS) and `traits` (simulated clades) may be absent, with their rows."""
-
-    features: Extractor
-    """Of distances, and of the first judge."""
-    perceptual: PerceptualDistance | None = None
-    alignment: BioclipExtractor | None = None
-    traits: TraitJudge | None = None
-    store: FeatureStore | None = None
-    """Where features are kept and shared among processes; none: they are computed here, each time."""
-    second: Extractor | None = None
-    """Of the second judge, another network."""
-    planter: Planter | None = None
-    """Plants copies with the base that made the pictures; none: whether pictures are copies is not told."""
-
-    def __post_init__(self) -> None:
-        if self.second is not None and self.second.content_hash == self.features.content_hash:
-            raise SettingsError(f"--extractor: {self.second.name} is given twice; a second judge is another network")
-
-    @property
-    def extractors(self) -> tuple[Extractor, ...]:
-        """One for each judge."""
-        return (self.features,) if self.second is None else (self.features, self.second)
-
-    def features_of(
-        self, pictures: Pictures, extractor: Extractor, size_px: int, progress: Tell
-    ) -> NDArray[np.float32]:
-        """(N, D) features of the images at `size_px` by one of `extractors`."""
-        if self.store is None:
-            return pictures.features(extractor, size_px)
-
-        def told(done: int, total: int) -> None:
-            progress(f"features of {pictures.name} by {extractor.name}: {done} of {total} images")
-
-        return self.store.features(pictures, extractor, size_px, told)
 
 
 def evaluate(
@@ -102,7 +60,7 @@ def evaluate(
     namers = fit_namers(train, sides.get("judge"), groups, settings.seed, progress)
     judges = Judges(train, sides[held_back], namers, settings, progress)
     places = Places(train.lineages, dataset.ranks)
-    pairs = _Pairs(networks, settings, train)
+    pairs = FurtherNetworks(networks, settings, train, dataset.ranks)
     copies = None
     if networks.planter:
         copies = CopySearch(
@@ -116,13 +74,9 @@ def evaluate(
             progress=progress,
         )
 
-    def finished(scores: RankScores, part: Side) -> RankScores:
-        return _with_traits(scores, part, networks, dataset.ranks)
-
     def looked_at(seen: Collection[str] | None) -> Finish:
         def finish(scores: RankScores, part: Side) -> RankScores:
             progress(f"looking for copies at rank {scores.rank}")
-            scores = finished(scores, part)
             if copies is None:
                 return replace(scores, copies=not_looked(len(part.files), NO_BASE))
             return copies(scores, part, seen)
@@ -170,13 +124,6 @@ def _not_judged(train: Side, namer: Namer, ranks: Sequence[Rank]) -> dict[Rank, 
     return found
 
 
-def _with_traits(scores: RankScores, side: Side, networks: Networks, ranks: tuple[Rank, ...]) -> RankScores:
-    if networks.traits is None:
-        return scores
-    found = networks.traits(side, scores.rank, ranks)
-    return replace(scores, metrics={**scores.metrics, "trait_error": found.error}, traits=found.of_species)
-
-
 def check_ranks(dataset: PreparedDataset, ranks: Sequence[Rank]) -> None:
     """Raises `SettingsError` for a rank that the data set does not have."""
     unknown = [rank for rank in ranks if rank not in dataset.ranks]
@@ -221,70 +168,6 @@ def _side(runs: Sequence[Pictures], networks: Networks, settings: JudgeSettings,
 def _joined(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """A single part is not copied."""
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-class _Pairs:
-    """Scores of image pairs and of image and name: LPIPS and alignment, where their networks are given."""
-
-    def __init__(self, networks: Networks, settings: JudgeSettings, train: Side) -> None:
-        self._networks = networks
-        self._settings = settings
-        self._train = train
-
-    def __call__(self, side: Side) -> dict[str, NDArray[np.floating]]:
-        """(N,) values by metric: `lpips_to_real`, `lpips_diversity`; `alignment`, `zero_shot_accuracy`."""
-        found: dict[str, NDArray[np.floating]] = {}
-        rank = side.lineages[0].rank
-        assert rank is not None, "images of a rank name it"
-        if self._networks.perceptual is not None:
-            rng = np.random.default_rng(self._settings.seed)
-            train = self._train.at(rank)
-            photographs_of = train.groups()
-            real = [int(rng.choice(photographs_of[taxon])) for taxon in side.lineages]
-            found["lpips_to_real"] = self._lpips(side, range(len(side.files)), train, real)
-            found["lpips_diversity"] = self._lpips(side, range(len(side.files)), side, _next_of_taxon(side))
-        if self._networks.alignment is not None:
-            taxa = list(self._train.at(rank).groups())
-            names = self._networks.alignment.texts(taxa)  # (taxa, D)
-            images = self._networks.alignment
-            if images.content_hash == self._networks.features.content_hash:
-                seen = side.features  # (N, D): the same network has looked already
-            else:
-                batches = _batches(side, range(len(side.files)), self._settings.size_px)
-                seen = np.concatenate([images(batch) for batch in batches])
-            position = {taxon: i for i, taxon in enumerate(taxa)}
-            own = np.array([position[lineage] for lineage in side.lineages])
-            found["alignment"] = 100 * np.einsum("nd,nd->n", seen, names[own])
-            found["zero_shot_accuracy"] = (_best_named(seen, names) == own).astype(np.float64)
-        return found
-
-    def _lpips(self, side: Side, rows: Sequence[int], other: Side, others: Sequence[int]) -> NDArray[np.floating]:
-        distance, size_px = self._networks.perceptual, self._settings.size_px
-        assert distance is not None, "asked for by `__call__` alone"
-        pairs = zip(_batches(side, rows, size_px), _batches(other, others, size_px), strict=True)
-        return np.concatenate([distance(images, photographs) for images, photographs in pairs])
-
-
-def _batches(side: Side, rows: Sequence[int], size_px: int, batch_size: int = 64) -> Iterator[NDArray[np.uint8]]:
-    for start in range(0, len(rows), batch_size):
-        yield np.stack([side.load(i, size_px) for i in rows[start : start + batch_size]])
-
-
-def _best_named(seen: NDArray[np.float32], names: NDArray[np.float32]) -> NDArray[np.intp]:
-    """(N,) position of the nearest of the names (taxa, D) to each of the images (N, D)."""
-    blocks = [(seen[block] @ names.T).argmax(1) for block in row_blocks(len(seen), len(names), 4)]
-    return np.concatenate(blocks)
-
-
-def _next_of_taxon(side: Side) -> list[int]:
-    """For each image the next one of its taxon and run, in a ring; a single image's next is itself."""
-    following = list(range(len(side.files)))
-    for runs in side.cells().values():
-        for rows in runs:
-            ring = rows.tolist()
-            for i, after in zip(ring, ring[1:] + ring[:1], strict=True):
-                following[i] = after
-    return following
 
 
 def _protocol(

@@ -7,13 +7,14 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.evaluate.measure import RankJudge
 from taxadiffusion.evaluate.naming import Namer
-from taxadiffusion.evaluate.scores import FIRST_JUDGE, SECOND_JUDGE, RankScores
+from taxadiffusion.evaluate.scores import RankScores
 from taxadiffusion.evaluate.side import Side, at_most
+from taxadiffusion.metrics.metric import Beside
+from taxadiffusion.metrics.naming import FIRST_JUDGE, SECOND_JUDGE
 from taxadiffusion.metrics.neighbours import NearestSearch
 from taxadiffusion.names import Lineage, Rank
 
@@ -22,8 +23,8 @@ from taxadiffusion.names import Lineage, Rank
 Tell = Callable[[str], None]
 """Told what is being done, in words."""
 
-Further = Callable[[Side], Mapping[str, NDArray[np.floating]]]
-"""More scores of each of the N images of a side, by metric."""
+Further = Callable[[Side], Beside]
+"""What further networks say of the images of a side."""
 
 Finish = Callable[[RankScores, Side], RankScores]
 """Adds to the scores of a side what needs its pictures."""
@@ -111,7 +112,7 @@ class Judges:
         self,
         name: str,
         side: Side,
-        further: Further = lambda _: {},
+        further: Further = lambda _: Beside(),
         trained_on: Collection[str] | None = None,
         finish: Finish = lambda scores, _: scores,
     ) -> tuple[RankScores, ...]:
@@ -139,7 +140,7 @@ class Judges:
         return tuple(scored)
 
     def of_unseen(
-        self, name: str, further: Further = lambda _: {}, finish: Finish = lambda scores, _: scores
+        self, name: str, further: Further = lambda _: Beside(), finish: Finish = lambda scores, _: scores
     ) -> tuple[RankScores, ...]:
         """Scores of the unseen photographs at every rank, as many of each taxon as the reference holds at most.
 

@@ -11,29 +11,15 @@ from numpy.typing import NDArray
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.evaluate.naming import Namer
-from taxadiffusion.evaluate.scores import (
-    BUCKETS,
-    FIRST_JUDGE,
-    SECOND_JUDGE,
-    SHARES,
-    ConfusionPair,
-    NearPair,
-    RankScores,
-    TaxonScores,
-    bucket_of,
-)
+from taxadiffusion.evaluate.scores import ConfusionPair, NearPair, RankScores, TaxonScores
 from taxadiffusion.evaluate.side import Floats, Rows, Side, at_most, spread, truncated
+from taxadiffusion.metrics import declared
 from taxadiffusion.metrics.distribution import FrechetReference, KernelReference
-from taxadiffusion.metrics.intervals import (
-    MAX_GROUPS,
-    Interval,
-    Replicates,
-    groups_of_taxa,
-    mean_over_taxa,
-    of_replicates,
-)
-from taxadiffusion.metrics.naming import Confusion, confusions, correct_at, error_height
-from taxadiffusion.metrics.neighbours import NearestSearch, Nearness, overlap, radius
+from taxadiffusion.metrics.frequency import BUCKETS
+from taxadiffusion.metrics.intervals import MAX_GROUPS, Interval, Replicates, groups_of_taxa
+from taxadiffusion.metrics.metric import Beside, CellTable, Nearness, Seen, Sets, by_taxon_and_run, of_images
+from taxadiffusion.metrics.naming import ERROR_HEIGHT, FIRST_JUDGE, SECOND_JUDGE, Confusion, confusions
+from taxadiffusion.metrics.neighbours import NearestSearch, overlap, radius
 from taxadiffusion.names import Lineage, Rank
 
 # N images, D feature width, G groups of taxa
@@ -43,9 +29,6 @@ NUM_WORST_PAIRS = 24
 MAX_PAIRED = 20_000
 """Images of each side of which all pairs are formed (kernel distance, precision, recall, density, coverage); of more,
 so many are drawn, evenly over the taxa."""
-
-CellTable = Mapping[Lineage, Sequence[Rows]]
-"""By taxon, the positions of its images in each run."""
 
 
 class RankJudge:
@@ -81,6 +64,7 @@ class RankJudge:
         groups = self._train.groups()
         if not groups:
             raise DataError(f"no training photograph names a taxon at rank {rank}; leave it out of --ranks")
+        self._train_rows = groups
         self._counts = {taxon: len(rows) for taxon, rows in groups.items()}
         reference = self._train.select(at_most(max_reference_per_taxon, groups, np.random.default_rng(seed)))
         if shown is not None:
@@ -101,12 +85,12 @@ class RankJudge:
         self,
         side: Side,
         name: str,
-        further: Mapping[str, NDArray[np.floating]],
+        beside: Beside,
         seen: tuple[Side, NearestSearch] | None = None,
         *,
         few: bool = False,
     ) -> RankScores:
-        """Scores of images of taxa of this rank; `further` holds more scores of each (N,), by metric (LPIPS …).
+        """Every metric of images of taxa of this rank; `beside` is what further networks say of them.
 
         seen: the training photographs that the method learnt from, and the search among them, where those are not all:
         nearest photographs are sought among these, and a taxon counts as common or rare by these. few: of too few
@@ -120,28 +104,38 @@ class RankJudge:
         strange = sorted({str(taxon) for taxon in side.lineages if taxon not in counts})
         if strange:
             raise DataError(f"{name}: no training photograph shows {strange[0]} at rank {self._rank}; leave it out")
-        named = self._named(side)
-        near = search(side.features)
         cells = side.cells()
-        per_image = self._per_image(side, cells, named, near) | dict(further)
-        metrics = _intervals(per_image, cells)
-        frechet = None
-        if self._comparable and not (few and len(side.files) <= NUM_NEIGHBOURS):
-            of_sets, frechet = self._of_sets(side, cells, name)
-            metrics |= of_sets
+        enough = self._comparable and not (few and len(side.files) <= NUM_NEIGHBOURS)
+        looked = Seen(
+            rank=self._rank,
+            ranks=self._ranks,
+            features=side.features,
+            lineages=side.lineages,
+            cells=cells,
+            named=self._named(side),
+            judged=self._judged(side),
+            train_features=self._train.features,
+            train_rows=self._train_rows,
+            near=search(side.features),
+            sets=self._sets(side, cells, name) if enough else None,
+            beside=beside,
+        )
+        per_image, whole = _figures(looked)
         return RankScores(
             rank=self._rank,
             num_images=len(side.lineages),
-            metrics=metrics,
+            metrics=_in_order({**_intervals(per_image, cells), **whole}),
             buckets=_by_bucket(cells, per_image, counts),
             taxa=_by_taxon(cells, per_image, counts),
             confusions=tuple(
-                ConfusionPair(c.true, c.predicted, c.count, c.of) for c in self._confusions(side, named[FIRST_JUDGE])
+                ConfusionPair(c.true, c.predicted, c.count, c.of)
+                for c in self._confusions(side, looked.named[FIRST_JUDGE])
             ),
-            nearest=_nearest(side, near, photographs),
-            right=_by_taxon_and_run(per_image[FIRST_JUDGE], cells),
-            right_second=_by_taxon_and_run(per_image[SECOND_JUDGE], cells) if SECOND_JUDGE in per_image else {},
-            frechet=frechet,
+            nearest=_nearest(side, looked.near, photographs),
+            traits=beside.of_species or {},
+            right=by_taxon_and_run(per_image[FIRST_JUDGE], cells),
+            right_second=by_taxon_and_run(per_image[SECOND_JUDGE], cells) if SECOND_JUDGE in per_image else {},
+            frechet=looked.sets.frechet if looked.sets else None,
         )
 
     def _named(self, side: Side) -> dict[str, Sequence[Lineage]]:
@@ -164,29 +158,8 @@ class RankJudge:
         rows = np.flatnonzero(self._judged(side)).tolist()
         return confusions([predicted[i] for i in rows], [side.lineages[i] for i in rows])
 
-    def _per_image(
-        self, side: Side, cells: CellTable, named: Mapping[str, Sequence[Lineage]], near: Nearness
-    ) -> dict[str, Floats]:
-        """Metrics that are means over images: their values (N,), not a number where a judge does not know the taxon."""
-        judged = self._judged(side)
-        heights = [error_height(p, t, self._ranks) for p, t in zip(named[FIRST_JUDGE], side.lineages, strict=True)]
-        right = {
-            metric: np.where(judged, correct_at(self._rank, predicted, side.lineages), np.nan)
-            for metric, predicted in named.items()
-        }
-        values: dict[str, NDArray[np.floating]] = {
-            **right,
-            "error_height": np.where(judged, np.array(heights, dtype=np.float64), np.nan),
-            "distance_to_real": _distance_to_taxon(side, self._train),
-            "nearer_than_real": near.nearer,
-        }
-        diversity = _distance_within_taxon(side, cells)
-        if diversity is not None:
-            values["diversity"] = diversity
-        return {name: np.asarray(v, dtype=np.float32) for name, v in values.items()}
-
-    def _of_sets(self, side: Side, cells: CellTable, name: str) -> tuple[dict[str, Interval], Replicates]:
-        """Metrics of all images together: distances of each run's images to the reference, and overlap."""
+    def _sets(self, side: Side, cells: CellTable, name: str) -> Sets:
+        """Each run's images against the reference: distances, and overlap of those of which pairs are formed."""
         runs = side.rows_of_runs()
         if min(map(len, runs)) <= NUM_NEIGHBOURS:
             raise DataError(
@@ -194,28 +167,15 @@ class RankJudge:
                 f"{NUM_NEIGHBOURS} neighbours; generate {NUM_NEIGHBOURS + 1} or more, or leave the rank out of --ranks"
             )
         paired = spread(MAX_PAIRED, cells, np.random.default_rng(self._seed))
-        frechet = self._groups.replicates(self._frechet.replicates, side, runs)
-        kernel = self._groups.replicates(self._kernel.replicates, side, paired)
-        found = {"frechet_distance": of_replicates(frechet, least=0.0), "kernel_distance": of_replicates(kernel)}
-        return found | self._overlap(side, cells, paired), frechet
-
-    def _overlap(self, side: Side, cells: CellTable, paired: Sequence[Rows]) -> dict[str, Interval]:
-        """Precision, density, recall, coverage of the `paired` images of each run and of the reference."""
         if self._radius is None:
             self._radius = radius(self._paired, NUM_NEIGHBOURS)
-        overlaps = [overlap(self._paired, side.features[rows], NUM_NEIGHBOURS, self._radius) for rows in paired]
-        density = np.full(len(side.lineages), np.nan)
-        for rows, found in zip(paired, overlaps, strict=True):
-            density[rows] = found.densities
-        kept = np.isfinite(density)
-        cells = {taxon: tuple(rows[kept[rows]] for rows in mine) for taxon, mine in cells.items()}
-        cells = {taxon: rows for taxon, rows in cells.items() if any(map(len, rows))}
-        taxa = self._paired_taxa.values()
-        return {
-            **_intervals({"precision": (density > 0).astype(np.float32), "density": density}, cells),
-            "recall": mean_over_taxa([[o.recalled[rows] for o in overlaps] for rows in taxa], share=True),
-            "coverage": mean_over_taxa([[o.covered[rows] for o in overlaps] for rows in taxa], share=True),
-        }
+        return Sets(
+            frechet=self._groups.replicates(self._frechet.replicates, side, runs),
+            kernel=self._groups.replicates(self._kernel.replicates, side, paired),
+            paired=paired,
+            overlaps=[overlap(self._paired, side.features[rows], NUM_NEIGHBOURS, self._radius) for rows in paired],
+            real_rows=tuple(self._paired_taxa.values()),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,14 +213,30 @@ class TaxonGroups:
         return Replicates(np.array([whole for whole, _ in found]), np.stack([w for _, w in found]), self.shares)
 
 
+def _figures(seen: Seen) -> tuple[dict[str, Floats], dict[str, Interval]]:
+    """Every metric that can be told of these images: those of each image (N,), and those of all together."""
+    per_image, whole = {}, {}
+    for metric in declared.METRICS:
+        found = metric.of(seen)
+        if isinstance(found, Interval):
+            whole[metric.key] = found
+        elif found is not None:
+            per_image[metric.key] = np.asarray(found, dtype=np.float32)
+    return per_image, whole
+
+
+def _in_order(found: Mapping[str, Interval]) -> dict[str, Interval]:
+    return {metric.key: found[metric.key] for metric in declared.METRICS if metric.key in found}
+
+
 def _by_bucket(
     cells: CellTable, per_image: Mapping[str, Floats], counts: Mapping[Lineage, int]
 ) -> dict[str, dict[str, Interval]]:
     found = {}
-    for bucket, _, _ in BUCKETS:
-        mine = {taxon: rows for taxon, rows in cells.items() if bucket_of(counts[taxon]) == bucket}
+    for bucket in BUCKETS:
+        mine = {taxon: rows for taxon, rows in cells.items() if bucket.holds(counts[taxon])}
         if mine:
-            found[bucket] = _intervals(per_image, mine)
+            found[bucket.name] = _intervals(per_image, mine)
     return found
 
 
@@ -277,7 +253,7 @@ def _by_taxon(
                 num_images=len(rows),
                 named_right=_mean(per_image[FIRST_JUDGE][rows]),
                 named_right_second=_mean(per_image[SECOND_JUDGE][rows]) if SECOND_JUDGE in per_image else None,
-                error_height=_mean(per_image["error_height"][rows]),
+                error_height=_mean(per_image[ERROR_HEIGHT.key][rows]),
             )
         )
     return tuple(sorted(scores, key=lambda s: (s.num_photographs, s.taxon.names)))
@@ -298,55 +274,12 @@ def _nearest(side: Side, near: Nearness, seen: Side) -> tuple[NearPair, ...]:
 
 def _intervals(per_image: Mapping[str, Floats], cells: CellTable) -> dict[str, Interval]:
     """By metric; without those of judges where they know none of the taxa."""
-    found = {metric: _interval(metric, values, cells) for metric, values in per_image.items()}
+    found = {
+        metric: of_images(values, cells, share=declared.declared(metric).share) for metric, values in per_image.items()
+    }
     return {metric: interval for metric, interval in found.items() if interval is not None}
-
-
-def _interval(metric: str, values: NDArray[np.generic], cells: CellTable) -> Interval | None:
-    """The mean over taxa and runs of (N,) values; None where they are of no taxon.
-
-    A taxon that a run lacks makes it a `DataError`.
-    """
-    found = _by_taxon_and_run(values, cells)
-    return mean_over_taxa(list(found.values()), share=metric in SHARES) if found else None
-
-
-def _by_taxon_and_run(values: NDArray[np.generic], cells: CellTable) -> dict[Lineage, tuple[NDArray[np.floating], ...]]:
-    """(N,) values by taxon, then by run, without the taxa that are not judged, whose values are not numbers."""
-    numbers = np.asarray(values, dtype=np.float64)
-    found = {taxon: tuple(numbers[rows] for rows in runs) for taxon, runs in cells.items()}
-    return {taxon: runs for taxon, runs in found.items() if not any(np.isnan(run).any() for run in runs)}
 
 
 def _mean(values: Floats) -> float | None:
     """None of a taxon that is not judged."""
     return None if np.isnan(values).any() else float(values.mean())
-
-
-def _unit(features: Floats) -> NDArray[np.floating]:
-    return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12))
-
-
-def _distance_to_taxon(side: Side, train: Side) -> NDArray[np.floating]:
-    """(N,) mean cosine distance of each image to all training photographs of its taxon."""
-    photographs, found = train.groups(), np.empty(len(side.lineages))
-    for taxon, rows in side.groups().items():
-        centre = _unit(train.features[photographs[taxon]]).mean(0)
-        found[rows] = 1 - _unit(side.features[rows]) @ centre
-    return found
-
-
-def _distance_within_taxon(side: Side, cells: CellTable) -> NDArray[np.floating] | None:
-    """(N,) mean cosine distance of each image to the other images of its taxon and run.
-
-    None where a taxon has a single image: there is nothing to compare it with.
-    """
-    found = np.zeros(len(side.lineages))
-    for runs in cells.values():
-        for rows in runs:
-            if len(rows) == 1:
-                return None
-            unit = _unit(side.features[rows])
-            similarity = unit @ unit.sum(0) - (unit**2).sum(1)
-            found[rows] = 1 - similarity / (len(rows) - 1)
-    return found

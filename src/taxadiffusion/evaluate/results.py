@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from taxadiffusion.evaluate.pick import Pick, at_finest
-from taxadiffusion.evaluate.scores import FIRST_JUDGE, SECOND_JUDGE, RankScores, bucket_of
+from taxadiffusion.evaluate.scores import RankScores
+from taxadiffusion.metrics.distribution import FRECHET_DISTANCE
+from taxadiffusion.metrics.frequency import bucket_of
 from taxadiffusion.metrics.intervals import Interval
+from taxadiffusion.metrics.naming import FIRST_JUDGE, SECOND_JUDGE
 from taxadiffusion.names import Lineage, Rank
 
 
@@ -105,7 +108,7 @@ class Results:
                 "picked": asdict(self.compared),
                 FIRST_JUDGE: _differences_to_json(self.differences),
                 **({SECOND_JUDGE: _differences_to_json(self.differences_second)} if self.differences_second else {}),
-                "frechet_distance": _differences_to_json(self.distance_differences),
+                FRECHET_DISTANCE.key: _differences_to_json(self.distance_differences),
             },
             "details": {method: {s.rank: _details(s) for s in ranks} for method, ranks in named.items()},
         }

@@ -12,39 +12,6 @@ from taxadiffusion.evaluate.memorisation import CopyFindings, CopyFound
 from taxadiffusion.metrics.intervals import Interval, Replicates
 from taxadiffusion.names import Lineage, Rank
 
-BUCKETS: tuple[tuple[str, int, int | None], ...] = (
-    ("1–5", 1, 5),
-    ("6–20", 6, 20),
-    ("21–100", 21, 100),
-    (">100", 101, None),
-)
-"""Frequency buckets: name, fewest and most training photographs of a taxon."""
-
-LOWER_IS_BETTER = frozenset(
-    {
-        "frechet_distance",
-        "kernel_distance",
-        "lpips_to_real",
-        "distance_to_real",
-        "error_height",
-        "trait_error",
-    }
-)
-"""Metrics of which less is better; `nearer_than_real` is best at 0.5."""
-
-FIRST_JUDGE, SECOND_JUDGE = "rank_accuracy", "rank_accuracy_second"
-"""The metrics of the two judges: share of images named right by a probe in each one's own features."""
-
-SHARES = frozenset({FIRST_JUDGE, SECOND_JUDGE, "precision", "recall", "coverage", "zero_shot_accuracy"})
-"""Metrics that are a share of images, of which each counts or not."""
-
-
-def bucket_of(num_photographs: int) -> str:
-    """The frequency bucket of a taxon with so many training photographs (1 or more)."""
-    return next(
-        name for name, low, high in BUCKETS if num_photographs >= low and (high is None or num_photographs <= high)
-    )
-
 
 @dataclass(frozen=True, slots=True)
 class TaxonScores:

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.metrics.blocks import row_blocks
+from taxadiffusion.metrics.intervals import of_replicates
+from taxadiffusion.metrics.metric import Metric
 
 # M, N images of the two sides, D feature width, G groups of taxa
 Floats = NDArray[np.floating]
@@ -200,3 +202,23 @@ def _needs(features: Floats, number: int, what: str) -> None:
 def _needs_images(given: int, number: int, what: str) -> None:
     if given < number:
         raise DataError(f"{what} needs {number} or more images on each side, got {given}")
+
+
+FRECHET_DISTANCE = Metric(
+    key="frechet_distance",
+    label="Fréchet distance",
+    decimals=2,
+    better="less",
+    meaning="To training photographs; biased upwards for few images.",
+    of=lambda seen: of_replicates(seen.sets.frechet, least=0.0) if seen.sets else None,
+    at_once=True,
+)
+KERNEL_DISTANCE = Metric(
+    key="kernel_distance",
+    label="Kernel distance",
+    decimals=3,
+    better="less",
+    meaning="Unbiased squared MMD to training photographs; may be negative.",
+    of=lambda seen: of_replicates(seen.sets.kernel) if seen.sets else None,
+    at_once=True,
+)

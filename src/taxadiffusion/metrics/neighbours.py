@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.metrics.blocks import row_blocks
+from taxadiffusion.metrics.intervals import Interval, mean_over_taxa
+from taxadiffusion.metrics.metric import Metric, Nearness, Overlap, Seen, of_images
 
 # M, N images of the two sides, D feature width
 Floats = NDArray[np.floating]
 
 _ROUNDING = 4e-6  # of a float32 product of two features, relative to their squared lengths; measured errors stay below
 _TILE = (1024, 4096)  # queries and references whose distances are held at once: they stay in a processor's cache
-
-
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """How M real and N generated images overlap, image by image; the four figures are their means.
-
-    Precision: share of generated images within a real image's neighbourhood; recall: share of real images within a
-    generated one's (Kynkäänniemi et al. 2019). Density: how many real neighbourhoods a generated image lies in, over
-    k; coverage: share of real images with a generated image in their neighbourhood (Naeem et al. 2020).
-    """
-
-    densities: Floats
-    """(N,) number of real neighbourhoods around each generated image, over k."""
-    recalled: NDArray[np.bool_]
-    """(M,) whether each real image lies in a generated neighbourhood."""
-    covered: NDArray[np.bool_]
-    """(M,) whether a generated image lies in each real image's neighbourhood."""
 
 
 def overlap(real: Floats, generated: Floats, num_neighbours: int = 5, real_radius: Floats | None = None) -> Overlap:
@@ -127,19 +112,6 @@ def _row_distances(queries: Floats, references: Floats, positions: NDArray[np.in
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Nearness:
-    """Nearest training images of N generated ones, beside how near unseen photographs come to the training set."""
-
-    positions: NDArray[np.intp]
-    """(N,) nearest training image."""
-    distances: Floats
-    """(N,) its distance, features scaled to length 1."""
-    nearer: Floats
-    """(N,) share of unseen photographs that lie farther from training than each image. Their mean is the chance that an
-    image is nearer to training than an unseen photograph; 0.5 is par (Meehan et al. 2020)."""
-
-
 class NearestSearch:
     """Training photographs among which the nearest are sought, beside unseen photographs' nearest, for many sets.
 
@@ -184,3 +156,65 @@ def _distances(x: Floats, y: Floats) -> Floats:
     squared += np.einsum("nd,nd->n", y, y)
     np.maximum(squared, 0, out=squared)
     return np.asarray(np.sqrt(squared, out=squared))
+
+
+def _of_generated(seen: Seen, value: Callable[[Floats], Floats], *, share: bool) -> Interval | None:
+    """The mean of a value of the densities of those generated images of which pairs are formed."""
+    if seen.sets is None:
+        return None
+    density = np.full(len(seen.lineages), np.nan)
+    for rows, found in zip(seen.sets.paired, seen.sets.overlaps, strict=True):
+        density[rows] = found.densities
+    kept = np.isfinite(density)
+    cells = {taxon: tuple(rows[kept[rows]] for rows in mine) for taxon, mine in seen.cells.items()}
+    cells = {taxon: rows for taxon, rows in cells.items() if any(map(len, rows))}
+    return of_images(value(density), cells, share=share)
+
+
+def _of_real(seen: Seen, value: Callable[[Overlap], NDArray[np.bool_]]) -> Interval | None:
+    """The share of the reference's photographs, over taxa and runs."""
+    if seen.sets is None:
+        return None
+    return mean_over_taxa([[value(o)[rows] for o in seen.sets.overlaps] for rows in seen.sets.real_rows], share=True)
+
+
+PRECISION = Metric(
+    key="precision",
+    label="Precision",
+    decimals=3,
+    better="more",
+    meaning="Share of generated images within a real image's neighbourhood.",
+    of=lambda seen: _of_generated(seen, lambda density: (density > 0).astype(np.float32), share=True),
+)
+RECALL = Metric(
+    key="recall",
+    label="Recall",
+    decimals=3,
+    better="more",
+    meaning="Share of real images within a generated image's neighbourhood.",
+    of=lambda seen: _of_real(seen, lambda overlap: overlap.recalled),
+)
+DENSITY = Metric(
+    key="density",
+    label="Density",
+    decimals=3,
+    better="more",
+    meaning="Real neighbourhoods around a generated image, over k.",
+    of=lambda seen: _of_generated(seen, lambda density: density, share=False),
+)
+COVERAGE = Metric(
+    key="coverage",
+    label="Coverage",
+    decimals=3,
+    better="more",
+    meaning="Share of real images with a generated one in their neighbourhood.",
+    of=lambda seen: _of_real(seen, lambda overlap: overlap.covered),
+)
+NEARER_THAN_REAL = Metric(
+    key="nearer_than_real",
+    label="Nearer than unseen",
+    decimals=3,
+    better="neither",
+    meaning="Chance to be nearer to training than an unseen photograph; 0.5 is par.",
+    of=lambda seen: seen.near.nearer,
+)

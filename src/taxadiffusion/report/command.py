@@ -13,10 +13,11 @@ from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import SettingsError
-from taxadiffusion.evaluate.evaluation import Networks, check_ranks, evaluate, extract
+from taxadiffusion.evaluate.evaluation import check_ranks, evaluate, extract
 from taxadiffusion.evaluate.extraction import FeatureStore
 from taxadiffusion.evaluate.image_plan import ImagePlan, generated_pictures, taxa_to_show
 from taxadiffusion.evaluate.judges import JudgeSettings, Tell
+from taxadiffusion.evaluate.networks import Networks
 from taxadiffusion.evaluate.pictures import Pictures, base_of, generated_folder
 from taxadiffusion.evaluate.planted import Planter
 from taxadiffusion.evaluate.results import Results

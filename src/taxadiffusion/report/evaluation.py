@@ -8,8 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from taxadiffusion.evaluate.results import Results
-from taxadiffusion.evaluate.scores import BUCKETS, FIRST_JUDGE, LOWER_IS_BETTER, SECOND_JUDGE, RankScores
+from taxadiffusion.evaluate.scores import RankScores
+from taxadiffusion.metrics import declared
+from taxadiffusion.metrics.frequency import BUCKETS
 from taxadiffusion.metrics.intervals import Interval
+from taxadiffusion.metrics.metric import Metric
+from taxadiffusion.metrics.naming import FIRST_JUDGE, RANK_ACCURACY, SECOND_JUDGE
 from taxadiffusion.names import Rank
 from taxadiffusion.report.blocks import (
     Cell,
@@ -30,7 +34,6 @@ from taxadiffusion.report.copies import (
     copies_words,
     not_looked_words,
 )
-from taxadiffusion.report.figures import METRICS, Metric
 from taxadiffusion.report.judges import (
     Column,
     judge_columns,
@@ -44,9 +47,6 @@ from taxadiffusion.report.page import Html, Section
 from taxadiffusion.report.tables import latex_table, markdown_table
 
 REAL = "real test photographs"
-FIRST = ("rank_accuracy", "frechet_distance", "kernel_distance", "lpips_to_real", "alignment", "trait_error")
-"""Metrics that a page shows at once; the others are folded away."""
-
 MOST_IN_MATRIX = 150
 """Taxa up to which confusions are a matrix; the matrix of a thousand is a million cells."""
 
@@ -65,12 +65,12 @@ def method_tables(results: Results) -> dict[str, tuple[list[str], list[list[Cell
     """
     rows = [*results.methods.items(), (REAL, results.real)]
     tables = {}
-    for metric in METRICS:
+    for metric in declared.METRICS:
         ranks = [rank for rank in results.protocol.ranks if any(_at(s, rank, metric.key) for _, s in rows)]
-        if ranks:
+        if ranks and metric.table:
             judges = judge_columns(results) if metric.key == FIRST_JUDGE else (Column(metric.key, ""),)
             columns = [(rank, judge) for rank in ranks for judge in judges]
-            best = {(rank, judge): _best(results, rank, judge.metric) for rank, judge in columns}
+            best = {(rank, judge): _best(results, rank, declared.declared(judge.metric)) for rank, judge in columns}
             body = [
                 [
                     method_cell(results, name),
@@ -115,7 +115,7 @@ def write_tables(results: Results, out: Path, footnote: str = "") -> None:
     """`tables.md` and `tables.tex` in `out`: one table a metric, figures with their intervals, and the footnote."""
     markdown, latex = [], []
     for key, (header, body) in method_tables(results).items():
-        metric = next(m for m in METRICS if m.key == key)
+        metric = declared.declared(key)
         rows = _plain(body)
         markdown.append(f"### {metric.label}\n\n{metric.meaning}\n\n{markdown_table(header, rows)}")
         latex.append(
@@ -133,9 +133,11 @@ def write_tables(results: Results, out: Path, footnote: str = "") -> None:
         markdown.insert(1, f"### {title}\n\n{words}\n\n{markdown_table(header, rows)}")
         latex.insert(1, latex_table(header, rows, caption=f"{title}. {words}", label="tab:difference"))
     rank, buckets, by_frequency = _by_frequency(results)
-    accuracy = next(m for m in METRICS if m.key == "rank_accuracy")
     rows = _plain(
-        [[method_cell(results, row.name), *(_cell(i, accuracy, False) for i in row.intervals)] for row in by_frequency]
+        [
+            [method_cell(results, row.name), *(_cell(i, RANK_ACCURACY, False) for i in row.intervals)]
+            for row in by_frequency
+        ]
     )
     title = f"Named right at rank {rank}, by training photographs of the taxon"
     markdown.append(f"### {title}\n\n{markdown_table(['method', *buckets], rows)}")
@@ -161,12 +163,12 @@ def _at(scores: Sequence[RankScores], rank: Rank, metric: str) -> Interval | Non
     return next((s.metrics.get(metric) for s in scores if s.rank == rank), None)
 
 
-def _best(results: Results, rank: Rank, metric: str) -> str | None:
+def _best(results: Results, rank: Rank, metric: Metric) -> str | None:
     """The one best of two or more methods, where the metric has a better side."""
-    found = {name: i.mean for name, scores in results.methods.items() if (i := _at(scores, rank, metric))}
-    if len(found) < 2 or metric in ("nearer_than_real", "diversity"):
+    found = {name: i.mean for name, scores in results.methods.items() if (i := _at(scores, rank, metric.key))}
+    if len(found) < 2 or metric.better == "neither":
         return None
-    best = min(found.values()) if metric in LOWER_IS_BETTER else max(found.values())
+    best = min(found.values()) if metric.better == "less" else max(found.values())
     names = [name for name, value in found.items() if value == best]
     return names[0] if len(names) == 1 else None
 
@@ -183,9 +185,9 @@ def _cell(interval: Interval | None, metric: Metric, best: bool) -> Cell:
 def _glance(results: Results, best: str) -> tuple[Html, ...]:
     figures = {}
     for scores in reversed(results.methods[best]):
-        real = _at(results.real, scores.rank, "rank_accuracy")
+        real = _at(results.real, scores.rank, FIRST_JUDGE)
         beside = f" (real photographs: {real.mean:.0%})" if real else ""
-        ours = scores.metrics.get("rank_accuracy")
+        ours = scores.metrics.get(FIRST_JUDGE)
         figures[f"{scores.rank} named right{beside}"] = f"{ours.mean:.0%}" if ours else "not judged"
     finest = results.methods[best][-1]
     return (
@@ -207,7 +209,7 @@ def _glance(results: Results, best: str) -> tuple[Html, ...]:
 
 def _why(results: Results, best: str) -> str:
     """Why the report shows this one of several methods; "" where there is no choice, or none is judged."""
-    if len(results.methods) < 2 or "rank_accuracy" not in results.at_finest()[best].metrics:
+    if len(results.methods) < 2 or FIRST_JUDGE not in results.at_finest()[best].metrics:
         return ""
     return ", which is named right most often"
 
@@ -227,24 +229,27 @@ def metric_blocks(results: Results) -> tuple[Html, ...]:
         )
     ]
     tables = method_tables(results)
-    shown = {metric: table(*tables[metric.key], caption=metric.meaning) for metric in METRICS if metric.key in tables}
+    shown = {
+        metric: table(*tables[metric.key], caption=metric.meaning)
+        for metric in declared.METRICS
+        if metric.key in tables
+    }
     for metric, block in shown.items():
-        if metric.key in FIRST:
+        if metric.at_once:
             blocks += [heading(metric.label), block]
     blocks += difference_block(results)
-    rest = [part for m, block in shown.items() if m.key not in FIRST for part in (heading(m.label), block)]
+    rest = [part for m, block in shown.items() if not m.at_once for part in (heading(m.label), block)]
     return (*blocks, folded("All other metrics", rest))
 
 
 def difference_table(results: Results) -> tuple[list[str], list[list[Cell]]]:
     """How much more often the compared method is named right: header and rows; no rows where there is one method."""
-    metric = next(m for m in METRICS if m.key == FIRST_JUDGE)
     columns = [(rank, judge) for rank in results.protocol.ranks for judge in judge_columns(results)]
     by_judge = {FIRST_JUDGE: results.differences, SECOND_JUDGE: results.differences_second}
     rows = [
         [
             method_cell(results, name),
-            *(_cell(by_judge[j.metric].get(name, {}).get(rank), metric, False) for rank, j in columns),
+            *(_cell(by_judge[j.metric].get(name, {}).get(rank), RANK_ACCURACY, False) for rank, j in columns),
         ]
         for name in results.differences
     ]
@@ -280,7 +285,7 @@ def _by_frequency(results: Results) -> tuple[Rank, list[str], list[IntervalRow]]
     real = next((found for found in results.real if found.rank == rank), None)
     if real is not None:
         scores[REAL] = real
-    buckets = [bucket for bucket, _, _ in BUCKETS if any(bucket in found.buckets for found in scores.values())]
+    buckets = [b.name for b in BUCKETS if any(b.name in found.buckets for found in scores.values())]
     columns = [(bucket, judge) for bucket in buckets for judge in judge_columns(results)]
     rows = [
         IntervalRow(name, tuple(found.buckets.get(bucket, {}).get(judge.metric) for bucket, judge in columns))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from taxadiffusion.evaluate.results import Results
-from taxadiffusion.evaluate.scores import FIRST_JUDGE, SECOND_JUDGE
+from taxadiffusion.metrics.naming import FIRST_JUDGE, SECOND_JUDGE
 from taxadiffusion.report.blocks import Cell, text
 from taxadiffusion.report.charts import IntervalRow, interval_chart
 from taxadiffusion.report.page import Html

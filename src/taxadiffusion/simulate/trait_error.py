@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taxadiffusion.errors import DataError
+from taxadiffusion.metrics.traits import trait_errors
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.simulate.clade import Clade
 from taxadiffusion.simulate.measurands import MEASURANDS, Values, measurands
@@ -83,7 +84,6 @@ def trait_error(
     members: dict[Lineage, list[int]] = {}
     for index, taxon in enumerate(taxa):
         members.setdefault(taxon, []).append(index)
-    gaps = [np.abs(readings[rows].mean(axis=0) - truth[taxon]) for taxon, rows in members.items()]
-    errors = np.mean(gaps, axis=0)[columns] / spread[columns]
+    errors = trait_errors(readings, members, truth, spread, columns)
     per_measurand = {MEASURANDS[column]: float(error) for column, error in zip(columns, errors, strict=True)}
     return TraitError(per_measurand, float(errors.mean()), len(members), len(images))

@@ -16,10 +16,11 @@ from taxadiffusion.condition.methods import method_named
 from taxadiffusion.config import OutputSettings, Settings
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import SettingsError
-from taxadiffusion.evaluate.evaluation import Networks, evaluate
+from taxadiffusion.evaluate.evaluation import evaluate
 from taxadiffusion.evaluate.image_plan import ImagePlan, generated_pictures, taxa_to_show
 from taxadiffusion.evaluate.judges import JudgeSettings as Measuring
 from taxadiffusion.evaluate.judges import Tell
+from taxadiffusion.evaluate.networks import Networks
 from taxadiffusion.evaluate.pictures import Pictures, unseen_split
 from taxadiffusion.evaluate.planted import Planter
 from taxadiffusion.evaluate.results import Results

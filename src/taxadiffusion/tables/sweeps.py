@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from taxadiffusion.evaluate.results import Results
-from taxadiffusion.evaluate.scores import FIRST_JUDGE, TaxonScores
+from taxadiffusion.evaluate.scores import TaxonScores
 from taxadiffusion.images import load_image
+from taxadiffusion.metrics.declared import declared
+from taxadiffusion.metrics.naming import FIRST_JUDGE
 from taxadiffusion.names import Lineage
 from taxadiffusion.report.blocks import Cell, Picture, PictureRow, heading, picture_grid, table
 from taxadiffusion.report.charts import IntervalRow, Series, line_chart
 from taxadiffusion.report.copies import copies_blocks, copies_cell
 from taxadiffusion.report.evaluation import REAL, difference_block, share_words
-from taxadiffusion.report.figures import METRICS
 from taxadiffusion.report.judges import judge_columns, method_cell, named_chart
 from taxadiffusion.report.page import Html
 from taxadiffusion.tables.reproduction import TablesStory
@@ -27,10 +28,10 @@ SHOWN_TAXA = 8
 
 def guidance_blocks(results: Results, story: TablesStory, size_px: int) -> list[Html]:
     """Accuracy, Fréchet distance and copies of every setting of the sweep."""
-    shown = ("rank_accuracy", "frechet_distance", "kernel_distance", "density", "diversity")
+    shown = (FIRST_JUDGE, "frechet_distance", "kernel_distance", "density", "diversity")
     measured = next(iter(results.methods.values()))[0].metrics
     judges = [judge for judge in judge_columns(results) if judge.metric in measured]
-    right, *others = (metric for metric in METRICS if metric.key in shown)
+    right, *others = map(declared, shown)
     named = [replace(right, key=judge.metric, label=judge.head(right.label)) for judge in judges]
     metrics = [*named, *(metric for metric in others if metric.key in measured)]
     rows: list[list[Cell | str]] = []
@@ -45,7 +46,7 @@ def guidance_blocks(results: Results, story: TablesStory, size_px: int) -> list[
                 *(Cell(f"{i.mean:.{d}f}", low) for (i, d), low in zip(cells, limits, strict=True)),
             ]
         )
-    marks = [(REAL, found.mean) for scores in results.real[-1:] if (found := scores.metrics.get("rank_accuracy"))]
+    marks = [(REAL, found.mean) for scores in results.real[-1:] if (found := scores.metrics.get(FIRST_JUDGE))]
     species = [story.dataset.taxonomy.lineage(taxon).only(story.ranks) for taxon in picked(story)]
     pictures = [PictureRow(name, tuple(made(story, name, t, 1, size_px) for t in species)) for name in results.methods]
     return [
