@@ -10,8 +10,9 @@ import json
 from pathlib import Path
 
 from taxadiffusion.errors import DataError
+from taxadiffusion.report.blocks import code
 from taxadiffusion.report.charts import Series, line_chart
-from taxadiffusion.report.page import Section, escaped, page
+from taxadiffusion.report.page import Section, page
 from training.command import run
 
 HELD = "held_"
@@ -70,8 +71,7 @@ def write(path: Path, out: Path) -> Path:
     text = table(found)
     (out / "curve.md").write_text(text, encoding="utf-8")
     chart = line_chart(series, x_label="samples at 128 px", y_label="v-loss", caption="photographs never learnt from")
-    figures = escaped(text)
-    section = Section("Held-out loss", (chart, type(figures)(f"<pre>{figures}</pre>")))
+    section = Section("Held-out loss", (chart, code(text)))
     (out / "curve.html").write_text(page("Pretraining", str(path.name), [section]), encoding="utf-8")
     return out / "curve.html"
 

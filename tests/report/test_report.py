@@ -88,6 +88,15 @@ def test_no_name_breaks_out_of_its_place_and_every_name_is_shown_as_it_is() -> N
     assert evil.words.count(EVIL) == plain.words.count("Aequorea") > 20
 
 
+def test_words_that_are_given_for_markup_are_escaped_too() -> None:
+    plain, evil = (
+        Reader(page("t", "s", [Section("x", (words, folded("y", [words])))]))  # type: ignore[arg-type]
+        for words in ("Aequorea", EVIL)
+    )
+    assert evil.tags == plain.tags
+    assert evil.words.count(EVIL) == plain.words.count("Aequorea") == 2
+
+
 def test_page_asks_for_nothing_from_elsewhere() -> None:
     reader = Reader(everything("Aequorea"))
     assert not {"script", "link", "iframe", "object", "embed"} & set(reader.tags)

@@ -11,42 +11,39 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from taxadiffusion.report.page import Html, escaped
+from taxadiffusion.report.page import Html, rendered
 
 JPEG_QUALITY = 90  # a 64 px picture takes about 2 kB
 
 
 def text(words: str) -> Html:
     """A paragraph."""
-    return Html(f"<p>{escaped(words)}</p>")
+    return rendered("text", words)
 
 
 def note(words: str) -> Html:
     """A paragraph of small print."""
-    return Html(f'<p class="note">{escaped(words)}</p>')
+    return rendered("note", words)
 
 
 def heading(words: str) -> Html:
     """A heading within a section."""
-    return Html(f"<h3>{escaped(words)}</h3>")
+    return rendered("heading", words)
 
 
 def code(words: str) -> Html:
     """Commands or a configuration, as they are."""
-    return Html(f"<pre>{escaped(words)}</pre>")
+    return rendered("code", words)
 
 
 def folded(title: str, blocks: Sequence[Html]) -> Html:
     """Blocks that open when the title is clicked."""
-    return Html(f"<details><summary>{escaped(title)}</summary>{''.join(blocks)}</details>")
+    return rendered("folded", title, blocks)
 
 
 def facts(figures: Mapping[str, str]) -> Html:
     """Key figures as cards: what it is → the figure."""
-    cards = "".join(
-        f"<div><b>{escaped(value)}</b><span>{escaped(name)}</span></div>" for name, value in figures.items()
-    )
-    return Html(f'<div class="facts">{cards}</div>')
+    return rendered("facts", figures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +57,11 @@ class Cell:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Cell | str]], caption: str = "") -> Html:
     """A table; the first column is text, the others figures. Rows must be as long as the header (`ValueError`)."""
-    head = "".join(f"<th>{escaped(name)}</th>" for name in header)
-    body = []
     for row in rows:
         if len(row) != len(header):
             raise ValueError(f"a row of {len(row)} cells under a header of {len(header)}: {row}")
-        body.append("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>")
-    return Html(
-        f'<figure><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
-        f"{_caption(caption)}</figure>"
-    )
-
-
-def _cell(cell: Cell | str) -> str:
-    if isinstance(cell, str):
-        return f"<td>{escaped(cell)}</td>"
-    small = f"<small>{escaped(cell.small)}</small>" if cell.small else ""
-    return f"<td{' class=best' if cell.best else ''}>{escaped(cell.value)}{small}</td>"
-
-
-def _caption(words: str) -> str:
-    return f"<figcaption>{escaped(words)}</figcaption>" if words else ""
+    cells = [[Cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    return rendered("figure", rendered("table", header, cells), caption)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +70,11 @@ class Picture:
 
     image: NDArray[np.uint8]
     caption: str = ""
+
+    @property
+    def uri(self) -> str:
+        """`data_uri` of the image."""
+        return data_uri(self.image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,26 +93,10 @@ def picture_grid(
 
     Rows must have as many groups as there are heads, if there are any (`ValueError`).
     """
-    lines = ["<thead><tr><th></th>" + "".join(f"<th>{escaped(head)}</th>" for head in heads) + "</tr></thead>"]
     for row in rows:
         if heads and len(row.groups) != len(heads):
             raise ValueError(f"{row.name}: {len(row.groups)} groups of pictures under {len(heads)} heads")
-        small = f"<small>{escaped(row.small)}</small>" if row.small else ""
-        groups = "".join(
-            '<td><div class="group">' + "".join(_picture(picture, shown_px) for picture in group) + "</div></td>"
-            for group in row.groups
-        )
-        lines.append(f"<tr><td><i>{escaped(row.name)}</i>{small}</td>{groups}</tr>")
-    body = "".join(lines if heads else lines[1:])
-    return Html(f'<figure><div class="scroll"><table class="pictures">{body}</table></div>{_caption(caption)}</figure>')
-
-
-def _picture(picture: Picture, shown_px: int) -> str:
-    words = f"<div>{escaped(picture.caption)}</div>" if picture.caption else ""
-    return (
-        f'<div class="cell"><img src="{data_uri(picture.image)}" width="{shown_px}" alt="{escaped(picture.caption)}" '
-        f'loading="lazy">{words}</div>'
-    )
+    return rendered("figure", rendered("pictures", rows, heads, shown_px), caption)
 
 
 def data_uri(image: NDArray[np.uint8]) -> str:

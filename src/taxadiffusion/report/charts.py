@@ -1,4 +1,9 @@
-"""Charts as inline SVG: curves over steps, and figures with their intervals."""
+"""Charts as inline SVG: curves over steps, and figures with their intervals.
+
+Drawn here and not by a plotting library: words stay text that can be searched and read aloud, a point says its figure
+where the pointer rests, colours follow the reader's dark mode, a chart adds a few kB to the page and nothing to what
+must be installed.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from taxadiffusion.metrics.intervals import Interval
-from taxadiffusion.report.page import Html, escaped
+from taxadiffusion.report.page import Html, escaped, svg_figure
 
 NUM_COLOURS = 6  # --c0 … --c5 in style.css
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 860, 62, 20, 18, 44
@@ -98,8 +103,7 @@ def line_chart(
                 f"<title>{escaped(curve.name)}: {_number(x)}, {_number(y)}</title></circle>"
                 for x, y in zip(curve.x, curve.y, strict=True)
             ]
-    legend = _legend([s.name for s in series]) if len(series) > 1 else ""
-    return _figure(parts, height_px, legend, caption)
+    return _figure(parts, height_px, [s.name for s in series], caption)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,7 @@ def interval_chart(
         for s, interval in enumerate(row.intervals):
             if interval is not None:
                 parts.append(_whisker(interval, axis, top + line_px * (s + 0.5), s, f"{row.name}, {series[s]}"))
-    return _figure(parts, height_px, _legend(series) if len(series) > 1 else "", caption)
+    return _figure(parts, height_px, series, caption)
 
 
 def _whisker(interval: Interval, axis: _Axis, y: float, colour: int, name: str) -> str:
@@ -220,17 +224,10 @@ def _frame(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str, height_px: 
     return parts
 
 
-def _legend(names: Sequence[str]) -> str:
-    keys = "".join(
-        f'<span style="--key:var(--c{i % NUM_COLOURS})">{escaped(name)}</span>' for i, name in enumerate(names)
-    )
-    return f'<div class="legend">{keys}</div>'
-
-
-def _figure(parts: Sequence[str], height_px: float, legend: str, caption: str) -> Html:
-    words = f"<figcaption>{escaped(caption)}</figcaption>" if caption else ""
-    svg = f'<svg viewBox="0 0 {_WIDTH} {height_px:.0f}" width="{_WIDTH}" role="img">{"".join(parts)}</svg>'
-    return Html(f'<figure>{legend}<div class="scroll">{svg}</div>{words}</figure>')
+def _figure(parts: Sequence[str], height_px: float, names: Sequence[str], caption: str) -> Html:
+    """With a legend where there are several names."""
+    legend = [(i % NUM_COLOURS, name) for i, name in enumerate(names)] if len(names) > 1 else []
+    return svg_figure(parts, _WIDTH, height_px, caption, legend)
 
 
 def _number(value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from taxadiffusion.names import Lineage
-from taxadiffusion.report.page import Html, escaped
+from taxadiffusion.report.page import Html, escaped, svg_figure
 
 _LABEL_PX, _CELL_PX, _HEAD_PX = 190, 22, 150
 
@@ -37,9 +37,7 @@ def confusion_matrix(
             parts.append(_cell(asked, named, shares.get((asked, named), 0.0), _LABEL_PX + c * _CELL_PX, y))
     parts += _lines(rows, ordered)
     width, height = _LABEL_PX + len(ordered) * _CELL_PX + 90, _HEAD_PX + len(rows) * _CELL_PX + 8
-    words = f"<figcaption>{escaped(caption)}</figcaption>" if caption else ""
-    svg = f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img">{"".join(parts)}</svg>'
-    return Html(f'<figure><div class="scroll">{svg}</div>{words}</figure>')
+    return svg_figure(parts, width, height, caption)
 
 
 def _cell(asked: Lineage, named: Lineage, share: float, x: float, y: float) -> str:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import NewType
 
-Html = NewType("Html", str)
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+Html = Markup
 """Markup in which every foreign text is already escaped. Only functions of this package make it."""
+
+_BLOCKS = (
+    Environment(loader=PackageLoader(__package__, ""), autoescape=True, undefined=StrictUndefined)
+    .get_template("blocks.html.jinja")
+    .module
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +35,20 @@ class Section:
 
 def escaped(text: str) -> Html:
     """Text that may hold anything, as markup that shows it."""
-    return Html(html.escape(text, quote=True))
+    return escape(text)
+
+
+def rendered(macro: str, *values: object) -> Html:
+    """What a macro of `blocks.html.jinja` makes of values; all that is not `Html` is escaped there."""
+    return Html(getattr(_BLOCKS, macro)(*values)).strip()
+
+
+def svg_figure(
+    parts: Sequence[str], width: int, height: float, caption: str, legend: Sequence[tuple[int, str]] = ()
+) -> Html:
+    """A drawing with its caption and a legend of colours (0 … 5 of the style) and names. parts: SVG, escaped."""
+    drawing = rendered("svg", Html("".join(parts)), width, f"{height:.0f}")
+    return rendered("figure", drawing, caption, legend)
 
 
 def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
@@ -37,15 +57,4 @@ def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     if len(set(anchors)) < len(anchors):
         raise ValueError(f"two sections share an anchor: {anchors}")
     style = resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
-    contents = "".join(f'<a href="#{section.anchor}">{escaped(section.title)}</a>' for section in sections)
-    body = "".join(
-        f'<section id="{section.anchor}"><h2>{escaped(section.title)}</h2>{"".join(section.blocks)}</section>'
-        for section in sections
-    )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escaped(title)}</title><style>{style}</style></head><body>"
-        f"<header><h1>{escaped(title)}</h1><p>{escaped(subtitle)}</p></header>"
-        f"<nav>{contents}</nav><main>{body}</main></body></html>\n"
-    )
+    return f"{rendered('page', title, subtitle, sections, Html(style))}\n"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.report.blocks import data_uri
-from taxadiffusion.report.page import Html, escaped
+from taxadiffusion.report.page import Html, escaped, svg_figure
 
 _COLUMN_PX, _TOP_PX, _THUMB_GAP_PX = 168, 30, 6
 
@@ -54,9 +54,7 @@ def tree(tips: Sequence[Tip], ranks: Sequence[Rank], *, caption: str = "", thumb
             )
     width = thumbs_px + max(len(tip.images) for tip in ordered) * (thumb_px + _THUMB_GAP_PX)
     height = _TOP_PX + row_px * len(ordered) + 6
-    words = f"<figcaption>{escaped(caption)}</figcaption>" if caption else ""
-    svg = f'<svg viewBox="0 0 {width} {height:.0f}" width="{width}" role="img">{"".join(parts)}</svg>'
-    return Html(f'<figure><div class="scroll">{svg}</div>{words}</figure>')
+    return svg_figure(parts, width, height, caption)
 
 
 def _centres(heights: Mapping[Lineage, float], ranks: Sequence[Rank]) -> dict[Lineage, float]:
