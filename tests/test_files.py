@@ -98,6 +98,16 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     assert path.read_text() == "one"
 
 
+def test_those_who_only_look_at_a_lock_do_not_refuse_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.write_text("4711\n")
+    with path.open() as first, path.open() as second, path.open("r+") as owner:
+        assert files.locked(first.fileno(), shared=True)
+        assert files.locked(second.fileno(), shared=True)
+        assert not files.locked(owner.fileno())
+    assert path.read_text() == "4711\n"
+
+
 def test_a_lock_is_free_once_its_file_is_closed(tmp_path: Path) -> None:
     with (tmp_path / "lock").open("w") as second:
         with (tmp_path / "lock").open("w") as first:

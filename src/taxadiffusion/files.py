@@ -67,7 +67,9 @@ def sync(path: Path) -> None:
 def locked(descriptor: int, *, wait: bool = False, shared: bool = False) -> bool:
     """Take the system's lock on an open file, and say whether it was free; `wait` until it is.
 
-    It is freed where the file is closed, and the moment its owner dies. Local and NFSv4 file systems keep it.
+    It is freed where the file is closed, and the moment its owner dies. Local and NFSv4 file systems keep it. shared:
+    who only looks whether it is free refuses nobody else who looks, and writes nothing. The `filelock` library shares
+    by a database alone, which each reader writes to.
     """
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
