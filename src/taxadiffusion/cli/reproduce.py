@@ -14,7 +14,7 @@ from taxadiffusion.cli import options
 from taxadiffusion.trainer.signals import StopSignal
 
 if TYPE_CHECKING:
-    from taxadiffusion.evaluate.evaluation import Networks
+    from taxadiffusion.evaluate.networks import Networks
     from taxadiffusion.tables.experiments import Experiment
     from taxadiffusion.tables.reproduction import Reproduction, Work
 
