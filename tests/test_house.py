@@ -1,0 +1,92 @@
+"""What the house asks of its own files: short ones, short functions, and each test beside what it tests."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+SOURCE = TESTS.parent / "src" / "taxadiffusion"
+MODULES = sorted(SOURCE.rglob("*.py"))
+TEST_FILES = sorted(TESTS.rglob("test_*.py"))
+MAX_FILE, MAX_FUNCTION = 300, 60  # lines; how branched and how long-winded a function may be stands in pyproject.toml
+
+STILL_LONG = {
+    "adapter.py",
+    "base/backbone.py",
+    "cache/latents.py",
+    "config.py",
+    "dataset/prepare.py",
+    "evaluate/evaluation.py",
+    "evaluate/measure.py",
+    "names/scientific.py",
+    "readers/folder.py",
+    "report/evaluation.py",
+    "tables/reproduction.py",
+}
+STILL_LONG_FUNCTIONS = {
+    "cli/evaluate.py:evaluate",
+    "cli/generate.py:generate",
+    "cli/prepare.py:prepare",
+    "cli/reproduce.py:reproduce",
+    "dataset/prepare.py:prepare",
+    "evaluate/evaluation.py:evaluate",
+    "pictures/generate.py:generate",
+}
+
+
+def below(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Each function of a file, methods and inner ones too, with its number of lines."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def test_no_file_is_long() -> None:
+    long = {below(path, SOURCE) for path in MODULES if len(path.read_text(encoding="utf-8").splitlines()) > MAX_FILE}
+    assert not long - STILL_LONG
+
+
+def test_no_function_is_long() -> None:
+    long = {
+        f"{below(path, SOURCE)}:{name}"
+        for path in MODULES
+        for name, num_lines in functions(path)
+        if num_lines > MAX_FUNCTION
+    }
+    assert not long - STILL_LONG_FUNCTIONS
+
+
+@pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: below(path, TESTS))
+def test_a_test_lies_beside_its_module_or_in_its_room(path: Path) -> None:
+    """The folder is a room of the source; a test that bears a module's name lies where the module does."""
+    room = SOURCE / path.parent.relative_to(TESTS)
+    assert (room / "__init__.py").is_file(), f"{below(path, TESTS)}: there is no such room"
+    places = defaultdict(set)
+    for module in MODULES:
+        place = module.parent if module.name == "__init__.py" else module
+        places[place.stem].add(module.parent)
+    tested = places[path.stem.removeprefix("test_")]
+    assert not tested or room in tested, f"{below(path, TESTS)}: the module lies in {sorted(map(str, tested))}"
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: below(path, TESTS))
+def test_nothing_is_imported_from_a_test(path: Path) -> None:
+    """What two tests need has a module of its own beside them."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module or ''}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        tests = [name for name in names if any(part.startswith("test_") for part in name.split("."))]
+        assert not tests, f"{below(path, TESTS)}:{node.lineno} imports {tests[0]}"
