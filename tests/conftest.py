@@ -14,3 +14,11 @@ def shared() -> Path:
     if not (path / "data").is_dir():
         pytest.skip("needs the real photographs and tables in ../shared, which is not beside this checkout")
     return path
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base in diffusers' layout, of the test file's own."""
+    from tests.tiny_base import write_tiny_base  # most tests need no torch
+
+    return write_tiny_base(tmp_path_factory.mktemp("base"))

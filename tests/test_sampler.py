@@ -22,6 +22,11 @@ from tests.tiny_sampler import CLARKII, CORNUTUS, RANKS, make
 
 
 @pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_base(tmp_path_factory.mktemp("base"), "v_prediction")
+
+
+@pytest.fixture(scope="module")
 def denoiser(base: Path) -> Denoiser:
     return make(base)
 

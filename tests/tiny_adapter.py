@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from taxadiffusion.base.backbone import Backbone
@@ -19,7 +18,6 @@ from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.names import Lineage
 from taxadiffusion.taxonomy import Taxonomy
 from tests.taxa import taxonomy_of
-from tests.tiny_base import write_tiny_base
 
 RANKS = ("order", "family", "species")
 
@@ -57,8 +55,3 @@ def make(
         state = {k: {n: t + 0.05 * torch.randn(t.shape) for n, t in v.items()} for k, v in denoiser.state().items()}
     denoiser.load_state(state, "test")
     return denoiser.eval()
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_base(tmp_path_factory.mktemp("base"))

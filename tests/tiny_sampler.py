@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from taxadiffusion.base.backbone import Backbone
@@ -12,7 +11,6 @@ from taxadiffusion.base.lora import LoRASettings, lora_parameters
 from taxadiffusion.condition import TaxonomyConditioner, TaxonomySettings
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.names import Lineage
-from tests.tiny_base import write_tiny_base
 
 RANKS = ("order", "family", "genus", "species")
 
@@ -32,8 +30,3 @@ def make(base: Path) -> Denoiser:
             parameter.data.normal_(std=0.1)
     conditioner = TaxonomyConditioner(RANKS, backbone.text, TaxonomySettings(num_heads=2, feed_forward=32))
     return Denoiser(backbone, conditioner).eval()
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_base(tmp_path_factory.mktemp("base"), "v_prediction")

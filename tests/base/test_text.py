@@ -17,11 +17,6 @@ from tests.tiny_base import write_tiny_base
 TEXTS = ["order: Perciformes", "", "species: clarkii"]
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_base(tmp_path_factory.mktemp("base"))
-
-
 def test_rank_texts_are_the_methods() -> None:
     """METHOD: `s_r`; fault 6: a missing name is never "nan"."""
     assert rank_text("order", "Perciformes") == "order: Perciformes"

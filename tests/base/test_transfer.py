@@ -22,15 +22,9 @@ from taxadiffusion.sampler import Request
 from tests.taxa import taxonomy_of
 from tests.tiny_adapter import make
 from tests.tiny_backbone import inputs, with_lora
-from tests.tiny_base import write_tiny_base
 
 CLOWNFISH = Lineage.of({"family": "Pomacentridae", "genus": "Amphiprion"})
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture
