@@ -167,7 +167,11 @@ def faults_of_ours(arguments: list[str]) -> list[str]:
 
 def reader_options() -> set[str]:
     modules = (import_module(f"taxadiffusion.readers.{module}") for module in FORMATS.values())
-    return {name for module in modules for name in inspect.signature(module.open_source).parameters}
+    return {
+        name
+        for module in modules
+        for name in inspect.signature(getattr(module, "Options", module.open_source)).parameters
+    }
 
 
 def long_paragraphs(text: str) -> list[str]:

@@ -13,30 +13,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from taxadiffusion.base.attention import Conditions, Current, share_attention
-from taxadiffusion.base.components import check_base, text_settings, vae_settings
+from taxadiffusion.base.components import check_base, load_model, text_settings, vae_settings
 from taxadiffusion.base.extra_attention import add_decoupled_attention
 from taxadiffusion.base.lora import LoRASettings, add_lora, merge_lora, unmerge_lora
 from taxadiffusion.base.noise import NoiseSchedule
 from taxadiffusion.base.onnx import OnnxUnet, keep_compiled_code
 from taxadiffusion.base.text import TextEncoder, load_tokenizer, longest_text
 from taxadiffusion.base.transfer import moved
-from taxadiffusion.base.vae import LatentScale
-from taxadiffusion.base.weights import component_hash, component_variant, read_json, resolve_base
-from taxadiffusion.errors import CheckpointError, NonFiniteError, SettingsError
+from taxadiffusion.base.vae import VAE_BATCH, LatentScale, encode_batch
+from taxadiffusion.base.weights import component_hash, read_json, resolve_base
+from taxadiffusion.errors import NonFiniteError, SettingsError
 from taxadiffusion.files import joined_hash
-
-_VAE_BATCH = 16
-_LARGEST_VAE_BATCH = 256
-_VAE_LIVE = 6  # activations of the VAE's first block that are alive at once, generously
-# Whatever settings of a stranger make diffusers stumble over.
-_LOADING_FAULTS = (
-    SafetensorError, OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError,
-    AssertionError,
-)  # fmt: skip
 
 
 class Backbone(nn.Module):
@@ -86,14 +76,13 @@ class Backbone(nn.Module):
         """From "nano", a directory in diffusers' layout, or a hub id; safetensors only. Raises `CheckpointError`.
 
         What cannot be served is refused by name before any weights are read.
-
         num_text_tokens: token trimming, see `TextEncoder`; None = as many as the base's text encoder takes.
         trained: the U-Net's own weights learn, or have learnt, so they are float32 whatever `dtype`, which is then that
         of its arithmetic (autocast).
         """
         path = resolve_base(base, check_base)
         schedule = NoiseSchedule(read_json(path / "scheduler" / "scheduler_config.json"))
-        unet = _load_model(UNet2DConditionModel, path, "unet", torch.float32 if trained else dtype)
+        unet = load_model(UNet2DConditionModel, path, "unet", torch.float32 if trained else dtype)
         backbone = cls(path, base, unet.to(device), schedule, num_text_tokens)
         backbone.autocast = dtype if trained and dtype != torch.float32 else None
         return backbone
@@ -186,7 +175,7 @@ class Backbone(nn.Module):
     @property
     def vae(self) -> Any:
         if "_vae" not in self.__dict__:
-            model = _load_model(AutoencoderKL, self.path, "vae", torch.float32).eval().requires_grad_(False)
+            model = load_model(AutoencoderKL, self.path, "vae", torch.float32).eval().requires_grad_(False)
             self.__dict__["_vae"] = model
         return self.__dict__["_vae"].to(self.device)
 
@@ -197,13 +186,8 @@ class Backbone(nn.Module):
         return self.__dict__["_text"].to(self.device)  # type: ignore[no-any-return]
 
     def encode_batch(self, size_px: int) -> int:
-        """Images that the VAE takes at once: on a CUDA device as many as half of its free memory holds, else 16."""
-        if self.device.type != "cuda":
-            return _VAE_BATCH
-        held = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)  # free for us as well
-        free = torch.cuda.mem_get_info(self.device)[0] + held
-        one = _VAE_LIVE * 4 * int(self._vae_settings["block_out_channels"][0]) * size_px**2  # bytes, float32
-        return max(1, min(_LARGEST_VAE_BATCH, free // 2 // one))
+        """Images that the VAE takes at once; see `vae.encode_batch`."""
+        return encode_batch(self._vae_settings, self.device, size_px)
 
     @torch.no_grad()
     def encode(self, images: npt.NDArray[np.uint8] | Tensor) -> Tensor:
@@ -220,7 +204,7 @@ class Backbone(nn.Module):
         if not bool(finite.all()):
             raise NonFiniteError(f"latents are not finite at batch positions {(~finite).nonzero().flatten().tolist()}")
         unscaled = self.latent_scale.unscaled(latents.to(self.device).float())
-        pixels = torch.cat([self.vae.decode(block).sample for block in torch.split(unscaled, _VAE_BATCH)])
+        pixels = torch.cat([self.vae.decode(block).sample for block in torch.split(unscaled, VAE_BATCH)])
         return ((pixels + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
     def add_lora(self, settings: LoRASettings, *, seed: int = 0) -> None:
@@ -314,20 +298,3 @@ class Backbone(nn.Module):
                 noisy_latents.to(self.dtype), timesteps, encoder_hidden_states=states.to(self.device, self.dtype)
             ).sample
         return prediction.float()
-
-
-def _load_model(model_class: Any, base: Path, component: str, dtype: torch.dtype) -> Any:
-    """A diffusers model, strictly: every weight present, none unknown. Raises `CheckpointError`."""
-    try:
-        model, loading = model_class.from_pretrained(
-            base, subfolder=component, use_safetensors=True, local_files_only=True, torch_dtype=dtype,
-            output_loading_info=True, variant=component_variant(base, component),
-        )  # fmt: skip
-    except _LOADING_FAULTS as error:
-        raise CheckpointError(f"{base / component} cannot be loaded as {model_class.__name__}: {error}") from error
-    wrong = [*loading["missing_keys"], *loading["unexpected_keys"], *(k[0] for k in loading["mismatched_keys"])]
-    if wrong:
-        raise CheckpointError(
-            f"{base / component}: weights do not match the model's settings, e.g. {sorted(map(str, wrong))[0]}"
-        )
-    return model

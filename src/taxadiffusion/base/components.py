@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import CLIPTextConfig
 
 from taxadiffusion.base.noise import NoiseSchedule
 from taxadiffusion.base.vae import LatentScale
-from taxadiffusion.base.weights import read_json
+from taxadiffusion.base.weights import component_variant, read_json
 from taxadiffusion.errors import CheckpointError
 
 _OTHER_UNETS: Mapping[str, tuple[object, str]] = {
@@ -37,6 +39,12 @@ _OTHER_CHANNELS = {
 _SERVED = (
     "served are Stable Diffusion 1 and 2 and bases of their form: one CLIP text encoder, a U-Net, a KL autoencoder"
 )
+
+# Whatever settings of a stranger make diffusers stumble over.
+_LOADING_FAULTS = (
+    SafetensorError, OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError,
+    AssertionError,
+)  # fmt: skip
 
 
 def check_base(base: Path) -> None:
@@ -125,6 +133,23 @@ def text_settings(base: Path) -> CLIPTextConfig:
     if not _is_count(settings.max_position_embeddings):
         raise CheckpointError(f"{path}: max_position_embeddings is {settings.max_position_embeddings!r}")
     return settings
+
+
+def load_model(model_class: Any, base: Path, component: str, dtype: torch.dtype) -> Any:
+    """A diffusers model, strictly: every weight present, none unknown. Raises `CheckpointError`."""
+    try:
+        model, loading = model_class.from_pretrained(
+            base, subfolder=component, use_safetensors=True, local_files_only=True, torch_dtype=dtype,
+            output_loading_info=True, variant=component_variant(base, component),
+        )  # fmt: skip
+    except _LOADING_FAULTS as error:
+        raise CheckpointError(f"{base / component} cannot be loaded as {model_class.__name__}: {error}") from error
+    wrong = [*loading["missing_keys"], *loading["unexpected_keys"], *(k[0] for k in loading["mismatched_keys"])]
+    if wrong:
+        raise CheckpointError(
+            f"{base / component}: weights do not match the model's settings, e.g. {sorted(map(str, wrong))[0]}"
+        )
+    return model
 
 
 def _settings(model_class: Any, base: Path, component: str, counts: tuple[str, ...]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How a VAE's latents become what the U-Net reads, and back."""
+"""How a VAE's latents become what the U-Net reads, and back; how many pictures it takes at once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ import torch
 from torch import Tensor
 
 from taxadiffusion.errors import CheckpointError
+
+VAE_BATCH = 16
+_LARGEST_BATCH = 256
+_LIVE = 6  # activations of the VAE's first block that are alive at once, generously
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,16 @@ class LatentScale:
             return latents / self.factor + self.shift
         mean, std = (tensor.to(latents) for tensor in self.statistics)
         return latents * std / self.factor + mean
+
+
+def encode_batch(settings: Mapping[str, Any], device: torch.device, size_px: int) -> int:
+    """Images that a VAE takes at once: on a CUDA device as many as half of its free memory holds, else 16."""
+    if device.type != "cuda":
+        return VAE_BATCH
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # free for us as well
+    free = torch.cuda.mem_get_info(device)[0] + held
+    one = _LIVE * 4 * int(settings["block_out_channels"][0]) * size_px**2  # bytes, float32
+    return max(1, min(_LARGEST_BATCH, free // 2 // one))
 
 
 def _is_number(value: object) -> bool:

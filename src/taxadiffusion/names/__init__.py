@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from taxadiffusion.names.lineage import RANKS, Lineage, Rank, ordered_ranks, rank_index
-from taxadiffusion.names.scientific import ScientificName, folded_spelling, parse_name
+from taxadiffusion.names.scientific import ScientificName, parse_name
 from taxadiffusion.names.written import (
     Written,
     clean_name,
+    folded_spelling,
     is_above_genus,
     kinds,
     says_no_name,

@@ -8,6 +8,15 @@ import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
+from taxadiffusion.names.words import (
+    ANNOTATIONS,
+    AUTHOR_PARTICLES,
+    GROUP_MARKERS,
+    PARTICLES_ALSO_EPITHETS,
+    RANK_MARKERS,
+    SEXES_AND_STAGES,
+    UNCERTAIN,
+)
 from taxadiffusion.names.written import clean_name
 
 _NO_NAME = re.compile(
@@ -21,40 +30,7 @@ _NOT_A_NAME = re.compile(
     r"|\b(?:cyano|proteo)?bacterium\b(?!\s+(?-i:[A-Z][a-z]+))|(?-i:RNA)(?:\d|_|\b)|\bDNA\b|\bparticles?\b|\b[SM]?NPV\b|\bICTV\b|\+",
     re.I,
 )
-_RANK_MARKERS = {
-    marker: rank
-    for rank, markers in {
-        "subspecies": "subsp ssp subspec nothosubsp nothossp natio nat st prol pv pathovar",
-        "variety": "var variety nvar nothovar convar agamovar agamosp agamossp ab morph",
-        "form": "f fo fm fma form forma nothof fa",
-    }.items()
-    for marker in markers.split()
-}
-_GROUP_MARKERS = frozenset({
-    "sect", "subsect", "ser", "subser", "subg", "subgen", "subfam", "tr", "trib", "subtr", "subtrib", "supertrib",
-    "div", "nothosect", "nothoser", "unr",
-})  # fmt: skip
-_UNCERTAIN = frozenset({"cf", "cfr", "aff", "sp", "spp", "spec", "species", "nr", "near", "indet", "gen"})
-_ANNOTATIONS = frozenset({
-    "sensu", "sec", "auct", "auctt", "non", "nec", "vide", "fide", "hort", "ht", "ined", "nom", "nomen", "comb", "ms",
-    "mihi", "synonym", "emend", "pro", "serovar", "serotype", "strain", "str", "clade", "clone", "group", "complex",
-    "agg", "nov", "of", "genera", "from",
-})  # fmt: skip
-_SEXES_AND_STAGES = frozenset({
-    "female", "females", "male", "males", "juvenile", "juveniles", "juv", "immature", "adult", "adults", "larva",
-    "larvae", "nymph", "pupa", "egg", "eggs", "worker", "queen", "drone", "seedling", "fruit", "flower", "flowers",
-})  # fmt: skip
 _CULTIVAR = re.compile(r"'[A-Z][^']*'")
-_AUTHOR_PARTICLES = frozenset({
-    "de", "del", "della", "delle", "degli", "den", "der", "dem", "des", "di", "dos", "du", "da", "do", "al", "al.",
-    "el", "la", "las", "le", "lo", "los", "ten", "ter", "van", "von", "vom", "ver", "v", "d", "zu", "zur", "zum",
-    "af", "af.", "bis", "i", "y", "e",
-    "et", "and", "ex", "in", "apud", "&", "fil", "f", "filius", "'t", "in't", "d'", "het",
-})  # fmt: skip
-_PARTICLES_ALSO_EPITHETS = frozenset({"da", "den", "des", "dos", "du", "la", "van", "zu", "bis"})
-_LATIN_SPELLINGS = str.maketrans(
-    {"ä": "ae", "ö": "oe", "ü": "ue", "å": "ao", "ø": "oe", "æ": "ae", "œ": "oe", "ß": "ss", "ſ": "s"}
-)
 _BIN = re.compile(r"\bBOLD[:-][A-Z0-9]+\b", re.I)
 _EPITHET = re.compile(r"(?:[1-9]\d?[-.]?)?(?:st\.-)?[^\W\d_]+(?:['’]?[^\W\d_]|-[^\W\d_]+)*\d?")
 _SIMPLE_BINOMIAL = re.compile(r"([A-Z][a-z]+) ([a-z]{3,}(?:-[a-z]+)?)")
@@ -88,16 +64,6 @@ class ScientificName:
         return " ".join((self.genus, self.epithet, *self.infraspecific))
 
 
-def folded_spelling(name: str) -> str:
-    """Lower case without diacritics, ligatures, hyphens and apostrophes, the way the codes of nomenclature spell names.
-
-    Two names of one taxon that differ only here ("mülleri", "muelleri") fold to the same text.
-    """
-    name = name.lower().translate(_LATIN_SPELLINGS)
-    plain = unicodedata.normalize("NFD", name)
-    return "".join(c for c in plain if not unicodedata.combining(c) and c not in "-'’.")
-
-
 @lru_cache(maxsize=30_000)
 def parse_name(text: str) -> ScientificName:
     """Parse any scientific name: never raises; what cannot be parsed comes back with `genus` None.
@@ -107,7 +73,7 @@ def parse_name(text: str) -> ScientificName:
     """
     if simple := _SIMPLE_BINOMIAL.fullmatch(text):
         genus, epithet = simple.groups()
-        if not (epithet in _UNCERTAIN or epithet in _ANNOTATIONS or _is_no_name(text)):
+        if not (epithet in UNCERTAIN or epithet in ANNOTATIONS or _is_no_name(text)):
             return ScientificName(genus, epithet=epithet)
     cleaned = _cleaned(text)
     return ScientificName() if _is_no_name(cleaned) else _Parser(cleaned).parse()
@@ -205,7 +171,7 @@ class _Parser:
         self.position += 1
         bracket = re.fullmatch(r"\(([^\W\d_]+\.?)\)", self._word())
         following = self._word(1)
-        if bracket and (following[:1].islower() or following == "×") and following.strip(".") not in _AUTHOR_PARTICLES:
+        if bracket and (following[:1].islower() or following == "×") and following.strip(".") not in AUTHOR_PARTICLES:
             self.subgenus = bracket[1]
             self.position += 1
         return True
@@ -214,7 +180,7 @@ class _Parser:
         """Consume one token; False at the end of the name's meaningful part."""
         word = self._word()
         plain = word.strip('.,;:()[]?"').lower()
-        marked = self.epithet is not None and _RANK_MARKERS.get(plain)
+        marked = self.epithet is not None and RANK_MARKERS.get(plain)
         if marked and re.fullmatch(r"[α-ω]\.?|n\.", self._word(1)):
             self.position += 1
         if _BIN.search(word):
@@ -235,17 +201,17 @@ class _Parser:
         if plain in ("complex", "group", "agg") or (plain == "species" and self._word(1) in ("complex", "group")):
             self.qualifier = "agg." if plain == "agg" else (self._word(1) if plain == "species" else plain)
             return False
-        if plain in _ANNOTATIONS or re.fullmatch(r"\(?s\.(?:\s?(?:l|s|str|lat)\.?)?\)?,?", word):
+        if plain in ANNOTATIONS or re.fullmatch(r"\(?s\.(?:\s?(?:l|s|str|lat)\.?)?\)?,?", word):
             return self._skip_annotation()
         return self._epithet_or_author(word)
 
     def _marks_a_group(self, word: str, plain: str) -> bool:
         """ "Cordia sect. Salimori"; without the period it may be an epithet: "Serina ser Gredler, 1898"."""
         abbreviated = word.endswith(".") or not re.search(r"\d{4}$", self.tokens[-1])
-        return plain in _GROUP_MARKERS and self._word(1)[:1].isupper() and abbreviated
+        return plain in GROUP_MARKERS and self._word(1)[:1].isupper() and abbreviated
 
     def _uncertain(self, word: str, plain: str) -> bool:
-        if plain not in _UNCERTAIN and not re.fullmatch(r"sp\.?\d+", plain):
+        if plain not in UNCERTAIN and not re.fullmatch(r"sp\.?\d+", plain):
             return False
         following = self._word(1)
         is_epithet = (
@@ -262,7 +228,7 @@ class _Parser:
 
     def _says_more(self, plain: str) -> bool:
         """A sex, a stage or a cultivar after the name, which stays certain; such words are no third name."""
-        if not (plain in _SEXES_AND_STAGES or _CULTIVAR.match(self._rest())):
+        if not (plain in SEXES_AND_STAGES or _CULTIVAR.match(self._rest())):
             return False
         self.qualifier, self._qualified_below_species = self._rest(), self.epithet is not None
         return True
@@ -280,16 +246,16 @@ class _Parser:
     def _skip_annotation(self) -> bool:
         """Pass over a remark ("sensu Smith", "s.l.") up to the next rank marker."""
         for offset in range(1, len(self.tokens) - self.position):
-            if _RANK_MARKERS.get(self._word(offset).rstrip(".")) and self._is_epithet(self._word(offset + 1)):
+            if RANK_MARKERS.get(self._word(offset).rstrip(".")) and self._is_epithet(self._word(offset + 1)):
                 self.position += offset
                 return True
         return False
 
     def _epithet_or_author(self, word: str) -> bool:
         is_epithet = self._is_epithet(word) and not self.authorship
-        if is_epithet and self.epithet is None and not (word in _AUTHOR_PARTICLES and not self._particle_is_epithet()):
+        if is_epithet and self.epithet is None and not (word in AUTHOR_PARTICLES and not self._particle_is_epithet()):
             self.epithet = _as_epithet(word)
-        elif is_epithet and self.epithet is not None and len(word) > 3 and word not in _AUTHOR_PARTICLES:
+        elif is_epithet and self.epithet is not None and len(word) > 3 and word not in AUTHOR_PARTICLES:
             self._add_infraspecific(word, None)
         elif self.epithet is not None and word in ("*", "?", "B") and self._is_epithet(self._word(1)):
             pass
@@ -302,7 +268,7 @@ class _Parser:
         """ "Semiothisa da Dyar, 1916": a particle is the epithet when an author with a year or a bracket follows it."""
         following = self._word(1)
         author_and_year = following[:1].isupper() and re.search(r"\d{4}$", self.tokens[-1]) is not None
-        return self._word() in _PARTICLES_ALSO_EPITHETS and (following.startswith("(") or author_and_year)
+        return self._word() in PARTICLES_ALSO_EPITHETS and (following.startswith("(") or author_and_year)
 
     def _add_infraspecific(self, word: str, rank: str | None) -> None:
         self.infraspecific.append(_as_epithet(word))
@@ -316,7 +282,7 @@ class _Parser:
             len(bare) > 1
             and _EPITHET.fullmatch(bare) is not None
             and bare == bare.lower()
-            and bare not in _ANNOTATIONS
+            and bare not in ANNOTATIONS
             and bare not in ("et", "and", "ex", "in", "y", "al", "apud", "not")
         )
 

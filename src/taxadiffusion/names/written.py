@@ -41,6 +41,9 @@ _AUTHORS = frozenset({
 })  # fmt: skip
 """Authors of names without a year whose own names end like a Latin word; the others are told by their ending."""
 _MARKS = frozenset({"var", "subsp", "ssp", "f", "forma", "cf", "aff", "sp", "spp", "nr", "x", "×"})
+_LATIN_SPELLINGS = str.maketrans(
+    {"ä": "ae", "ö": "oe", "ü": "ue", "å": "ao", "ø": "oe", "æ": "ae", "œ": "oe", "ß": "ss", "ſ": "s"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,3 +202,13 @@ def _from_capitals(words: list[str]) -> str:
         done += [word.lower() for word in rest[:count]]
         rest = rest[count:]
     return " ".join((*done, *(word if re.search(r"[\d:]", word) else word.title() for word in rest)))
+
+
+def folded_spelling(name: str) -> str:
+    """Lower case without diacritics, ligatures, hyphens and apostrophes, the way the codes of nomenclature spell names.
+
+    Two names of one taxon that differ only here ("mülleri", "muelleri") fold to the same text.
+    """
+    name = name.lower().translate(_LATIN_SPELLINGS)
+    plain = unicodedata.normalize("NFD", name)
+    return "".join(c for c in plain if not unicodedata.combining(c) and c not in "-'’.")

@@ -36,7 +36,8 @@ FORMATS: dict[str, str] = {
 """Format word → module of this package, in the order of detection (the most general last).
 
 Each module has `detect(source: Path) -> bool` (cheap: file names and one header) and
-`open_source(source: Path, *, ranks=None, …) -> Reader`, whose keyword parameters are the options of that format.
+`open_source(source: Path, *, ranks=None, …) -> Reader`, whose keyword parameters are the options of that format; where
+they are many, they are the fields of its `Options`, and it is `open_source(source, options)`.
 """
 
 
@@ -70,8 +71,9 @@ def open_reader(
     if format is not None and format not in FORMATS:
         raise SettingsError(f"unknown format {format!r}; known formats: {', '.join(FORMATS)}")
     name = format or detect_format(source)
-    open_source = import_module(f"{__name__}.{FORMATS[name]}").open_source
-    known = {name: p.annotation for name, p in inspect.signature(open_source).parameters.items() if name != "source"}
+    module = import_module(f"{__name__}.{FORMATS[name]}")
+    stated = inspect.signature(getattr(module, "Options", module.open_source)).parameters
+    known = {name: parameter.annotation for name, parameter in stated.items() if name != "source"}
     walks = known.pop("follow_links", None) is not None
     unknown = sorted(set(options) - set(known))
     if unknown:
@@ -82,5 +84,10 @@ def open_reader(
         name: Path(value) if isinstance(value, str) and "Path" in known[name] else value
         for name, value in options.items()
     }
-    reader: Reader = open_source(source, **typed, **({"follow_links": follow_links} if walks else {}))
+    if walks:
+        typed["follow_links"] = follow_links
+    many = hasattr(module, "Options")
+    reader: Reader = (
+        module.open_source(source, module.Options(**typed)) if many else module.open_source(source, **typed)
+    )
     return reader

@@ -1,18 +1,21 @@
-"""What BIOSCAN-1M and BIOSCAN-5M share: where their pictures lie (folder, zip packages, HDF5) and their taxa."""
+"""What BIOSCAN-1M and BIOSCAN-5M share: where their pictures lie (folder, zip packages, HDF5), taxa, records."""
 
 from __future__ import annotations
 
 import importlib.util
 import zipfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import Rank
 from taxadiffusion.readers import bounded
-from taxadiffusion.readers.table import Row
-from taxadiffusion.readers.taxon import StatedTaxon, read_taxon
+from taxadiffusion.readers.record import Record, Rejected
+from taxadiffusion.readers.table import SHORT_ROWS, Row, Table
+from taxadiffusion.readers.taxon import StatedTaxon, chosen_ranks, read_taxon
 
 PACKAGES = ("cropped_256", "original_256", "cropped", "cropped_full", "original_full")
 """Published picture packages, the one looked for first at the left."""
@@ -142,3 +145,56 @@ def read_specimen(row: Row, ranks: tuple[Rank, ...], bin_column: str) -> StatedT
     bin_id = row.get(bin_column)
     qualifier = taxon.qualifier or (bin_id if bin_id.startswith("BOLD:") and not taxon.lineage.get("species") else None)
     return StatedTaxon(taxon.lineage.only(ranks), taxon.authorship, qualifier, taxon.notes)
+
+
+class SpecimenReader:
+    """One record per specimen of a release's metadata table; what differs between releases is below `_path`."""
+
+    name: str
+    columns: tuple[str, ...]
+    """Those without which a row is no specimen, beside the ranks."""
+    barcode_column: str
+
+    def __init__(self, table: Path, pictures: PictureFiles, ranks: Sequence[Rank] | str | None) -> None:
+        self.root = pictures.root
+        self.ranks = chosen_ranks(ranks, AVAILABLE, PAPER_RANKS)
+        self.counts: Counter[str] = Counter()
+        self._table = table
+        self._pictures = pictures
+
+    def __iter__(self) -> Iterator[Record | Rejected]:
+        self.counts.clear()
+        table = Table(self._table)
+        table.may_end_after([*self.columns, *self.ranks])
+        for row in table:
+            yield row if isinstance(row, Rejected) else self._record(row)
+        if table.num_short:
+            self.counts[SHORT_ROWS] = table.num_short
+
+    def _record(self, row: Row) -> Record | Rejected:
+        path, fault = self._path(row)
+        if fault:
+            return Rejected(self._table.name, row.number, path, fault)
+        taxon = read_specimen(row, self.ranks, self.barcode_column)
+        if taxon.fault or not taxon.lineage:
+            return Rejected(self._table.name, row.number, row.get("species"), taxon.fault or "the row names no taxon")
+        self.counts.update(taxon.notes)
+        image, member = self._pictures.locate(path)
+        return Record(
+            image=image,
+            member=member,
+            lineage=taxon.lineage,
+            source=self._table.name,
+            row=row.number,
+            authorship=taxon.authorship,
+            qualifier=taxon.qualifier,
+            **self._facts(row),
+        )
+
+    def _path(self, row: Row) -> tuple[str, str | None]:
+        """Where the picture lies; or what the row says of it, and why that is no path."""
+        raise NotImplementedError
+
+    def _facts(self, row: Row) -> dict[str, Any]:
+        """The other fields of the row's `Record`."""
+        raise NotImplementedError

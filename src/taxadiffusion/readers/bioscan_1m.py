@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import Rank
 from taxadiffusion.readers import bounded
-from taxadiffusion.readers.bioscan import AVAILABLE, PAPER_RANKS, PictureFiles, find_pictures, read_specimen
-from taxadiffusion.readers.record import Record, Rejected, path_fault
-from taxadiffusion.readers.table import SHORT_ROWS, Row, Table
-from taxadiffusion.readers.taxon import chosen_ranks
+from taxadiffusion.readers.bioscan import SpecimenReader, find_pictures
+from taxadiffusion.readers.record import path_fault
+from taxadiffusion.readers.table import Row, Table
 
 TABLE_STEMS = ("BIOSCAN_Insect_Dataset_metadata", "BIOSCAN_1M_Insect_Dataset_metadata")
 SUFFIXES = (".tsv", ".csv", ".jsonl")
@@ -49,64 +49,34 @@ def open_source(
     if experiment is not None and partition is not None:
         raise SettingsError("give either experiment or partition: each defines the split")
     pictures = find_pictures(source, images, "bioscan", "part")
-    splits = _read_partition(Path(partition)) if partition else {}
-    return Bioscan1M(table, pictures, experiment, splits, chosen_ranks(ranks, AVAILABLE, PAPER_RANKS))
+    reader = Bioscan1M(table, pictures, ranks)
+    reader.experiment = experiment
+    reader.splits = _read_partition(Path(partition)) if partition else {}
+    return reader
 
 
-class Bioscan1M:
+class Bioscan1M(SpecimenReader):
     """One record per specimen; `not_classified` is no name, tribes and subfamilies are kept when asked for."""
 
     name = "bioscan-1m"
+    columns = ("image_file", "chunk_number", "sampleid", "uri", "species")
+    barcode_column = "uri"
+    experiment: str | None = None
+    splits: Mapping[str, str] = MappingProxyType({})
 
-    def __init__(
-        self,
-        table: Path,
-        pictures: PictureFiles,
-        experiment: str | None,
-        splits: dict[str, str],
-        ranks: tuple[Rank, ...],
-    ) -> None:
-        self.root = pictures.root
-        self.ranks = ranks
-        self.counts: Counter[str] = Counter()
-        self._table = table
-        self._pictures = pictures
-        self._experiment = experiment
-        self._splits = splits
-
-    def __iter__(self) -> Iterator[Record | Rejected]:
-        self.counts.clear()
-        table = Table(self._table)
-        table.may_end_after(["image_file", "chunk_number", "sampleid", "uri", "species", *self.ranks])
-        for row in table:
-            yield row if isinstance(row, Rejected) else self._record(row)
-        if table.num_short:
-            self.counts[SHORT_ROWS] = table.num_short
-
-    def _record(self, row: Row) -> Record | Rejected:
+    def _path(self, row: Row) -> tuple[str, str | None]:
         file_name, chunk = row.get("image_file"), row.get("chunk_number")
         fault = path_fault(file_name) or (None if chunk.isdecimal() else "chunk_number is no number")
-        if fault:
-            return Rejected(self._table.name, row.number, f"{file_name} (chunk_number {chunk!r})", fault)
-        taxon = read_specimen(row, self.ranks, "uri")
-        if taxon.fault or not taxon.lineage:
-            return Rejected(self._table.name, row.number, row.get("species"), taxon.fault or "the row names no taxon")
-        self.counts.update(taxon.notes)
-        image, member = self._pictures.locate(f"part{int(chunk)}/{file_name}")
+        return (f"{file_name} (chunk_number {chunk!r})", fault) if fault else (f"part{int(chunk)}/{file_name}", None)
+
+    def _facts(self, row: Row) -> dict[str, Any]:
         sample_id = row.get("sampleid")
-        return Record(
-            image=image,
-            member=member,
-            lineage=taxon.lineage,
-            source=self._table.name,
-            row=row.number,
-            split=SPLITS.get(row.get(self._experiment)) if self._experiment else self._splits.get(sample_id),
-            source_id=row.get("processid") or sample_id or None,
-            license=row.get("copyright_license") or None,
-            rights_holder=row.get("copyright_holder") or row.get("copyright_institution") or None,
-            authorship=taxon.authorship,
-            qualifier=taxon.qualifier,
-        )
+        return {
+            "split": SPLITS.get(row.get(self.experiment)) if self.experiment else self.splits.get(sample_id),
+            "source_id": row.get("processid") or sample_id or None,
+            "license": row.get("copyright_license") or None,
+            "rights_holder": row.get("copyright_holder") or row.get("copyright_institution") or None,
+        }
 
 
 def find_table(source: Path, stems: tuple[str, ...]) -> Path | None:

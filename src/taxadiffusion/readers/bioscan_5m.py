@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Rank
-from taxadiffusion.readers.bioscan import AVAILABLE, PAPER_RANKS, PictureFiles, find_pictures, read_specimen
+from taxadiffusion.readers.bioscan import SpecimenReader, find_pictures
 from taxadiffusion.readers.bioscan_1m import find_table
-from taxadiffusion.readers.record import Box, Record, Rejected, path_fault
-from taxadiffusion.readers.table import SHORT_ROWS, Row, Table
-from taxadiffusion.readers.taxon import chosen_ranks
+from taxadiffusion.readers.record import Box, Rejected, path_fault
+from taxadiffusion.readers.table import Row, Table
 
 TABLE_STEMS = ("BIOSCAN_5M_Insect_Dataset_metadata",)
 CHUNK_CHARS = {"pretrain": 2, "train": 1, "other_heldout": 1}
@@ -49,55 +48,30 @@ def open_source(
         raise DataError(f"{source}: no BIOSCAN-5M table; expected {TABLE_STEMS[0]}.csv")
     base = source if source.is_dir() else source.parent
     pictures = find_pictures(base, images, "bioscan5m", "pretrain")
-    return Bioscan5M(table, pictures, Path(boxes) if boxes else None, chosen_ranks(ranks, AVAILABLE, PAPER_RANKS))
+    reader = Bioscan5M(table, pictures, ranks)
+    reader.boxes = _read_boxes(Path(boxes), downscaled="256" in pictures.prefix) if boxes else None
+    return reader
 
 
-class Bioscan5M:
+class Bioscan5M(SpecimenReader):
     """One record per specimen; an empty cell is no name; the picture's chunk is the column's, else the md5 rule's."""
 
     name = "bioscan-5m"
+    columns = ("processid", "split", "chunk", "dna_bin", "species")
+    barcode_column = "dna_bin"
+    boxes: Mapping[str, Box] | None = None
 
-    def __init__(self, table: Path, pictures: PictureFiles, boxes: Path | None, ranks: tuple[Rank, ...]) -> None:
-        self.root = pictures.root
-        self.ranks = ranks
-        self.counts: Counter[str] = Counter()
-        self._table = table
-        self._pictures = pictures
-        self._boxes = _read_boxes(boxes, downscaled="256" in pictures.prefix) if boxes else None
-
-    def __iter__(self) -> Iterator[Record | Rejected]:
-        self.counts.clear()
-        table = Table(self._table)
-        table.may_end_after(["processid", "split", "chunk", "dna_bin", "species", *self.ranks])
-        for row in table:
-            yield row if isinstance(row, Rejected) else self._record(row)
-        if table.num_short:
-            self.counts[SHORT_ROWS] = table.num_short
-
-    def _record(self, row: Row) -> Record | Rejected:
+    def _path(self, row: Row) -> tuple[str, str | None]:
         process_id, split = row.get("processid"), row.get("split")
         path = picture_path(process_id, split, row.get("chunk"))
-        if fault := path_fault(path) if process_id and split else "processid or split is empty":
-            return Rejected(self._table.name, row.number, process_id, fault)
-        taxon = read_specimen(row, self.ranks, "dna_bin")
-        if taxon.fault or not taxon.lineage:
-            return Rejected(self._table.name, row.number, row.get("species"), taxon.fault or "the row names no taxon")
-        self.counts.update(taxon.notes)
-        box = self._boxes.get(process_id) if self._boxes is not None else None
-        self.counts["boxes_missing"] += self._boxes is not None and box is None
-        image, member = self._pictures.locate(path)
-        return Record(
-            image=image,
-            member=member,
-            lineage=taxon.lineage,
-            source=self._table.name,
-            row=row.number,
-            split=SPLITS.get(split),
-            box=box,
-            source_id=process_id,
-            authorship=taxon.authorship,
-            qualifier=taxon.qualifier,
-        )
+        fault = path_fault(path) if process_id and split else "processid or split is empty"
+        return process_id if fault else path, fault
+
+    def _facts(self, row: Row) -> dict[str, Any]:
+        process_id = row.get("processid")
+        box = self.boxes.get(process_id) if self.boxes is not None else None
+        self.counts["boxes_missing"] += self.boxes is not None and box is None
+        return {"split": SPLITS.get(row.get("split")), "box": box, "source_id": process_id}
 
 
 def picture_path(process_id: str, split: str, chunk: str = "") -> str:

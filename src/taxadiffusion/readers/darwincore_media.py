@@ -9,28 +9,30 @@ from urllib.parse import urlsplit
 from taxadiffusion.readers.record import is_address
 
 PICTURE = "pictures"
-_TYPES = {
-    word: kind
-    for kind, words in {
+
+
+def _by_word(kinds: dict[str, str]) -> dict[str, str]:
+    return {word: kind for kind, words in kinds.items() for word in words.split()}
+
+
+_TYPES = _by_word(
+    {
         PICTURE: "stillimage image images photo photos photograph photographs picture pictures still drawing",
         "films": "movingimage movingimages video videos film movie animation",
         "sounds": "sound sounds audio",
         "texts": "text webpage page html document",
         "other_media": "dataset interactiveresource collection physicalobject event service software model 3d 3dmodel",
-    }.items()
-    for word in words.split()
-}
+    }
+)
 """Words of the column `type`: those of Dublin Core, and what people write instead."""
-_ENDINGS = {
-    word: kind
-    for kind, words in {
+_ENDINGS = _by_word(
+    {
         PICTURE: "jpg jpeg jpe jfif pjpeg png tif tiff webp gif bmp heic heif jp2 avif svg dng",
         "films": "mp4 mov avi mpg mpeg m4v webm wmv mkv 3gp flv ogv quicktime",
         "sounds": "mp3 wav flac ogg oga m4a aac aif aiff wma",
         "texts": "html htm xhtml pdf txt xml json csv doc docx rtf plain",
-    }.items()
-    for word in words.split()
-}
+    }
+)
 _MAIN_TYPES = {"image": PICTURE, "video": "films", "audio": "sounds", "text": "texts"}
 _SUFFIXES = {
     **dict.fromkeys(("jpeg", "jpg", "pjpeg", "jpe"), ".jpg"),

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import Rank, ordered_ranks
-from taxadiffusion.readers.folder_columns import MEANINGS, Columns
-from taxadiffusion.readers.folder_names import taxon_of_folder
-from taxadiffusion.readers.links import Links, Refused
+from taxadiffusion.readers.folder_columns import MEANINGS, Columns, with_subspecies
+from taxadiffusion.readers.folder_names import SPLITS, split_from_path
+from taxadiffusion.readers.folder_species import FolderReader
 from taxadiffusion.readers.parquet import held_pictures, picture_member
 from taxadiffusion.readers.record import Box, Record, Rejected, as_on_disk, path_fault
 from taxadiffusion.readers.table import SHORT_ROWS, TABLE_SUFFIXES, Row, Table
-from taxadiffusion.readers.taxon import StatedTaxon, chosen_ranks, kept_taxon_id
+from taxadiffusion.readers.taxon import chosen_ranks, kept_taxon_id
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 _METADATA = tuple(f"metadata{suffix}" for suffix in (".csv", ".jsonl", ".parquet", ".tsv"))
-_NAME_TABLES = tuple(f"names{suffix}" for suffix in (".csv", ".tsv", ".jsonl", ".parquet"))
-_SPLITS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
-    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
-    "judge": "judge",
-}  # fmt: skip
 
 
 def detect(source: Path) -> bool:
@@ -43,34 +35,41 @@ def detect(source: Path) -> bool:
     return False
 
 
-def open_source(
-    source: Path,
-    *,
-    ranks: str | Sequence[Rank] | None = None,
-    root: Path | None = None,
-    names: Path | None = None,
-    image_column: str | None = None,
-    split_column: str | None = None,
-    group_column: str | None = None,
-    follow_links: bool = False,
-) -> TableReader | FolderReader:
-    """A reader for `source`: a folder with `metadata.csv|jsonl|parquet`, a table (with `root`), Parquet files that hold
-    the pictures, or species folders.
+@dataclass(frozen=True)
+class Options:
+    """What may be said of a folder.
 
     `names` is a table that gives the ranks of each folder (column `folder`); without it a folder's name is a binomial.
     """
+
+    ranks: str | Sequence[Rank] | None = None
+    root: Path | None = None
+    names: Path | None = None
+    image_column: str | None = None
+    split_column: str | None = None
+    group_column: str | None = None
+    follow_links: bool = False
+
+    @property
+    def chosen(self) -> dict[str, str | None]:
+        """The columns that were named, by what they hold."""
+        return {"image": self.image_column, "split": self.split_column, "group": self.group_column}
+
+
+def open_source(source: Path, options: Options) -> TableReader | FolderReader:
+    """A reader for `source`: a folder with `metadata.csv|jsonl|parquet`, a table (with `root`), Parquet files that hold
+    the pictures, or species folders."""
     tables = (_metadata_tables(source) or _picture_tables(source)) if source.is_dir() else [source]
     if not tables:
-        columns = (image_column, split_column, group_column)
-        if any(column is not None for column in columns):
+        if any(column is not None for column in options.chosen.values()):
             raise SettingsError(f"{source}: there is no metadata table whose columns could be named")
-        return FolderReader(root or source, names, ranks, follow_links)
-    if names is not None:
+        return FolderReader(options.root or source, options.names, options.ranks, options.follow_links)
+    if options.names is not None:
         raise SettingsError(
             f"{source}: --names is for species folders without a metadata table; {tables[0].name} exists"
         )
-    chosen = {"image": image_column, "split": split_column, "group": group_column}
-    return TableReader(tables, root or (source if source.is_dir() else source.parent), chosen, ranks)
+    root = options.root or (source if source.is_dir() else source.parent)
+    return TableReader(tables, root, options.chosen, options.ranks)
 
 
 def _metadata_tables(folder: Path) -> list[Path]:
@@ -103,7 +102,7 @@ class TableReader:
         self._tables = [(Table(path), path.parent) for path in tables]
         self._columns = [Columns.of(table, chosen) for table, _ in self._tables]
         available = ordered_ranks(rank for columns in self._columns for rank in columns.all_ranks)
-        self.ranks = chosen_ranks(ranks, _with_subspecies(available), available)
+        self.ranks = chosen_ranks(ranks, with_subspecies(available), available)
         self._held_in = {path: name for path in tables if (name := held_pictures(path)) and not chosen["image"]}
         for (table, _), columns in zip(self._tables, self._columns, strict=True):
             table.may_end_after(columns.needed)
@@ -127,7 +126,7 @@ class TableReader:
         if held is None and (fault := path_fault(image)):
             return Rejected(name, row.number, image, fault)
         split = row.get(named.get("split"))
-        if split and split.lower() not in _SPLITS:
+        if split and split.lower() not in SPLITS:
             return Rejected(name, row.number, split, "unknown split; use train, val, test or judge")
         taxon = columns.taxon(row, self.ranks)
         if taxon.fault:
@@ -150,7 +149,7 @@ class TableReader:
             lineage=taxon.lineage,
             source=name,
             row=row.number,
-            split=_SPLITS[split.lower()] if split else split_from_path(path) or _split_from_name(name, held),
+            split=SPLITS[split.lower()] if split else split_from_path(path) or _split_from_name(name, held),
             group=row.get(named.get("group")) or None,
             box=box,
             source_id=row.get(named.get("source_id")) or None,
@@ -169,113 +168,9 @@ def _below(folder: Path, root: Path) -> str:
     return "" if inside == "." else f"{inside}/"
 
 
-class FolderReader:
-    """One record an image below `Genus_species/` folders, perhaps within `train/`, `val/`, `test/`.
-
-    Links are read by the rule of `links`; a folder that is refused is one rejected row.
-    """
-
-    name = "folder"
-
-    def __init__(
-        self, root: Path, names: Path | None, ranks: str | Sequence[Rank] | None, follow_links: bool = False
-    ) -> None:
-        self.root = root
-        self.counts: Counter[str] = Counter()
-        self._follow_links = follow_links
-        names = names or next((root / name for name in _NAME_TABLES if (root / name).is_file()), None)
-        self._taxa: dict[str, StatedTaxon] | None = None
-        self._source = root.name
-        default: tuple[Rank, ...] = ("genus", "species")
-        if names is not None:
-            self._taxa, default = _read_names(names)
-        self.ranks = chosen_ranks(ranks, _with_subspecies(default), default)
-
-    def __iter__(self) -> Iterator[Record | Rejected]:
-        number = itertools.count(1)
-        links = Links(self.root, self._follow_links)
-        self.counts = links.counts
-        for folder in self._species_folders(links):
-            if isinstance(folder, Refused):
-                yield self._rejected(folder, next(number))
-                continue
-            files, refused = links.files(folder, IMAGE_SUFFIXES)
-            for refusal in refused:
-                yield self._rejected(refusal, next(number))
-            taxon = self._taxon(folder.name)
-            for path in files:
-                image, row = path.relative_to(self.root).as_posix(), next(number)
-                if fault := path_fault(image):
-                    yield Rejected(self._source, row, image, fault)
-                elif isinstance(taxon, str):
-                    yield Rejected(self._source, row, image, taxon)
-                else:
-                    self.counts.update(taxon.notes)
-                    yield Record(
-                        image=image,
-                        lineage=taxon.lineage.only(self.ranks),
-                        source=self._source,
-                        row=row,
-                        split=split_from_path(image),
-                        authorship=taxon.authorship,
-                        qualifier=taxon.qualifier,
-                    )
-
-    def _rejected(self, refused: Refused, row: int) -> Rejected:
-        return Rejected(self._source, row, refused.path.relative_to(self.root).as_posix(), refused.reason)
-
-    def _species_folders(self, links: Links) -> Iterator[Path | Refused]:
-        for entry in links.folders(self.root):
-            if isinstance(entry, Path) and entry.name.lower() in _SPLITS:
-                yield from links.folders(entry)
-            else:
-                yield entry
-
-    def _taxon(self, folder: str) -> StatedTaxon | str:
-        if self._taxa is None:
-            return taxon_of_folder(folder)
-        taxon = self._taxa.get(unicodedata.normalize("NFC", folder))
-        return taxon if taxon and taxon.lineage else f"folder {folder!r} is not in the name table"
-
-
-def _with_subspecies(ranks: tuple[Rank, ...]) -> tuple[Rank, ...]:
-    """A species cell may hold a third name, which is read when it is asked for."""
-    return ordered_ranks([*ranks, "subspecies"]) if "species" in ranks else ranks
-
-
-def _read_names(path: Path) -> tuple[dict[str, StatedTaxon], tuple[Rank, ...]]:
-    table = Table(path)
-    columns = Columns.of(table, {})
-    if "folder" not in columns.named:
-        raise DataError(f"{path}: no folder column, which says whose ranks a row gives")
-    table.may_end_after(columns.needed)
-    taxa: dict[str, StatedTaxon] = {}
-    faults = []
-    for row in table:
-        if isinstance(row, Rejected):
-            faults.append(str(row))
-            continue
-        folder = unicodedata.normalize("NFC", row.get(columns.named["folder"]))
-        taxon = columns.taxon(row, _with_subspecies(columns.all_ranks))
-        if taxon.fault:
-            faults.append(f"{path.name}:{row.number}: {taxon.fault}")
-        elif taxa.setdefault(folder, taxon).lineage != taxon.lineage:
-            both = f"{taxa[folder].lineage} and {taxon.lineage}"
-            faults.append(f"{path.name}:{row.number}: folder {folder!r} has two lineages: {both}")
-    if faults:
-        raise DataError(f"{path}: {len(faults)} rows cannot be used:\n  " + "\n  ".join(faults))
-    return taxa, columns.all_ranks
-
-
 def _split_from_name(name: str, held: str | None) -> str | None:
     """ "train-00000-of-00001.parquet" → "train", where the file holds the pictures."""
-    return None if held is None else _SPLITS.get(re.split(r"[-.]", name.lower(), maxsplit=1)[0])
-
-
-def split_from_path(image: str) -> str | None:
-    """The split that the first folder of a path names, as in Hugging Face's convention."""
-    first, _, rest = image.partition("/")
-    return _SPLITS.get(first.lower()) if rest else None
+    return None if held is None else SPLITS.get(re.split(r"[-.]", name.lower(), maxsplit=1)[0])
 
 
 def _box(row: Row) -> Box | None:

@@ -76,6 +76,11 @@ class Columns:
         return _identified(above, tuple(row.get(column) for column in cells), ranks)
 
 
+def with_subspecies(ranks: tuple[Rank, ...]) -> tuple[Rank, ...]:
+    """A species cell may hold a third name, which is read when it is asked for."""
+    return ordered_ranks([*ranks, "subspecies"]) if "species" in ranks else ranks
+
+
 def _rank_words(rank: Rank) -> tuple[str, str]:
     """The column of a rank, or what iNaturalist's own export calls it."""
     return rank, f"taxon_{rank}_name"

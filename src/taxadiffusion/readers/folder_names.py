@@ -1,4 +1,4 @@
-"""What the name of a folder says of the pictures in it: a taxon, or why it cannot be one."""
+"""What the name of a folder says of the pictures in it: their split; a taxon, or why it cannot be one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,22 @@ import unicodedata
 from taxadiffusion.names import clean_name, is_above_genus, parse_name, unquoted, written_name
 from taxadiffusion.readers.taxon import StatedTaxon, read_taxon
 
+SPLITS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+    "judge": "judge",
+}  # fmt: skip
+"""Folders (and words of the column `split`) that say whose use the pictures are for, in lower case."""
+
 _REPEATS = re.compile(r"^\d+[_ ]+(?=[^\W\d_])")
 _ONE_WORD = re.compile(r"([^\W\d_]{2,})[-.]([^\W\d_]{2,})")
 _VIRUS = re.compile(r"vir(?:us|uses|oid|oids)\b|\bphages?\b", re.I)
+
+
+def split_from_path(image: str) -> str | None:
+    """The split that the first folder of a path names, as in Hugging Face's convention."""
+    first, _, rest = image.partition("/")
+    return SPLITS.get(first.lower()) if rest else None
 
 
 def taxon_of_folder(folder: str) -> StatedTaxon | str:

@@ -53,48 +53,31 @@ class _Source:
 
 def _elements(source: _Source, keys: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     """Level 1 is the file's object, level 2 a named array, and what begins in it is built."""
-    depth, top_key, key = 0, "", ""
-    wanted = False
-    built: list[Any] = []  # the containers that are open, the element first
+    depth, top_key, wanted = 0, "", False
+    built: ijson.ObjectBuilder | None = None  # the element that is open
     for event, value in ijson.basic_parse(source, buf_size=_CHUNK_BYTES):
-        if event == "map_key":
-            key = value
-            if depth == 1:
-                top_key = value
-        elif event in ("end_map", "end_array"):
+        if event in ("end_map", "end_array"):
             depth -= 1
-            if built:
-                done = built.pop()
-                if not built:
-                    yield top_key, done
             wanted = wanted and depth > 1
-        else:
-            opens = event in ("start_map", "start_array")
-            if depth == 0 and event != "start_map":
-                raise DataError(f"{source.path}: the file must begin with an object, not with {event}")
-            if wanted:
-                made: Any = ({} if event == "start_map" else []) if opens else value
-                if built:
-                    _add(built[-1], key, made)
-                if opens:
-                    built.append(made)
-                elif not built:
-                    yield top_key, made
-            depth += opens
-            if depth > _MAX_DEPTH:
-                where = f"JSON nested too deeply near byte {source.mark}"
-                raise BoundError(source.path, f"{where}: more than {_MAX_DEPTH} levels")
-            if depth == 2 and event == "start_array":
-                wanted = top_key in keys
-        if not built:
+        elif depth == 0 and event != "start_map":
+            raise DataError(f"{source.path}: the file must begin with an object, not with {event}")
+        opens = event in ("start_map", "start_array")
+        if event == "map_key" and depth == 1:
+            top_key = value
+        if wanted:
+            built = built or ijson.ObjectBuilder()
+            built.event(event, value)
+            if depth == 2 and not opens:
+                yield top_key, built.value
+                built = None
+        depth += opens
+        if depth > _MAX_DEPTH:
+            where = f"JSON nested too deeply near byte {source.mark}"
+            raise BoundError(source.path, f"{where}: more than {_MAX_DEPTH} levels")
+        if depth == 2 and event == "start_array":
+            wanted = top_key in keys
+        if built is None:
             source.mark = source.position
-
-
-def _add(container: Any, key: str, value: Any) -> None:
-    if isinstance(container, dict):
-        container[key] = value
-    else:
-        container.append(value)
 
 
 def _fault_at(path: Path, source: _Source) -> int:
