@@ -21,7 +21,7 @@ from PIL import Image
 from benchmarks.timing import timed
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.transfer import use_fast_arithmetic
-from taxadiffusion.cache import cached_latents
+from taxadiffusion.cache import LatentForm, cached_latents
 
 PHOTO_PX = (500, 375)  # the usual size of iNaturalist's "medium" photographs
 
@@ -63,7 +63,7 @@ def measure(backbone: Backbone, folder: Path, *, size_px: int, num_photos: int, 
     for number in range(num_rounds):
         photos.content_hash = f"round {number}"
         alone.append(batch / timed(lambda: backbone.encode(pixels).cpu(), time.perf_counter))
-        seconds = timed(lambda: cached_latents(folder, photos, backbone, size_px=size_px), time.perf_counter)
+        seconds = timed(lambda: cached_latents(folder, photos, backbone, LatentForm(size_px)), time.perf_counter)
         cached.append(num_photos / seconds)
     found = {"vae_images_per_s": float(np.median(alone)), "cache_images_per_s": float(np.median(cached))}
     return found | {"ratio": float(np.median(np.array(cached) / np.array(alone)))}

@@ -18,8 +18,7 @@ import torch
 from PIL import Image
 
 from taxadiffusion.base.backbone import Backbone
-from taxadiffusion.cache import Latents, NameStates, cached_latents, cached_states, parts
-from taxadiffusion.cache import latents as latents_module
+from taxadiffusion.cache import LatentForm, Latents, NameStates, cached_latents, cached_states, encoding, parts
 from taxadiffusion.errors import CheckpointError, DataError, NonFiniteError
 from taxadiffusion.images import Seen, load_image
 from tests.faults.harness import fork
@@ -68,7 +67,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 
 def test_cached_latents_are_the_encoded_pictures(tmp_path: Path, backbone: Backbone, pictures: Folder) -> None:
-    latents = cached_latents(tmp_path, pictures, backbone, mirror=True)
+    latents = cached_latents(tmp_path, pictures, backbone, LatentForm(mirror=True))
     assert (len(latents), latents.num_variants, latents.latent_shape) == (70, 2, (4, 8, 8))
     rows = np.array([3, 69, 3])
     cached, readable = latents.read(rows, np.array([0, 0, 1]))
@@ -106,7 +105,7 @@ def test_other_content_is_another_cache(tmp_path: Path, backbone: Backbone, pict
     cached_latents(tmp_path / "a", pictures, backbone)
     changed = Folder(pictures.paths[:3], "pictures-2")
     assert len(cached_latents(tmp_path / "a", changed, backbone)) == 3
-    assert len(cached_latents(tmp_path / "a", pictures, backbone, fit="pad")) == 70
+    assert len(cached_latents(tmp_path / "a", pictures, backbone, LatentForm(fit="pad"))) == 70
     assert len(list((tmp_path / "a").iterdir())) == 3
     other = Backbone.load(str(write_tiny_base(tmp_path / "base", seed=1)))
     assert other.vae_hash != backbone.vae_hash
@@ -162,7 +161,7 @@ def bytes_of(folder: Path) -> bytes:
 def test_processes_share_the_latents_and_give_the_bytes_of_one(
     tmp_path: Path, backbone: Backbone, pictures: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cached_latents(tmp_path / "one", pictures, backbone, mirror=True)
+    cached_latents(tmp_path / "one", pictures, backbone, LatentForm(mirror=True))
     monkeypatch.setattr(parts, "ROWS_PER_PART", 32)
     met = threading.Barrier(2, timeout=60)  # each has begun a part before either may go on
     shares: dict[str, int] = {}
@@ -173,7 +172,7 @@ def test_processes_share_the_latents_and_give_the_bytes_of_one(
                 shares[name] = 1
                 met.wait()
 
-        cached_latents(tmp_path / "two", pictures, backbone, mirror=True, progress=seen)
+        cached_latents(tmp_path / "two", pictures, backbone, LatentForm(mirror=True), progress=seen)
 
     both = [threading.Thread(target=work, args=(name,)) for name in ("a", "b")]
     for one in both:
@@ -197,8 +196,8 @@ def one_thread() -> Iterator[None]:
 def test_a_killed_process_frees_its_part_and_loses_no_batch(
     tmp_path: Path, backbone: Backbone, pictures: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latents_module, "_BATCH", 16)
-    monkeypatch.setattr(latents_module, "_KEEP_S", 0.0)
+    monkeypatch.setattr(encoding, "_BATCH", 16)
+    monkeypatch.setattr(encoding, "_KEEP_S", 0.0)
     monkeypatch.setattr(parts, "ROWS_PER_PART", 32)
     cached_latents(tmp_path / "one", pictures, backbone)
 
@@ -307,7 +306,7 @@ def test_a_crash_costs_no_more_than_the_last_seconds(
 ) -> None:
     """What is on disk is written down by time, not batch by batch."""
     now = [0.0]
-    monkeypatch.setattr("taxadiffusion.cache.latents.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("taxadiffusion.cache.encoding.time.monotonic", lambda: now[0])
     written: list[int] = []
 
     def tick(done: int, _total: int) -> None:

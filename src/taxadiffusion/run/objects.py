@@ -15,7 +15,7 @@ from torch import Tensor
 
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.transfer import use_fast_arithmetic
-from taxadiffusion.cache import Latents, cached_latents, cached_states
+from taxadiffusion.cache import LatentForm, Latents, cached_latents, cached_states
 from taxadiffusion.condition.conditioner import RunFacts
 from taxadiffusion.condition.methods import build_conditioner
 from taxadiffusion.config import Settings, flattened
@@ -129,6 +129,11 @@ def cache_dir_of(settings: Settings) -> Path:
     return settings.data.cache_dir or settings.output.path / "cache"
 
 
+def latent_form(settings: Settings) -> LatentForm:
+    """How the run's pictures are encoded."""
+    return LatentForm(settings.base.image_size_px, settings.data.fit, settings.data.mirror)
+
+
 def build_latents(
     settings: Settings, dataset: PreparedDataset, backbone: Backbone, progress: CachesProgress | None = None
 ) -> Latents:
@@ -137,9 +142,7 @@ def build_latents(
         cache_dir_of(settings),
         dataset,
         backbone,
-        size_px=settings.base.image_size_px,
-        fit=settings.data.fit,
-        mirror=settings.data.mirror,
+        latent_form(settings),
         progress=partial(progress, "latents") if progress else None,
     )
 

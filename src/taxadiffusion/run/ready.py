@@ -27,6 +27,7 @@ from taxadiffusion.run.objects import (
     build_denoiser,
     cache_dir_of,
     identity_of,
+    latent_form,
     load_backbone,
     plan_of,
     ranks_of,
@@ -223,14 +224,7 @@ def _check_space(
     """The caches and one commit must fit on their disks."""
     backbone = denoiser.backbone
     cache_dir = cache_dir_of(settings)
-    _, latents = latents_to_come(
-        cache_dir,
-        dataset,
-        backbone,
-        size_px=settings.base.image_size_px,
-        fit=settings.data.fit,
-        mirror=settings.data.mirror,
-    )
+    _, latents = latents_to_come(cache_dir, dataset, backbone, latent_form(settings))
     _, names = states_to_come(cache_dir, backbone.text_hash, backbone.num_text_tokens, backbone.width, texts)
     commit = _commit_bytes(settings, denoiser, stages)
     wanted = [(cache_dir, "latents", latents), (cache_dir, "names", names), (settings.output.path, "a commit", commit)]
