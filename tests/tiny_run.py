@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.names import Lineage
 from taxadiffusion.stages import plan
 from taxadiffusion.trainer.gradients import TrainingData
-from taxadiffusion.trainer.history import Identity
+from taxadiffusion.trainer.history import Identity, RunFolder
 from taxadiffusion.trainer.loop import Trainer
 from taxadiffusion.trainer.settings import LoopSettings
 from tests.tiny_base import WIDTH, write_tiny_base
@@ -165,19 +165,19 @@ def tiny_trainer(
     settings: LoopSettings | None = None,
     identity: Identity = IDENTITY,
     denoiser: Denoiser | None = None,
-    lora_in_every_stage: bool = False,
     **options: Any,
 ) -> Trainer:
     run_dir.mkdir(parents=True, exist_ok=True)
-    stages = plan(method_named(strategy), RANKS, steps, lora_in_every_stage=lora_in_every_stage)
-    options.setdefault("export", write_marker)
+    together = strategy == "lora_in_every_stage"
+    stages = plan(method_named("progressive" if together else strategy), RANKS, steps, lora_in_every_stage=together)
+    data = replace(tiny_data(source), in_worker=options.pop("in_worker", None))
+    folder = RunFolder(run_dir, identity, write_marker, options.pop("allow_change", ()))
     return Trainer(
         denoiser or tiny_denoiser(),
         stages,
-        tiny_data(source),
+        data,
         settings or loop_settings(),
-        run_dir,
-        identity,
+        folder,
         **options,
     )
 

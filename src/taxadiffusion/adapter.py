@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +33,7 @@ from taxadiffusion.base.weights import BASE_FILES, NANO, check_tensors, fetch_ha
 from taxadiffusion.condition.methods import AnyConditionerSettings, build_conditioner
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import CheckpointError, DataError
-from taxadiffusion.files import sync
+from taxadiffusion.files import write_folder
 from taxadiffusion.names import Lineage, Rank, ordered_ranks
 from taxadiffusion.taxonomy import Taxonomy
 
@@ -129,17 +127,15 @@ def save_adapter(
     recipe: Mapping[str, JsonValue],
     read_me: str,
     image_size_px: int | None = None,
-    state: Mapping[str, Mapping[str, Tensor]] | None = None,
     taxon_ids: Mapping[int, str] = MappingProxyType({}),
 ) -> AdapterCard:
     """Write the adapter directory: aside, flushed, then renamed over an older one.
 
-    image_size_px: of the training images; None = the base's own. state: weights other than the denoiser's present ones
-    (EMA), sections as `Denoiser.state`. Raises `CheckpointError` when it cannot be written.
+    image_size_px: of the training images; None = the base's own. Raises `CheckpointError` when it cannot be written.
     """
     backbone = denoiser.backbone
     files = {}
-    for section, tensors in (state or denoiser.state()).items():
+    for section, tensors in denoiser.state().items():
         settings = backbone.lora_settings
         metadata = lora_metadata(settings) if section == "lora" and settings else {"format": "pt"}
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -161,29 +157,12 @@ def save_adapter(
     files[CARD] = (card.model_dump_json(indent=1) + "\n").encode()
     files[TAXONOMY] = json.dumps(taxonomy.to_json()).encode()
     files[READ_ME] = read_me.encode()
-    _write_folder(path, files)
-    return card
-
-
-def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    aside = path.with_name(f".tmp-{uuid.uuid4().hex}")
     try:
-        aside.mkdir(parents=True)
-        for name, data in files.items():
-            (aside / name).write_bytes(data)
-            sync(aside / name)
-        if path.exists():
-            old = path.with_name(f".tmp-{uuid.uuid4().hex}")
-            path.rename(old)
-            aside.rename(path)
-            shutil.rmtree(old)
-        else:
-            aside.rename(path)
-        sync(path.parent)
+        write_folder(path, files)
     except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
         num_bytes = sum(map(len, files.values()))
         raise CheckpointError(f"{path}: the adapter ({num_bytes / 1e6:.1f} MB) cannot be written: {error}") from error
+    return card
 
 
 def open_model(
@@ -314,13 +293,8 @@ def _tensors(path: Path, digest: str) -> dict[str, Tensor]:
     data = _bytes(path)
     if hashlib.sha256(data).hexdigest() != digest:
         raise CheckpointError(f"{path}: its content is not what {CARD} says; it is damaged or was exchanged")
-    return parsed_tensors(data, str(path))
-
-
-def parsed_tensors(data: bytes, source: str) -> dict[str, Tensor]:
-    """Tensors of safetensors bytes. Raises `CheckpointError` for anything else; nothing is unpickled."""
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
-        raise CheckpointError(f"{source}: is not a safetensors file: {error}") from error
+        raise CheckpointError(f"{path}: is not a safetensors file: {error}") from error
     return tensors

@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,6 +53,26 @@ def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
+        raise
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """A folder of these files in the place of an older one or none: aside, flushed, renamed. Raises `OSError`."""
+    aside, old = (path.with_name(f".tmp-{uuid.uuid4().hex}") for _ in range(2))
+    try:
+        aside.mkdir(parents=True)
+        for name, data in files.items():
+            (aside / name).write_bytes(data)
+            sync(aside / name)
+        replaces = path.exists()
+        if replaces:
+            path.rename(old)
+        aside.rename(path)
+        if replaces:
+            shutil.rmtree(old)
+        sync(path.parent)
+    except OSError:
+        shutil.rmtree(aside, ignore_errors=True)
         raise
 
 

@@ -49,11 +49,7 @@ def frozen_stages(plan: Plan) -> Recorder:
 
 def frozen_run(recorder: Recorder, name: str, seed: int, place: Path) -> None:
     settings = loop_settings(seed=seed, training={"merge_lora": seed % 2 == 0})
-    together = name == "lora_in_every_stage"
-    trainer = tiny_trainer(
-        place / "run", steps=3, strategy="progressive" if together else name, settings=settings,
-        denoiser=tiny_denoiser(), lora_in_every_stage=together,
-    )  # fmt: skip
+    trainer = tiny_trainer(place / "run", steps=3, strategy=name, settings=settings, denoiser=tiny_denoiser())
     before: dict[str, str] = {}
     for event in trainer.run():
         if isinstance(event, events.StageStarted):

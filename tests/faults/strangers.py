@@ -192,26 +192,30 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
         return data + rng.randbytes(rng.randrange(1, 64))
     elif kind == 5:
         return rng.randbytes(rng.randrange(0, 512))
-    else:  # valid JSON that lies about shapes, types and places
-        header = json.loads(data[8 : 8 + header_size])
-        name = rng.choice([key for key in header if key != "__metadata__"])
-        entry = header[name]
-        lie = rng.randrange(6)
-        if lie == 0:
-            entry["dtype"] = rng.choice(("F64", "I8", "BOOL", "X", None))
-        elif lie == 1:
-            entry["shape"] = rng.choice(([2**40, 2**40], [-1], [], [0], "4", [[1]]))
-        elif lie == 2:
-            entry["data_offsets"] = rng.choice(([0, 2**50], [5, 1], [-4, 4], [0], [1, 2]))
-        elif lie == 3:
-            header["../" * rng.randrange(1, 4) + name] = header.pop(name)
-        elif lie == 4:
-            del header[name]
-        else:
-            header[f"new.{rng.randrange(9)}"] = entry
-        text = json.dumps(header).encode()
+    else:
+        text = lying(json.loads(data[8 : 8 + header_size]), rng)
         return len(text).to_bytes(8, "little") + text + data[8 + header_size :]
     return bytes(changed)
+
+
+def lying(header: dict[str, Any], rng: random.Random) -> bytes:
+    """Valid JSON that lies about shapes, types and places."""
+    name = rng.choice([key for key in header if key != "__metadata__"])
+    entry = header[name]
+    lie = rng.randrange(6)
+    if lie == 0:
+        entry["dtype"] = rng.choice(("F64", "I8", "BOOL", "X", None))
+    elif lie == 1:
+        entry["shape"] = rng.choice(([2**40, 2**40], [-1], [], [0], "4", [[1]]))
+    elif lie == 2:
+        entry["data_offsets"] = rng.choice(([0, 2**50], [5, 1], [-4, 4], [0], [1, 2]))
+    elif lie == 3:
+        header["../" * rng.randrange(1, 4) + name] = header.pop(name)
+    elif lie == 4:
+        del header[name]
+    else:
+        header[f"new.{rng.randrange(9)}"] = entry
+    return json.dumps(header).encode()
 
 
 def mutants(recorder: Recorder, plan: Plan, good: Path, place: Path) -> None:
@@ -285,12 +289,8 @@ def mismatch(path: Path, rng: random.Random) -> str:
                 ({"num_layers": 2}, {"feed_forward": 17}, {"num_heads": 3}, {"kind": "prompt"}, {"num_layers": 10**6})
             )
         )
-    elif kind == "missing":
-        del tensors[first]
-    elif kind == "extra":
-        tensors["unet.extra.lora_A.weight"] = torch.zeros(2)
-    elif kind == "nan":
-        tensors[first] = torch.full_like(tensors[first], float(rng.choice(("nan", "inf"))))
+    elif kind in ("missing", "extra", "nan"):
+        tensors = other_tensors(kind, tensors, first, rng)
     elif kind == "schema":
         card["schema_version"] = rng.choice((0, 2, "1"))
     else:
@@ -304,6 +304,14 @@ def mismatch(path: Path, rng: random.Random) -> str:
         card["files"] = {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in card["files"]}
     (path / "adapter.json").write_text(json.dumps(card))
     return kind
+
+
+def other_tensors(kind: str, tensors: dict[str, Tensor], first: str, rng: random.Random) -> dict[str, Tensor]:
+    if kind == "missing":
+        return {name: tensor for name, tensor in tensors.items() if name != first}
+    if kind == "extra":
+        return {**tensors, "unet.extra.lora_A.weight": torch.zeros(2)}
+    return {**tensors, first: torch.full_like(tensors[first], float(rng.choice(("nan", "inf"))))}
 
 
 def mismatches(recorder: Recorder, plan: Plan, good: Path, place: Path) -> None:

@@ -26,7 +26,7 @@ from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Lineage
 from taxadiffusion.sampler import Request, Sampler
 from taxadiffusion.stages import plan
-from taxadiffusion.trainer.memory import StepMemory, step_memory
+from taxadiffusion.trainer.memory import StepForm, StepMemory, step_memory
 from tests.tiny_base import WIDTH, write_tiny_base
 from tests.tiny_run import NUM_TAXA, RANKS, MemoStates, lineage_of, tiny_denoiser, tiny_trainer
 
@@ -129,7 +129,7 @@ def test_a_step_takes_what_it_is_said_to_need(tmp_path: Path) -> None:
     for index, case in enumerate(CASES):
         denoiser, _ = step_of(case, tmp_path / f"said-{index}")
         shape = (4, case.side, case.side)
-        memory = step_memory(denoiser, STAGES[0], TAXA, shape, precision="float32", checkpointed=case.checkpointed)
+        memory = step_memory(denoiser, STAGES[0], TAXA, shape, StepForm("float32", case.checkpointed))
         said = memory.of(case.num_samples) - memory.resident
         print(f"{case}: said {said / 1e6:.1f} MB, taken {taken[index] / 1e6:.1f} MB")
         assert said == pytest.approx(taken[index], rel=TOLERANCE)
@@ -140,7 +140,7 @@ def test_asking_changes_nothing_and_each_remedy_helps() -> None:
     before = {name: (id(p), p.detach().clone()) for name, p in denoiser.named_parameters()}
 
     def needed(precision: Any, checkpointed: bool, side: int = 8) -> StepMemory:
-        return step_memory(denoiser, STAGES[0], TAXA, (4, side, side), precision=precision, checkpointed=checkpointed)
+        return step_memory(denoiser, STAGES[0], TAXA, (4, side, side), StepForm(precision, checkpointed))
 
     plain = needed("float32", False)
     rounded = needed("bfloat16", False)

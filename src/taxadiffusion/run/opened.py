@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from taxadiffusion.adapter import save_adapter
 from taxadiffusion.config import Settings, flattened
@@ -19,9 +20,10 @@ from taxadiffusion.run.ready import NAME_OF_DEFAULTS, ready
 from taxadiffusion.stages import Stage
 from taxadiffusion.trainer.estimate import StageCost, stage_cost
 from taxadiffusion.trainer.gradients import TrainingData
+from taxadiffusion.trainer.history import RunFolder
 from taxadiffusion.trainer.lock import RunLock
 from taxadiffusion.trainer.loop import Trainer
-from taxadiffusion.trainer.memory import Precision, StepMemory, step_memory
+from taxadiffusion.trainer.memory import Precision, StepForm, StepMemory, step_memory
 from taxadiffusion.trainer.sharding import shard_frozen
 from taxadiffusion.trainer.signals import StopSignal
 from taxadiffusion.trainer.world import World
@@ -107,20 +109,16 @@ def _build_run(
         taxon_ids=dataset.taxon_ids(),
         lineage_of=parts.taxa.__getitem__,
         ranks=parts.ranks,
+        in_worker=release_lock,
     )
     if settings.base.compile:
         backbone.compile()
     if settings.base.shard:
         trained = {p for parameters in denoiser.groups().values() for p in parameters.values()}
         shard_frozen(backbone.unet, trained, world)
-    trainer = Trainer(
-        denoiser,
-        parts.plan,
-        data,
-        settings,
-        settings.output.path,
-        parts.identity,
-        export=lambda path: save_adapter(
+
+    def export(path: Path) -> None:
+        save_adapter(
             path,
             denoiser,
             dataset.taxonomy,
@@ -128,11 +126,16 @@ def _build_run(
             read_me=model_card(settings, parts.plan, parts.ranks, data, backbone.name),
             image_size_px=settings.base.image_size_px,
             taxon_ids=dataset.source_taxon_ids(),
-        ),
+        )
+
+    trainer = Trainer(
+        denoiser,
+        parts.plan,
+        data,
+        settings,
+        RunFolder(settings.output.path, parts.identity, export, (*allow_change, NAME_OF_DEFAULTS)),
         world=world,
         stop=stop,
-        in_worker=release_lock,
-        allow_change=(*allow_change, NAME_OF_DEFAULTS),
     )
     return Run(settings, trainer, dataset, parts.plan, parts.taxa, parts.notes)
 
@@ -178,10 +181,7 @@ def _memories(
             heaviest,
             taxa,
             backbone.latent_shape_at(size),
-            precision=precision,
-            checkpointed=checkpointed,
-            averaged=settings.optimiser.ema_decay is not None,
-            merge_lora=settings.training.merge_lora,
+            StepForm(precision, checkpointed, settings.optimiser.ema_decay is not None, settings.training.merge_lora),
         )
         for size, precision in chosen
         for checkpointed in (False, True)

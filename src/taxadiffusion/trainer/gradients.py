@@ -38,6 +38,7 @@ class TrainingData:
     taxon_ids: NDArray[np.int32]  # of every row of the data set
     lineage_of: Callable[[int], Lineage]  # taxon id → its lineage, over the ranks that are trained
     ranks: tuple[Rank, ...]
+    in_worker: Callable[[], None] | None = None  # what a process that prepares micro-batches does first
 
 
 @dataclass(frozen=True, slots=True)

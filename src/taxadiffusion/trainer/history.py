@@ -61,26 +61,28 @@ class Resumption:
     event: events.Resumed
 
 
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Where a run is kept, and as what. export: writes the finished adapter to the path it is given, whole or not at
+    all. allow_change: keys that may differ from a commit's."""
+
+    path: Path
+    identity: Identity
+    export: Callable[[Path], object]
+    allow_change: Sequence[str] = ()
+
+
 class RunHistory:
     """The commits of one run directory. Only the first process writes; every process learns the outcome."""
 
-    def __init__(
-        self,
-        run_dir: Path,
-        identity: Identity,
-        plan: Sequence[Stage],
-        settings: LoopSettings,
-        world: World,
-        export: Callable[[Path], object],
-        allow_change: Sequence[str] = (),
-    ) -> None:
-        self.run_dir = run_dir
-        self.identity = identity
+    def __init__(self, folder: RunFolder, plan: Sequence[Stage], settings: LoopSettings, world: World) -> None:
+        self.run_dir = folder.path
+        self.identity = folder.identity
         self.plan = plan
         self.settings = settings
         self.world = world
-        self.export_to = export
-        self.allow_change = allow_change
+        self.export_to = folder.export
+        self.allow_change = folder.allow_change
         self.committed: Committed | None = None
 
     def resume(self, trained: Mapping[str, nn.Parameter]) -> Resumption | None:

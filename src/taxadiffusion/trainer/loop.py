@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from torch import nn
@@ -18,7 +17,7 @@ from taxadiffusion.trainer import events
 from taxadiffusion.trainer.ahead import ahead
 from taxadiffusion.trainer.estimate import FEWER
 from taxadiffusion.trainer.gradients import Gradients, Issued, Outcome, TrainingData
-from taxadiffusion.trainer.history import Identity, RunHistory, RunProgress
+from taxadiffusion.trainer.history import RunFolder, RunHistory, RunProgress
 from taxadiffusion.trainer.loader import MicroBatch, MicroBatches, Share, loader_faults, micro_batches
 from taxadiffusion.trainer.optimiser import StageOptimiser
 from taxadiffusion.trainer.order import Order
@@ -47,11 +46,11 @@ class _Step:
 
 
 class Trainer:
-    """Trains `denoiser` through `plan`, resuming from the newest good commit in `run_dir`.
+    """Trains `denoiser` through `plan`, resuming from the newest good commit in `folder`.
 
-    The caller holds the run's lock. `export` writes the finished adapter to the path it is given, whole or not
-    at all. Iterating `run` raises `CheckpointError`, `DataError`, `NonFiniteError`, `SettingsError`, `PreemptedError`
-    or `InterruptedByUserError`; after the last two, and after a kill, the same command goes on exactly.
+    The caller holds the run's lock. Iterating `run` raises `CheckpointError`, `DataError`, `NonFiniteError`,
+    `SettingsError`, `PreemptedError` or `InterruptedByUserError`; after the last two, and after
+    a kill, the same command goes on exactly.
 
     On one GPU a step is reported while the next one is computed (`World.reads_late`): a commit, a validation, a
     preview, the end of a stage and a signal wait for every step before, and find what they would find otherwise.
@@ -63,14 +62,10 @@ class Trainer:
         plan: Sequence[Stage],
         data: TrainingData,
         settings: LoopSettings,
-        run_dir: Path,
-        identity: Identity,
+        folder: RunFolder,
         *,
-        export: Callable[[Path], object],
         world: World | None = None,
         stop: StopSignal | None = None,
-        in_worker: Callable[[], None] | None = None,
-        allow_change: Sequence[str] = (),
     ) -> None:
         self.denoiser = denoiser
         self.plan = tuple(plan)
@@ -78,8 +73,7 @@ class Trainer:
         self.settings = settings
         self.world = world or World()
         self.stop = stop or StopSignal()
-        self.in_worker = in_worker
-        self.history = RunHistory(run_dir, identity, self.plan, settings, self.world, export, allow_change)
+        self.history = RunHistory(folder, self.plan, settings, self.world)
         training = settings.training
         self.share = Share.of(
             training.batch_size, training.micro_batch_size, self.world.process_index, self.world.num_processes
@@ -105,7 +99,7 @@ class Trainer:
             accumulation = self.share.accumulation
             start = self.progress.step * accumulation
             stop = sum(stage.num_steps for stage in self.plan) * accumulation
-            made = micro_batches(self.dataset, start, stop, self.settings.num_workers, self.in_worker)
+            made = micro_batches(self.dataset, start, stop, self.settings.num_workers, self.data.in_worker)
             batches = ahead(made, self.world.device)
             with loader_faults():
                 for index in range(self.progress.stage, len(self.plan)):

@@ -32,6 +32,16 @@ _FEW, _MORE = 2, 6  # samples of the two steps that are simulated
 
 
 @dataclass(frozen=True, slots=True)
+class StepForm:
+    """How a step computes. averaged: a moving average is kept."""
+
+    precision: Precision
+    checkpointed: bool
+    averaged: bool = False
+    merge_lora: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class StepMemory:
     """Bytes of a step: what lies there all the time, what any step needs, and what each sample adds at the highest."""
 
@@ -83,19 +93,16 @@ def step_memory(
     stage: Stage,
     taxa: Sequence[Lineage],
     latent_shape: tuple[int, int, int],
-    *,
-    precision: Precision,
-    checkpointed: bool,
-    averaged: bool = False,
-    merge_lora: bool = True,
+    form: StepForm,
 ) -> StepMemory:
-    """A forward and backward pass of the stage in the given precision, simulated; the denoiser is as before after it.
+    """A forward and backward pass of the stage in the given form, simulated; the denoiser is as before after it.
 
-    averaged: a moving average is kept. Attention is taken to be PyTorch's fused kernel.
+    Attention is taken to be PyTorch's fused kernel.
     """
-    trained = denoiser.prepare_stage(stage, merge_lora=merge_lora)
+    precision, checkpointed = form.precision, form.checkpointed
+    trained = denoiser.prepare_stage(stage, merge_lora=form.merge_lora)
     num_trained = sum(parameter.numel() for parameter in trained.values())
-    resident = num_trained * 4 * (_MOMENTS + averaged)
+    resident = num_trained * 4 * (_MOMENTS + form.averaged)
     peaks = []
     with _simulated(denoiser, getattr(torch, precision), checkpointed):
         resident += sum(tensor.nbytes for tensor in (*denoiser.parameters(), *denoiser.buffers()))
