@@ -42,15 +42,18 @@ def table(
     end: str = "\n",
     header: Sequence[str] = ("file_name", *RANKS),
     row: Callable[[int], Sequence[str]] = lambda i: (f"p{i:03d}.jpg", *FISH[i % 4]),
-    before: str = "",
     name: Callable[[int], str] = "p{:03d}.jpg".format,
 ) -> None:
     """`metadata.csv` and its pictures."""
     lines = [separator.join(header), *(separator.join(row(i)) for i in range(count))]
-    data = before.encode("latin-1") + (end.join(lines) + end).encode("utf-8", "surrogateescape")
-    (folder / "metadata.csv").write_bytes(data)
+    (folder / "metadata.csv").write_bytes((end.join(lines) + end).encode("utf-8", "surrogateescape"))
     for i in range(count):
         picture(folder / name(i), i)
+
+
+def put_before_table(folder: Path, start: bytes) -> None:
+    path = folder / "metadata.csv"
+    path.write_bytes(start + path.read_bytes())
 
 
 def occurrence(number: int, authorship: str = " Author, 1800") -> tuple[str, ...]:
@@ -64,14 +67,18 @@ def occurrences(
     header: Sequence[str] = TERMS,
     separator: str = "\t",
     end: str = "\n",
-    encoding: str = "utf-8",
     comments: tuple[Sequence[str], Sequence[str]] = ((), ()),
     name: str = "occurrence.txt",
 ) -> None:
     """A core table; `comments` stand before and after its header."""
     rows = [occurrence(i) for i in range(8)] if rows is None else rows
     lines = [*comments[0], separator.join(header), *comments[1], *(separator.join(row) for row in rows)]
-    (folder / name).write_bytes((end.join(lines) + end).encode(encoding))
+    (folder / name).write_bytes((end.join(lines) + end).encode())
+
+
+def encode_table(folder: Path, encoding: str) -> None:
+    path = folder / "occurrence.txt"
+    path.write_bytes(path.read_bytes().decode().encode(encoding))
 
 
 def descriptor(
@@ -171,12 +178,14 @@ def _(folder: Path) -> None:
 
 @case("t-sepline")
 def _(folder: Path) -> None:
-    table(folder, separator=";", end="\r\n", before="sep=;\r\n")
+    table(folder, separator=";", end="\r\n")
+    put_before_table(folder, b"sep=;\r\n")
 
 
 @case("t-sepcomma")
 def _(folder: Path) -> None:
-    table(folder, end="\r\n", before="sep=,\r\n")
+    table(folder, end="\r\n")
+    put_before_table(folder, b"sep=,\r\n")
 
 
 @case("t-pipe")
@@ -228,7 +237,8 @@ def _(folder: Path) -> None:
 
 @case("t-bomsemi")
 def _(folder: Path) -> None:
-    table(folder, separator=";", end="\r\n", before="\xef\xbb\xbf")
+    table(folder, separator=";", end="\r\n")
+    put_before_table(folder, b"\xef\xbb\xbf")
 
 
 @case("t-commahead")
@@ -351,14 +361,16 @@ def _(folder: Path) -> None:
 
 @case("d-latin1")
 def _(folder: Path) -> None:
-    occurrences(folder, [occurrence(i, " Müller, 1800") for i in range(8)], encoding="latin-1")
+    occurrences(folder, [occurrence(i, " Müller, 1800") for i in range(8)])
+    encode_table(folder, "latin-1")
     descriptor(folder, core='encoding="ISO-8859-1" fieldsTerminatedBy="\\t" fieldsEnclosedBy=""')
     with_pictures(folder)
 
 
 @case("d-utf16table")
 def _(folder: Path) -> None:
-    occurrences(folder, encoding="utf-16")
+    occurrences(folder)
+    encode_table(folder, "utf-16")
     descriptor(folder, core='encoding="UTF-16" fieldsTerminatedBy="\\t" fieldsEnclosedBy=""')
     with_pictures(folder)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from taxadiffusion.dataset import PreparedDataset, prepare
+from taxadiffusion.dataset import PreparedDataset, PrepareSettings, prepare
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "MPO", "PPM")  # PPM is not allowed: always quarantined
 MUTATIONS = ("none", "flip", "truncate", "zero", "insert", "header", "swap", "html", "empty", "missing")
@@ -94,12 +94,12 @@ def run(num_images: int, seed: int, num_workers: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as temporary:
         source, out = Path(temporary) / "source", Path(temporary) / "out"
         write_source(source, 8, seed)  # once around first: what imports and pools need is no growth
-        prepare(source, out / "first", max_bad_fraction=1.0, num_workers=num_workers)
+        prepare(source, out / "first", PrepareSettings(max_bad_fraction=1.0), num_workers=num_workers)
         before = peak_mb()
         source = Path(temporary) / "all"
         write_source(source, num_images, seed)
         start = time.perf_counter()
-        report = prepare(source, out / "all", max_bad_fraction=1.0, num_workers=num_workers)
+        report = prepare(source, out / "all", PrepareSettings(max_bad_fraction=1.0), num_workers=num_workers)
         seconds = time.perf_counter() - start
         dataset = PreparedDataset.open(out / "all")
         kinds = Counter(dataset.record(row).path.name.split("-")[1] for row in range(len(dataset)))

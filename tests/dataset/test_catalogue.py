@@ -15,12 +15,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from taxadiffusion.cli import app
-from taxadiffusion.dataset import PreparedDataset, prepare
+from taxadiffusion.dataset import PreparedDataset, PrepareSettings, prepare
 from taxadiffusion.dataset.catalogue import CatalogueReport, read_against
 from taxadiffusion.dataset.catalogue_file import is_catalogue, open_names
 from taxadiffusion.dataset.columns import IMAGES, IMAGES_MAPPED
 from taxadiffusion.dataset.export import export
-from taxadiffusion.dataset.inspect import inspect_source
+from taxadiffusion.dataset.inspect import CheckSettings, inspect_source
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage
 from taxadiffusion.readers import Record, open_reader
@@ -199,7 +199,7 @@ def test_check_names_says_what_to_mend_and_its_rules_mend_it(tmp_path: Path) -> 
     assert run.exit_code == 3  # the synonym is in use beside its accepted name
     assert "3 of 5 names accepted, 1 synonyms, 0 doubtful, 1 unknown" in run.output
     assert "Amphiprion xanthurus" in run.output
-    again = inspect_source(source, fix=rules, catalogue=archive)
+    again = inspect_source(source, CheckSettings(fix=rules, catalogue=archive))
     assert (again.contradictions, again.fixes_applied) == (
         0, {"rename species Amphiprion xanthurus to Amphiprion clarkii": 1},
     )  # fmt: skip
@@ -244,7 +244,7 @@ def test_taxon_id_goes_from_the_table_to_the_data_set_and_its_exports(tmp_path: 
 
 def test_prepare_takes_the_ids_of_the_catalogue(tmp_path: Path) -> None:
     source, out = reef(tmp_path / "reef"), tmp_path / "prepared"
-    report = prepare(source, out, num_workers=1, verify=False, catalogue=coldp(tmp_path / "col"))
+    report = prepare(source, out, PrepareSettings(verify=False, catalogue=coldp(tmp_path / "col")), num_workers=1)
     dataset = PreparedDataset.open(out)
     assert [dataset.record(row).source_taxon_id for row in range(4)] == ["S1", "S1", "x2", None]
     counts = report.reader_counts

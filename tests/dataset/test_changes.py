@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from taxadiffusion.cache import cached_latents
-from taxadiffusion.dataset import PreparedDataset, prepare
+from taxadiffusion.dataset import PreparedDataset, PrepareSettings, prepare
 from taxadiffusion.dataset.changes import PARTED, REPAIRED
 from taxadiffusion.dataset.export import export
 from taxadiffusion.errors import DataError
@@ -43,7 +43,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def prepared(photos: Path) -> PreparedDataset:
-    prepare(photos, photos.parent / "out", num_workers=1, max_bad_fraction=0.5)
+    prepare(photos, photos.parent / "out", PrepareSettings(max_bad_fraction=0.5), num_workers=1)
     return PreparedDataset.open(photos.parent / "out")
 
 
@@ -77,7 +77,7 @@ def test_another_time_alone_is_no_change(photos: Path) -> None:
     for path in photos.iterdir():
         os.utime(path, ns=(1, 1))
     assert [dataset.image(row, 8).shape for row in dataset.rows()] == [(3, 8, 8)] * NUM_IMAGES
-    assert prepare(photos, dataset.path, num_workers=1, max_bad_fraction=0.5) == dataset.report
+    assert prepare(photos, dataset.path, PrepareSettings(max_bad_fraction=0.5), num_workers=1) == dataset.report
     again = prepare(photos, photos.parent / "again", num_workers=1)
     assert again.content_hash == dataset.content_hash
 
@@ -95,10 +95,10 @@ def test_preparing_again_names_what_changed_and_touches_nothing(photos: Path, ch
         path.write_bytes(b"not a picture" if change == "broken" else path.read_bytes() + b"\0")
     reason = "the file is missing" if change == "missing" else CHANGED
     with pytest.raises(DataError, match=rf"1 of its 6 pictures .*\n  metadata.csv:4: 2.bmp: {reason}\n"):
-        prepare(photos, dataset.path, num_workers=1, max_bad_fraction=0.5)
+        prepare(photos, dataset.path, PrepareSettings(max_bad_fraction=0.5), num_workers=1)
     assert {path.name: path.stat().st_mtime_ns for path in dataset.path.iterdir()} == before
     (photos / "2.bmp").write_bytes(draw(photos.parent / "old.bmp", 2).read_bytes())
-    assert prepare(photos, dataset.path, num_workers=1, max_bad_fraction=0.5) == dataset.report
+    assert prepare(photos, dataset.path, PrepareSettings(max_bad_fraction=0.5), num_workers=1) == dataset.report
 
 
 def test_preparing_again_sees_what_was_left_out(photos: Path) -> None:
@@ -109,26 +109,25 @@ def test_preparing_again_sees_what_was_left_out(photos: Path) -> None:
     (photos / "metadata.csv").write_text(text)
     dataset = prepared(photos)
     assert (dataset.report.quarantined, dataset.report.duplicate_images) == (1, 1)
-    assert prepare(photos, dataset.path, num_workers=1, max_bad_fraction=0.5) == dataset.report
+    assert prepare(photos, dataset.path, PrepareSettings(max_bad_fraction=0.5), num_workers=1) == dataset.report
     draw(photos / "3.bmp", 3)
     draw(photos / "5.bmp", 5)
     with pytest.raises(DataError, match=f"2 of its 6 pictures (.|\n)*3.bmp: {REPAIRED}(.|\n)*5.bmp: {PARTED}"):
-        prepare(photos, dataset.path, num_workers=1, max_bad_fraction=0.5)
+        prepare(photos, dataset.path, PrepareSettings(max_bad_fraction=0.5), num_workers=1)
 
 
 def test_rows_left_out_for_their_labels_are_no_change(photos: Path) -> None:
     draw(photos / "5.bmp", 1)
-    chosen = {"num_workers": 1, "max_bad_fraction": 0.5, "allow_contradictions": True}
-    first = prepare(photos, photos.parent / "out", **chosen)
+    chosen = PrepareSettings(max_bad_fraction=0.5, allow_contradictions=True)
+    first = prepare(photos, photos.parent / "out", chosen, num_workers=1)
     assert first.quarantined == 2
-    assert prepare(photos, photos.parent / "out", **chosen) == first
+    assert prepare(photos, photos.parent / "out", chosen, num_workers=1) == first
 
 
 def test_pictures_from_packages_are_compared_with_their_copies_and_packages(tmp_path: Path) -> None:
     from taxadiffusion.dataset.changes import changed_pictures
     from taxadiffusion.dataset.listing import Listing, Quarantine
-    from taxadiffusion.dataset.prepare import _Job
-    from taxadiffusion.dataset.report import PrepareSettings
+    from taxadiffusion.dataset.preparation import Preparation
     from taxadiffusion.dataset.shards import Shard
     from taxadiffusion.names import Lineage
     from taxadiffusion.readers import Record
@@ -151,7 +150,7 @@ def test_pictures_from_packages_are_compared_with_their_copies_and_packages(tmp_
 
     Reader.root = root
     pack(0)
-    job = _Job(Reader(), root, out, work, work, PrepareSettings(), 1, Shard(), lambda _: None)
+    job = Preparation(Reader(), root, out, work, work, PrepareSettings(), 1, Shard(), lambda _: None)
     job.run()
     dataset = PreparedDataset.open(out)
     assert dataset.image(0, 8).shape == (3, 8, 8)
@@ -190,6 +189,6 @@ def test_sets_of_earlier_versions_are_read_and_what_they_lack_is_said_once(
             old = PreparedDataset.open(dataset.path)
             assert old.image(2, 8).shape == (3, 8, 8)
             assert old.record(2).seen is None
-        assert prepare(photos, dataset.path, num_workers=1, max_bad_fraction=0.5) == dataset.report
+        assert prepare(photos, dataset.path, PrepareSettings(max_bad_fraction=0.5), num_workers=1) == dataset.report
     assert len(caplog.messages) == 1
     assert "whether its pictures have changed since is not checked" in caplog.messages[0]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from taxadiffusion.cli import app
 from taxadiffusion.cli.check import format_options
-from taxadiffusion.dataset import prepare
+from taxadiffusion.dataset import PrepareSettings, prepare
 from taxadiffusion.dataset.check import CheckReport, is_restricted
 from taxadiffusion.dataset.fixes import Fixes
-from taxadiffusion.dataset.inspect import inspect_source
+from taxadiffusion.dataset.inspect import CheckSettings, inspect_source
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import Lineage
 
@@ -30,16 +31,16 @@ def write_source(
     return folder
 
 
-def inspect(folder: Path, *rows: str, **options: object) -> CheckReport:
-    return inspect_source(write_source(folder, *rows), tables_only=True, **options)  # type: ignore[arg-type]
+def inspect(folder: Path, *rows: str, **options: Any) -> CheckReport:
+    return inspect_source(write_source(folder, *rows), CheckSettings(tables_only=True, **options))
 
 
 def test_fishnets_numbers(shared: Path) -> None:
     source = shared / "data/annotations/fishnet"
-    published = inspect_source(source, options={"order_column": "Order"}, tables_only=True)
+    published = inspect_source(source, CheckSettings(options={"order_column": "Order"}, tables_only=True))
     assert (published.rows, published.rows_without_species, published.genus_filled) == (18_901, 10_406, 90)
     assert published.family_order_conflicts == 31
-    repaired = inspect_source(source, tables_only=True)
+    repaired = inspect_source(source, CheckSettings(tables_only=True))
     assert repaired.family_order_conflicts == 0
     kinds = [(c.rank, c.parent_rank) for c in repaired.conflicts]
     assert (kinds.count(("order", "class")), kinds.count(("genus", "family"))) == (28, 11)
@@ -50,7 +51,7 @@ def test_fishnets_numbers(shared: Path) -> None:
 
 
 def test_the_shipped_rules_repair_fishnet(shared: Path) -> None:
-    report = inspect_source(shared / "data/annotations/fishnet", tables_only=True, fix=FISHNET_FIXES)
+    report = inspect_source(shared / "data/annotations/fishnet", CheckSettings(tables_only=True, fix=FISHNET_FIXES))
     assert (report.contradictions, report.missing_ranks, report.fixes_unused) == (0, {}, ())
     assert report.fixes_applied["rename class Actinopteri to Actinopterygii"] == 8_043
     assert report.fixes_applied["fill missing class"] == 90
@@ -58,7 +59,7 @@ def test_the_shipped_rules_repair_fishnet(shared: Path) -> None:
 
 
 def test_the_rare_species_table(shared: Path) -> None:
-    report = inspect_source(shared / "data/annotations/treeoflife/rare_species", tables_only=True)
+    report = inspect_source(shared / "data/annotations/treeoflife/rare_species", CheckSettings(tables_only=True))
     assert (report.rows, report.taxa_per_rank["species"], report.contradictions) == (11_983, 400, 0)
     assert report.long_tail["species"]["21-100"] == 400
 
@@ -201,14 +202,19 @@ def test_missing_pictures_are_counted_unless_tables_only(tmp_path: Path) -> None
     write_source(tmp_path, "Animalia,Aves,A,F,Aus,bus,", "Animalia,Aves,A,F,Aus,cus,")
     (tmp_path / "1.jpg").touch()
     assert inspect_source(tmp_path).pictures_missing == 1
-    assert inspect_source(tmp_path, tables_only=True).pictures_missing == 0
+    assert inspect_source(tmp_path, CheckSettings(tables_only=True)).pictures_missing == 0
 
 
 def test_a_prepared_set_gives_the_same_report_as_its_source(tmp_path: Path) -> None:
     rows = ["Animalia,Aves,A,F,Aus,bus,CC0", "Animalia,Aves,B,F,Aus,cf. bus,CC-BY-NC", ",,,,,,"]
     source = write_source(tmp_path / "s", *rows)
-    prepare(source, tmp_path / "p", verify=False, allow_contradictions=True, max_bad_fraction=0.5, num_workers=1)
-    before, after = inspect_source(source, tables_only=True), inspect_source(tmp_path / "p")
+    prepare(
+        source,
+        tmp_path / "p",
+        PrepareSettings(verify=False, allow_contradictions=True, max_bad_fraction=0.5),
+        num_workers=1,
+    )
+    before, after = inspect_source(source, CheckSettings(tables_only=True)), inspect_source(tmp_path / "p")
     same = (
         "rows",
         "rows_rejected",
@@ -222,7 +228,7 @@ def test_a_prepared_set_gives_the_same_report_as_its_source(tmp_path: Path) -> N
     for name in same:
         assert getattr(before, name) == getattr(after, name), name
     with pytest.raises(SettingsError, match="prepared"):
-        inspect_source(tmp_path / "p", fix=FISHNET_FIXES)
+        inspect_source(tmp_path / "p", CheckSettings(fix=FISHNET_FIXES))
 
 
 def test_the_command_writes_json_and_leaves_with_3_on_contradictions(tmp_path: Path) -> None:
@@ -241,7 +247,7 @@ def test_the_command_writes_json_and_leaves_with_3_on_contradictions(tmp_path: P
 
 def test_the_export_command_writes_the_tree(tmp_path: Path) -> None:
     source = write_source(tmp_path / "s", "Animalia,Aves,A,F,Aus,bus,", "Animalia,Aves,A,F,Aus,cus,")
-    prepare(source, tmp_path / "p", verify=False, num_workers=1)
+    prepare(source, tmp_path / "p", PrepareSettings(verify=False), num_workers=1)
     result = CliRunner().invoke(app, ["export", str(tmp_path / "p"), str(tmp_path / "tree.nwk"), "--to", "newick"])
     assert result.exit_code == 0, result.output
     text = (tmp_path / "tree.nwk").read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from taxadiffusion.dataset import PreparedDataset, PrepareProgress, PrepareReport, prepare
+from taxadiffusion.dataset import PreparedDataset, PrepareProgress, PrepareReport, PrepareSettings, prepare
 from taxadiffusion.dataset.duplicates import near_duplicates
 from taxadiffusion.dataset.shards import await_first, await_parts
 from taxadiffusion.dataset.split import assign_splits, groups_across_splits
@@ -124,7 +124,7 @@ def test_two_processes_that_share_the_work_make_the_same_data_set(
     script = f"""
         import sys
         from pathlib import Path
-        from taxadiffusion.dataset import Shard, listing, prepare, verify, write, judge
+        from taxadiffusion.dataset import PrepareSettings, Shard, listing, prepare, verify, write, judge
         for module in (listing, write, judge):
             module.ROWS_PER_BATCH = 4
         seen = []
@@ -157,7 +157,7 @@ def test_a_share_that_nobody_does_is_taken_over(tmp_path: Path) -> None:
 
 
 def test_ranks_and_limit_choose(photos: Path, tmp_path: Path) -> None:
-    report = prepare(photos, tmp_path / "out", ranks="family,species", limit=10, num_workers=1)
+    report = prepare(photos, tmp_path / "out", PrepareSettings(ranks="family,species", limit=10), num_workers=1)
     dataset = PreparedDataset.open(tmp_path / "out")
     assert (report.rows, dataset.ranks) == (10, ("family", "species"))
     assert dataset.lineage(0) == Lineage.of({"family": "F0", "species": "alba"})
@@ -186,7 +186,9 @@ def test_every_bad_row_and_file_is_quarantined_with_its_reason(tmp_path: Path) -
         "x.jpg,,,,,",
         "short",
     ]
-    report = prepare(source(folder, ROWS + rows), tmp_path / "out", max_bad_fraction=0.5, num_workers=1)
+    report = prepare(
+        source(folder, ROWS + rows), tmp_path / "out", PrepareSettings(max_bad_fraction=0.5), num_workers=1
+    )
     assert balanced(report)
     assert (report.rows, report.images, report.quarantined) == (51, 40, 11)
     listed = (tmp_path / "out" / "quarantine.csv").read_text().splitlines()
@@ -237,7 +239,9 @@ def test_all_contradictions_are_listed_at_once(photos: Path, tmp_path: Path) -> 
     assert "metadata.csv:3 and metadata.csv:42: 1.jpg is labelled both 'Gb bruna' and 'Gb ornata'" in text
     assert "genus Gb lies in 2 family taxa" in text
     assert "genus Gc lies in 2 family taxa" in text
-    report = prepare(photos, tmp_path / "out", allow_contradictions=True, max_bad_fraction=0.1, num_workers=1)
+    report = prepare(
+        photos, tmp_path / "out", PrepareSettings(allow_contradictions=True, max_bad_fraction=0.1), num_workers=1
+    )
     assert (report.images, report.quarantined) == (41, 2)
     assert balanced(report)
     taxonomy = PreparedDataset.open(tmp_path / "out").taxonomy
@@ -274,7 +278,7 @@ def test_two_animals_with_boxes_in_one_picture_are_two_images(tmp_path: Path) ->
 )
 def test_wrong_settings_are_named(photos: Path, tmp_path: Path, change: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
-        prepare(photos, tmp_path / "out", num_workers=1, **change)
+        prepare(photos, tmp_path / "out", PrepareSettings(**change), num_workers=1)
     assert not (tmp_path / "out").exists()
 
 
@@ -333,7 +337,7 @@ def test_a_killed_process_leaves_no_worker_and_the_next_run_finishes(
 ) -> None:
     script = f"""
         import os
-        from taxadiffusion.dataset import judge, listing, prepare, write
+        from taxadiffusion.dataset import PrepareSettings, judge, listing, prepare, write
         for module in (listing, write, judge):
             module.ROWS_PER_BATCH = 4
         def kill(progress):
@@ -395,7 +399,7 @@ def test_a_script_without_main_guard_may_use_worker_processes(tmp_path: Path) ->
         from pathlib import Path
         with Path({str(tmp_path / "runs")!r}).open("a") as runs:
             runs.write("run\\n")
-        from taxadiffusion.dataset import listing, prepare, write, judge
+        from taxadiffusion.dataset import PrepareSettings, listing, prepare, write, judge
         for module in (listing, write, judge):
             module.ROWS_PER_BATCH = 4
         print(prepare({str(root)!r}, {str(tmp_path / "out")!r}, num_workers=2).images)
@@ -426,7 +430,7 @@ def test_preparing_again_changes_nothing_and_other_rows_are_refused(photos: Path
     assert prepare(photos, tmp_path / "out", num_workers=1) == first
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
     with pytest.raises(DataError, match="settings differ"):
-        prepare(photos, tmp_path / "out", val_fraction=0.5, num_workers=1)
+        prepare(photos, tmp_path / "out", PrepareSettings(val_fraction=0.5), num_workers=1)
     source(photos, ROWS[:-1])
     with pytest.raises(DataError, match="the rows differ"):
         prepare(photos, tmp_path / "out", num_workers=1)
@@ -511,7 +515,9 @@ def test_validation_takes_whole_groups_of_every_taxon_whatever_the_order() -> No
 def test_photographs_for_judges_stay_in_their_split(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     rows = [f"{i}.jpg,{('Judge', 'train', 'test')[i % 3]},g{i},F0,Ga,alba" for i in range(12)]
-    report = prepare(source(tmp_path / "photos", rows), tmp_path / "out", val_fraction=0.5, num_workers=1)
+    report = prepare(
+        source(tmp_path / "photos", rows), tmp_path / "out", PrepareSettings(val_fraction=0.5), num_workers=1
+    )
     dataset = PreparedDataset.open(tmp_path / "out")
     assert report.images_per_split == {"train": 2, "val": 2, "test": 4, "judge": 4}
     assert {dataset.record(int(row)).path.name for row in dataset.rows("judge")} == {
@@ -564,7 +570,7 @@ def test_opening_and_reading_a_row_does_not_read_the_rows(tmp_path: Path) -> Non
     (tmp_path / "photos").mkdir()
     rows = [f"{i}.png,train,o{i // 3},F{i % 50},{word(i % 500).title()},{word(i % 5000)}" for i in range(30_000)]
     (tmp_path / "photos" / "metadata.csv").write_text("\n".join([HEADER, *rows]))
-    report = prepare(tmp_path / "photos", tmp_path / "out", verify=False, num_workers=1)
+    report = prepare(tmp_path / "photos", tmp_path / "out", PrepareSettings(verify=False), num_workers=1)
     assert (report.images, report.taxa_per_rank["species"]) == (30_000, 5_000)
     start = time.process_time()
     dataset = PreparedDataset.open(tmp_path / "out")
@@ -576,7 +582,10 @@ def test_opening_and_reading_a_row_does_not_read_the_rows(tmp_path: Path) -> Non
 
 def test_reef_fish(shared: Path, tmp_path: Path) -> None:
     report = prepare(
-        shared / "data" / "reef-fish", tmp_path / "out", ranks="order,family,genus,species", verify=False, num_workers=1
+        shared / "data" / "reef-fish",
+        tmp_path / "out",
+        PrepareSettings(ranks="order,family,genus,species", verify=False),
+        num_workers=1,
     )
     assert report.images == 6_585
     assert report.taxa_per_rank == {"order": 6, "family": 13, "genus": 20, "species": 22}

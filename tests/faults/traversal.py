@@ -19,7 +19,7 @@ from PIL import Image
 from taxadiffusion import checkpoint
 from taxadiffusion.adapter import load_adapter, read_adapter
 from taxadiffusion.checkpoint import FileEntry, Manifest
-from taxadiffusion.dataset import PreparedDataset, prepare
+from taxadiffusion.dataset import PreparedDataset, PrepareSettings, prepare
 from taxadiffusion.errors import TaxaDiffusionError
 from tests.faults.harness import Plan, Recorder, folder
 from tests.faults.strangers import rehash, write_good
@@ -125,7 +125,7 @@ def by_table(payload: str, inside: Path, _: Path) -> None:
     root = source(inside, inside.parent / "outside")
     rows = [{"file_name": name, "order": "O", "species": "S"} for name in ("one.png", payload)]
     (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    report = prepare(root, inside / "prepared", max_bad_fraction=1.0)
+    report = prepare(root, inside / "prepared", PrepareSettings(max_bad_fraction=1.0))
     assert report.images == 1, f"{report.images} images were accepted"
     raise TaxaDiffusionError("quarantined")
 

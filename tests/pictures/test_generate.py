@@ -24,7 +24,7 @@ from taxadiffusion.base.noise import SamplerName
 from taxadiffusion.cli import app
 from taxadiffusion.cli.generate import SamplerName as CommandSamplerName
 from taxadiffusion.cli.options import MAX_SEED
-from taxadiffusion.dataset import PreparedDataset, prepare
+from taxadiffusion.dataset import PreparedDataset, PrepareSettings, prepare
 from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import CheckpointError, DataError, SettingsError, TaxaDiffusionError
 from taxadiffusion.evaluate import image_plan as evaluate_generation
@@ -298,7 +298,7 @@ def test_the_first_process_makes_what_another_leaves_undone(
 
 def test_the_folder_is_itself_a_source(adapter: Adapter, tmp_path: Path) -> None:
     list(generate(adapter, requests(0, 1), tmp_path / "made", FEW))
-    prepare(tmp_path / "made", tmp_path / "prepared", ranks=RANKS, num_workers=1)
+    prepare(tmp_path / "made", tmp_path / "prepared", PrepareSettings(ranks=RANKS), num_workers=1)
     dataset = PreparedDataset.open(tmp_path / "prepared")
     assert len(dataset) == 6
     assert {dataset.lineage(row) for row in range(6)} == set(TAXA)
@@ -349,7 +349,7 @@ def test_the_taxon_id_of_the_training_data_is_in_the_card_and_in_the_picture(ada
     assert [row["source_taxon_id"] for row in rows_of(tmp_path / "made")] == ["5K5L8", ""]
     with Image.open(made[0].path) as image:
         assert 'dwc:taxonID="5K5L8"' in image.text["XML:com.adobe.xmp"]
-    prepare(tmp_path / "made", tmp_path / "prepared", ranks=RANKS, num_workers=1)
+    prepare(tmp_path / "made", tmp_path / "prepared", PrepareSettings(ranks=RANKS), num_workers=1)
     assert list(PreparedDataset.open(tmp_path / "prepared").source_taxon_ids().values()) == ["5K5L8"]
     card = json.loads((path / "adapter.json").read_text(encoding="utf-8"))
     (path / "adapter.json").write_text(json.dumps(card | {"taxon_ids": {"99": "x"}}), encoding="utf-8")

@@ -143,11 +143,11 @@ def test_a_subspecies_column_may_hold_the_trinomial(tmp_path: Path) -> None:
 
 
 def test_quotation_marks_in_a_name_are_reported(tmp_path: Path) -> None:
-    from taxadiffusion.dataset.inspect import inspect_source
+    from taxadiffusion.dataset.inspect import CheckSettings, inspect_source
 
     (tmp_path / "metadata.csv").write_text(
         "file_name,family,genus\na.jpg,“Labridae”,Thalassoma\nb.jpg,Labridae,Coris\n"
     )
-    report = inspect_source(tmp_path, tables_only=True)
+    report = inspect_source(tmp_path, CheckSettings(tables_only=True))
     assert report.reader_counts["quotation_marks"] == 1
     assert report.taxa_per_rank == {"family": 1, "genus": 2}

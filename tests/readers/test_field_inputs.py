@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from taxadiffusion.cli import app
-from taxadiffusion.dataset import PreparedDataset, prepare
+from taxadiffusion.dataset import PreparedDataset, PrepareSettings, prepare
 from taxadiffusion.errors import DataError
 from taxadiffusion.readers import Record, Rejected, open_reader
 from tests.field_inputs import INPUTS, binomial, downloaded
@@ -118,7 +118,7 @@ def test_every_row_is_read_rightly_or_named(tmp_path: Path, name: str) -> None:
     if not records:
         return
     out = tmp_path / "prepared"
-    report = prepare(tmp_path, out, max_bad_fraction=0.9, num_workers=1)
+    report = prepare(tmp_path, out, PrepareSettings(max_bad_fraction=0.9), num_workers=1)
     assert (report.images, report.quarantined) == (len(records), len(EXPECTED[name].rejected))
     dataset = PreparedDataset.open(out)
     for row in range(len(dataset)):

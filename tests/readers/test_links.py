@@ -13,9 +13,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from taxadiffusion.cli import app
-from taxadiffusion.dataset import PreparedDataset, prepare
+from taxadiffusion.dataset import PreparedDataset, PrepareSettings, prepare
 from taxadiffusion.dataset.export import export
-from taxadiffusion.dataset.inspect import inspect_source
+from taxadiffusion.dataset.inspect import CheckSettings, inspect_source
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.readers import Record, Rejected, open_reader
 from taxadiffusion.readers.links import (
@@ -58,8 +58,8 @@ def rows(source: Path, **options: Any) -> tuple[list[str], dict[str, str]]:
     return pictures, {item.value: item.reason for item in found if isinstance(item, Rejected)}
 
 
-def ready(source: Path, **options: Any) -> PreparedDataset:
-    prepare(source, source.parent / "out", num_workers=1, **options)
+def ready(source: Path, on_progress: Any = None, **asked: Any) -> PreparedDataset:
+    prepare(source, source.parent / "out", PrepareSettings(**asked), num_workers=1, on_progress=on_progress)
     return PreparedDataset.open(source.parent / "out")
 
 
@@ -104,7 +104,7 @@ def test_a_folder_outside_is_refused_by_name_and_used_when_allowed(root: Path) -
     }  # fmt: skip
     assert dataset.image(8, 8).shape == (3, 8, 8)
     assert export(dataset, root.parent / "exported", "imagefolder").num_items == 9
-    assert prepare(root, dataset.path, num_workers=1, follow_links=True) == dataset.report
+    assert prepare(root, dataset.path, PrepareSettings(follow_links=True), num_workers=1) == dataset.report
     with pytest.raises(DataError, match="--follow-links"):
         prepare(root, dataset.path, num_workers=1)
 
@@ -237,8 +237,8 @@ def test_check_says_what_prepare_would(root: Path) -> None:
     assert report.picture_faults == {"the file is missing": 1, LEAVES_ROOT: 1}
     assert report.pictures_missing == 1
     assert [fault.value for fault in report.faulty_pictures] == ["Amphiprion_clarkii/7.png", "Amphiprion_clarkii/9.png"]
-    assert inspect_source(root, follow_links=True).picture_faults == {"the file is missing": 1}
-    assert inspect_source(root, tables_only=True).picture_faults == {}
+    assert inspect_source(root, CheckSettings(follow_links=True)).picture_faults == {"the file is missing": 1}
+    assert inspect_source(root, CheckSettings(tables_only=True)).picture_faults == {}
     shown = CliRunner().invoke(app, ["check", str(root)], env={"COLUMNS": "300"}).output
     assert "Amphiprion_clarkii/9.png" in shown
     assert "Zanclus_cornutus" in shown
@@ -250,7 +250,7 @@ def test_check_says_what_prepare_would(root: Path) -> None:
 def test_a_prepared_set_keeps_its_own_rule(root: Path) -> None:
     ready(root)
     with pytest.raises(SettingsError, match="--follow-links"):
-        inspect_source(root.parent / "out", follow_links=True)
+        inspect_source(root.parent / "out", CheckSettings(follow_links=True))
 
 
 # As people have them
@@ -278,7 +278,7 @@ def test_linked_stores_as_labs_have_them(shared: Path, tmp_path: Path, case: str
     assert done.exit_code != 0
     assert "--follow-links" in str(done.exception)
     assert "--follow-links" in CliRunner().invoke(app, ["check", str(source)], env={"COLUMNS": "300"}).output
-    report = prepare(source, tmp_path / "out", num_workers=1, follow_links=True)
+    report = prepare(source, tmp_path / "out", PrepareSettings(follow_links=True), num_workers=1)
     assert (report.images, report.quarantined) == (num_images, 0)
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from taxadiffusion.dataset import PreparedDataset, PrepareReport, prepare
+from taxadiffusion.dataset import PreparedDataset, PrepareReport, PrepareSettings, prepare
 from taxadiffusion.errors import TaxaDiffusionError
 from taxadiffusion.readers import Record, Rejected, open_reader
 
@@ -114,7 +114,10 @@ def _prepared(folder: Path, table: GeneratedTable, rows: tuple[tuple[str, ...], 
         assert all(isinstance(item, Record | Rejected) for item in items)
         assert len(items) == len(rows)
         report = prepare(
-            source, folder / "out", verify=False, allow_contradictions=True, max_bad_fraction=1.0, num_workers=1
+            source,
+            folder / "out",
+            PrepareSettings(verify=False, allow_contradictions=True, max_bad_fraction=1.0),
+            num_workers=1,
         )
     except TaxaDiffusionError:
         return None

@@ -40,7 +40,7 @@ def check(
 
     from taxadiffusion.cli.check_report import show
     from taxadiffusion.dataset.catalogue import rules_of
-    from taxadiffusion.dataset.inspect import inspect_source
+    from taxadiffusion.dataset.inspect import CheckSettings, inspect_source
     from taxadiffusion.errors import SettingsError
 
     catalogue, table = split_names(names)
@@ -49,13 +49,15 @@ def check(
     with catalogue_progress(catalogue) as on_bytes:
         report = inspect_source(
             source,
-            format=format,
-            options={**format_options(context.args), **table},
-            tables_only=tables_only,
-            synonyms=synonyms,
-            fix=fix,
-            follow_links=follow_links,
-            catalogue=catalogue,
+            CheckSettings(
+                format=format,
+                options={**format_options(context.args), **table},
+                tables_only=tables_only,
+                synonyms=synonyms,
+                fix=fix,
+                follow_links=follow_links,
+                catalogue=catalogue,
+            ),
             on_bytes=on_bytes,
         )
     if rules is not None and report.catalogue is not None:

@@ -50,7 +50,7 @@ def prepare(
     from rich.console import Console
 
     from taxadiffusion.cli.check import format_options
-    from taxadiffusion.dataset import Shard
+    from taxadiffusion.dataset import PrepareSettings, Shard
     from taxadiffusion.dataset import prepare as prepare_dataset
 
     catalogue, table = split_names(names)
@@ -60,17 +60,19 @@ def prepare(
         report = prepare_dataset(
             source,
             out,
-            format=format,
-            options={**format_options(context.args), **table},
-            ranks=ranks,
-            val_fraction=val_fraction,
-            max_bad_fraction=max_bad_fraction,
-            limit=limit,
-            fix=fix,
-            allow_contradictions=allow_contradictions,
-            verify=verify,
-            follow_links=follow_links,
-            catalogue=catalogue,
+            PrepareSettings(
+                format=format,
+                options={**format_options(context.args), **table},
+                ranks=ranks,
+                val_fraction=val_fraction,
+                max_bad_fraction=max_bad_fraction,
+                limit=limit,
+                fix=fix,
+                allow_contradictions=allow_contradictions,
+                verify=verify,
+                follow_links=follow_links,
+                catalogue=catalogue,
+            ),
             num_workers=workers,
             shard=shard,
             on_progress=show,

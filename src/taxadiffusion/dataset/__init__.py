@@ -2,7 +2,7 @@
 
 from taxadiffusion.dataset.prepare import prepare
 from taxadiffusion.dataset.prepared import ImageRow, PreparedDataset
-from taxadiffusion.dataset.report import PrepareProgress, PrepareReport
+from taxadiffusion.dataset.report import PrepareProgress, PrepareReport, PrepareSettings
 from taxadiffusion.dataset.shards import Shard
 
-__all__ = ["ImageRow", "PrepareProgress", "PrepareReport", "PreparedDataset", "Shard", "prepare"]
+__all__ = ["ImageRow", "PrepareProgress", "PrepareReport", "PrepareSettings", "PreparedDataset", "Shard", "prepare"]

@@ -16,7 +16,13 @@ from taxadiffusion.names import Rank
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """What `prepare` is asked for; see there."""
+    """What `prepare` is asked for.
+
+    `format` (detected without) and its `options` choose the reader; `ranks` the ranks to keep; `val_fraction` of the
+    training groups of each taxon become validation; `limit` takes the first rows only; `fix` is a file of repairs;
+    `catalogue` is an archive of the Catalogue of Life, whose taxonID every accepted name gets; `verify=False` looks at
+    no picture; `follow_links` uses what links lead to outside of the image folder.
+    """
 
     format: str | None = None
     options: Mapping[str, Any] | None = None

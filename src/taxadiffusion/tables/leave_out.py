@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from taxadiffusion.dataset import PreparedDataset, prepare
+from taxadiffusion.dataset import PreparedDataset, PrepareSettings, prepare
 from taxadiffusion.errors import DataError
 from taxadiffusion.files import whole
 from taxadiffusion.names import Lineage, Rank
@@ -61,4 +61,4 @@ def thinned(
                 writer.writerow([file_name, record.split, *(names.get(rank) or "" for rank in ranks)])
 
     options, follow_links = {"root": dataset.root}, dataset.follows_links
-    prepare(table, out, format="folder", options=options, ranks=ranks, follow_links=follow_links)
+    prepare(table, out, PrepareSettings(format="folder", options=options, ranks=ranks, follow_links=follow_links))
