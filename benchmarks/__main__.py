@@ -29,11 +29,7 @@ def main() -> int:
     if args.device != "cpu" and not torch.cuda.is_available():
         print(f"--device {args.device}: this torch sees no GPU", file=sys.stderr)
         return 2
-    if args.loaded:
-        torch.set_num_threads(1)  # processor time then is the time of the work
-    clock: Clock = time.perf_counter
-    if args.loaded:
-        clock = time.process_time if args.device == "cpu" else DeviceClock()
+    clock = _clock(args)
     before = calibrate()
     if not (before.quiet or args.loaded):
         print(_busy("before", before), file=sys.stderr)
@@ -64,6 +60,13 @@ def main() -> int:
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
     return 0
+
+
+def _clock(args: argparse.Namespace) -> Clock:
+    if not args.loaded:
+        return time.perf_counter
+    torch.set_num_threads(1)  # processor time then is the time of the work
+    return time.process_time if args.device == "cpu" else DeviceClock()
 
 
 def _arguments() -> argparse.Namespace:

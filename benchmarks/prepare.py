@@ -55,13 +55,13 @@ def measure(num_rows: int, folder: Path) -> dict[str, float]:
 
     `cpu_us_per_row` does not count what other programs took of the processor meanwhile.
     """
-    from taxadiffusion.dataset import PreparedDataset, prepare
+    from taxadiffusion.dataset import PreparedDataset, PrepareSettings, prepare
 
     source, out = folder / "source", folder / "prepared"
     source.mkdir()
     write_table(source / "metadata.csv", num_rows)
     start, cpu_start = time.perf_counter(), time.process_time()
-    report = prepare(source, out, verify=False, num_workers=1)
+    report = prepare(source, out, PrepareSettings(verify=False), num_workers=1)
     prepared, cpu = time.perf_counter() - start, time.process_time() - cpu_start
     assert report.images == num_rows, report.reasons
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
