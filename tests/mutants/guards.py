@@ -29,7 +29,7 @@ def _deselected(file: str, names: tuple[str, ...]) -> tuple[str, ...]:
 _OF_A_RUN = ("tests/trainer/test_stages_run.py", _TRAINER, *_deselected(_TRAINER, _ELSEWHERE))
 
 _OF_AN_EVALUATION = (
-    "tests/evaluate/test_measure.py", "tests/evaluate/test_pairs.py", "tests/evaluate/test_scores.py",
+    "tests/evaluate/test_measure.py", "tests/metrics/test_pairs.py", "tests/evaluate/test_scores.py",
     "tests/evaluate/test_evaluation.py",
     *_deselected("tests/evaluate/test_evaluation.py", ("processes_share",)), _VALUES,
 )  # fmt: skip

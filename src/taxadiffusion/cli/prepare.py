@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from taxadiffusion.dataset import PrepareProgress, PrepareReport
-    from taxadiffusion.dataset.prepare import OnPrepared
+    from taxadiffusion.dataset.preparation import OnPrepared
 
 _PHASES = {"list": "reading rows", "verify": "checking pictures", "write": "writing"}
 _NUM_REASONS_SHOWN = 8
