@@ -87,7 +87,9 @@ def main() -> None:
     )
     print(f"{options.adapter or options.base}; seed {options.seed}; set up in {planted_s:.0f} s of one core.")
     rank = dataset.ranks[-1]
-    print("unseen photographs that stand out most:", *judge(unseen.at(rank), rank).pairs, sep="\n  ")
+    print("unseen photographs that stand out most, and the training photographs that they are most like:")
+    for pair in judge(unseen.at(rank), rank).pairs:
+        print(f"  {pair.standing:.2f}  {pair.generated}  {pair.photograph}")
     for folder in options.generated:
         side = side_of(generated_folder(folder, dataset.ranks), store, extractor, options.size_px)
         before = time.process_time()
