@@ -36,6 +36,7 @@ from taxadiffusion.names import Lineage
 from taxadiffusion.report import evaluation as report
 from taxadiffusion.report.command import write_results
 from taxadiffusion.report.evaluation import confusion_block
+from taxadiffusion.report.judges import named_right_by_judge
 from taxadiffusion.simulate import Clade, TraitMeter, photograph, read_clade, simulate
 from tests.coloured_pictures import RANKS, SPECIES, ColourNames, Colours, fresh, paint, write_folder
 from tests.faults.harness import fork
@@ -498,6 +499,7 @@ def test_where_fewer_than_two_taxa_have_enough_photographs_nothing_is_named_and_
     assert (results.compared.name, results.compared.how) == ("first", "first")
     assert results.differences == {}
     assert results.distance_differences["second"]["species"].known
+    assert named_right_by_judge(results, "unseen")[1] == []
     write_results(results, tmp_path / "out", command="taxadiffusion evaluate x", size_px=32)
     for name in ("tables.md", "report.html"):
         words = (tmp_path / "out" / name).read_text()
@@ -545,6 +547,15 @@ def test_every_table_shows_both_judges_side_by_side(dataset: PreparedDataset, tm
         assert text.count("right (of this model") == 0  # trained twice
         assert "swapped (of this model: one training)" in text
     assert "of this model: one training" in page
+    header, rows = named_right_by_judge(two, "unseen")  # on a screen ranks follow one another, so that figures fit
+    assert header == ["method", "rank", "colours", "brightness"]
+    assert [(row[0].value, row[1].value) for row in rows] == [
+        (name, rank) for name in ("right", "swapped", "unseen") for rank in RANKS
+    ]
+    shown = two.methods["swapped"][-1].metrics
+    assert [cell.value for cell in rows[5][2:]] == [
+        f"{shown[metric].mean:.3f}" for metric in ("rank_accuracy", "rank_accuracy_second")
+    ]
 
 
 def test_a_second_judge_is_another_network() -> None:

@@ -84,12 +84,12 @@ def evaluate(
 
 
 def _show(results: Results) -> None:
-    from taxadiffusion.report.evaluation import method_tables, told_with_results
+    from taxadiffusion.report.evaluation import REAL, told_with_results
+    from taxadiffusion.report.judges import named_right_by_judge
 
     console = Console()
-    tables = method_tables(results)
-    if "rank_accuracy" in tables:
-        header, rows = tables["rank_accuracy"]
+    header, rows = named_right_by_judge(results, REAL)
+    if rows:
         shown = Table(*header, title="share of images named right", title_justify="left")
         for row in rows:
             words = ((escape(cell.value), cell.small) for cell in row)

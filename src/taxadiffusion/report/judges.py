@@ -43,6 +43,27 @@ def method_cell(results: Results, name: str) -> Cell:
     return Cell(name, ONE_TRAINING if results.trainings.get(name) == 1 else "")
 
 
+def named_right_by_judge(results: Results, unseen: str) -> tuple[list[str], list[list[Cell]]]:
+    """How often images are named right, for a narrow screen: a row for each method and rank, a column for each judge.
+
+    unseen: what the row of unseen photographs is called. No rows where no taxon is judged.
+    """
+    judges = judge_columns(results)
+    rows = []
+    for name, ranks in [*results.methods.items(), (unseen, results.real)]:
+        for scores in ranks:
+            intervals = [scores.metrics.get(judge.metric) for judge in judges]
+            cells = [
+                Cell(f"{i.mean:.3f}", f"{i.low:.3f} to {i.high:.3f}" if i.known else "too few images for an interval")
+                if i is not None
+                else Cell("–")
+                for i in intervals
+            ]
+            if any(intervals):
+                rows.append([method_cell(results, name), Cell(scores.rank), *cells])
+    return ["method", "rank", *(judge.judge or "named right" for judge in judges)], rows
+
+
 def named_chart(
     rows: Sequence[IntervalRow],
     columns: Sequence[str],
