@@ -104,6 +104,21 @@ def test_a_picture_stands_out_unless_twenty_others_are_as_like() -> None:
     assert float(standing(np.array([[0.5, 0.0]]))[0]) == pytest.approx(np.arctanh(0.5))
 
 
+def test_contrast_of_a_dull_picture_is_that_of_a_bright_one() -> None:
+    """Structure counts over its own spread, so half the contrast is nearly the same map."""
+    images = photographs(10, 4)
+    dull = (128 + (images - 128.0) / 2).round().astype(np.uint8)
+    plain = contrast_maps(images)
+    assert np.abs(contrast_maps(dull) - plain).mean() < 0.2 * np.abs(plain).mean()
+
+
+@pytest.mark.parametrize("rows", [2, 4])
+def test_likeness_needs_a_row_of_candidates_for_each_picture(rows: int) -> None:
+    maps = contrast_maps(photographs(3, 3))
+    with pytest.raises(ValueError, match="a row of candidates for each picture"):
+        likeness(maps, maps, np.zeros((rows, 2), dtype=int))
+
+
 def test_likeness_is_one_for_the_same_and_at_most_one() -> None:
     images = photographs(3, 12)
     found = likeness(contrast_maps(images), contrast_maps(images), np.tile(np.arange(12), (12, 1)))

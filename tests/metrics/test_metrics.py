@@ -89,6 +89,7 @@ def test_references_give_the_distances_without_each_group_as_if_it_had_never_bee
         of_y = np.array([0, 1, 1, 0])  # group 2 is not shown at all
     frechet, without = FrechetReference(x, of_x).replicates(y, of_y)
     kernel, kernel_without = KernelReference(x, of_x).replicates(y, of_y)
+    assert len(without) == len(kernel_without) == 3
     assert frechet == pytest.approx(straightforward_frechet_distance(x, y), rel=1e-6)
     assert kernel == pytest.approx(straightforward_kernel_distance(x, y), rel=1e-9)
     for group in range(3):
@@ -356,6 +357,14 @@ def test_a_constant_feature_says_nothing_to_a_discriminant() -> None:
     assert np.isfinite(more.weight).all()
     assert not more.weight[-1].any()
     assert np.array_equal(more.predict(np.hstack([features, np.full((60, 1), 9.0)])), plain.predict(features))
+
+
+def test_a_discriminant_tells_classes_apart_however_alike_the_images_of_each_are() -> None:
+    labels = np.arange(60) % 3
+    features = 10.0 * labels[:, None] * np.array([1.0, -1.0, 0.5]) + 1e-3 * np.random.default_rng(25).normal(
+        size=(60, 3)
+    )
+    assert np.array_equal(fit_discriminant(features, labels, ("a", "b", "c")).predict(features), labels)
 
 
 def test_a_discriminant_refuses_what_it_cannot_be_fitted_on() -> None:
