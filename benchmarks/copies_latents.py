@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from benchmarks.copies import EXPECTED, denoising, features_of, side_of
 from taxadiffusion.adapter import open_model
-from taxadiffusion.backbone import Backbone
+from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.evaluate import copies
 from taxadiffusion.evaluate.extraction import FeatureStore
