@@ -23,7 +23,7 @@ from taxadiffusion.adapter import Adapter, open_model
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.evaluate import copies
-from taxadiffusion.evaluate.copies import CopyJudge
+from taxadiffusion.evaluate.copies import CopyJudge, CopySettings
 from taxadiffusion.evaluate.extraction import FeatureStore
 from taxadiffusion.evaluate.memorisation import CopyFound
 from taxadiffusion.evaluate.pictures import Pictures, generated_folder, photographs
@@ -76,9 +76,8 @@ def main() -> None:
     originals = [train.lineages[i] for i in copies.drawn(train, copies.MAX_PLANTED, options.seed)]
     planter = Remembered(Planter(backbone, denoising(adapter, originals) if adapter else None))
     before = time.process_time()
-    judge = CopyJudge(
-        train, unseen, extractor, planter, size_px=options.size_px, expected=EXPECTED, seed=options.seed
-    )  # fmt: skip
+    settings = CopySettings(options.size_px, EXPECTED, options.seed)
+    judge = CopyJudge(train, unseen, extractor, planter, settings)
     planted_s = time.process_time() - before
     _print_eyesight(judge, planter, extractor, train)
     sight = judge.eyesight["picture"]

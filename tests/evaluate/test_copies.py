@@ -16,7 +16,7 @@ from torch import Tensor
 
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.noise import NoiseSchedule
-from taxadiffusion.evaluate.copies import MAX_LOOKED_AT, CopyJudge, not_looked
+from taxadiffusion.evaluate.copies import MAX_LOOKED_AT, CopyJudge, CopySettings, not_looked
 from taxadiffusion.evaluate.memorisation import CopyFindings, CopyFound, Eyesight
 from taxadiffusion.evaluate.pictures import base_of
 from taxadiffusion.evaluate.planted import CHANGES, JUDGED, KINDS, PARTIAL, Planter, image_to_image, noised
@@ -251,9 +251,8 @@ def side(images: np.ndarray, name: str, taxa: list[Lineage] = TAXA) -> Side:
 
 
 def judge(train: np.ndarray, unseen: np.ndarray, base: object = Blur(), seed: int = 0) -> CopyJudge:
-    return CopyJudge(
-        side(train, "train"), side(unseen, "unseen"), Lines(), planter(base), size_px=SIZE, expected=0.01, seed=seed
-    )
+    settings = CopySettings(SIZE, expected=0.01, seed=seed)
+    return CopyJudge(side(train, "train"), side(unseen, "unseen"), Lines(), planter(base), settings)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,13 +45,24 @@ _BATCH = 64
 NO_BASE = "copies can be planted only with the base that made the pictures; name it with --base"
 
 
+@dataclass(frozen=True, slots=True)
+class CopySettings:
+    """How copies are sought."""
+
+    size_px: int
+    """Of the pictures and photographs as they are compared."""
+    expected: float
+    """Share of unseen photographs that may be flagged: the false alarms."""
+    seed: int
+
+
 class CopyJudge:
     """Training photographs in which copies are sought.
 
     How unseen photographs, passed through the autoencoder as the pictures were, stand to training sets the threshold,
-    at `expected` false alarms; copies planted with `planter` say what is found at it. Everything follows from the
-    photographs and `seed`. Pictures are seen at `size_px`. Time: about 8 ms a picture, and a photograph read for each
-    new candidate; memory: 8 KB a photograph read.
+    at the expected false alarms; copies planted with `planter` say what is found at it. Everything follows from the
+    photographs and the settings. Time: about 8 ms a picture, and a photograph read for each new candidate; memory: 8 KB
+    a photograph read.
     """
 
     def __init__(
@@ -60,12 +71,10 @@ class CopyJudge:
         unseen: Side,
         extractor: Extractor,
         planter: Planter,
-        *,
-        size_px: int,
-        expected: float,
-        seed: int,
+        settings: CopySettings,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
+        size_px, seed = settings.size_px, settings.seed
         self._train, self._extractor, self._size_px, self._seed = train, extractor, size_px, seed
         self._maps: dict[int, NDArray[np.float16]] = {}
         progress("copies: looking at unseen photographs")
@@ -73,7 +82,7 @@ class CopyJudge:
         photographs = _images(chosen, size_px)
         passed = planter.through_autoencoder(photographs)
         unseen_scores, _ = self._scores(passed, self._features(passed))
-        thresholds = {part: threshold_at(unseen_scores[part], expected) for part in PARTS}
+        thresholds = {part: threshold_at(unseen_scores[part], settings.expected) for part in PARTS}
         originals = drawn(train, MAX_PLANTED, seed)
         self._copied = tuple(train.lineages[i] for i in originals)
         planted: dict[str, dict[PicturePart, Floats]] = {}
@@ -88,7 +97,9 @@ class CopyJudge:
             judged = [flags[kind] for kind in JUDGED[part] if kind in flags]
             self._judged[part] = np.reshape(judged, (-1, len(originals))).astype(bool)
             found = {kind: _found(flag) for kind, flag in flags.items()}
-            self.eyesight[part] = Eyesight(threshold, expected, len(passed), found, _found(self._judged[part]), {})
+            self.eyesight[part] = Eyesight(
+                threshold, settings.expected, len(passed), found, _found(self._judged[part]), {}
+            )
 
     def __call__(self, side: Side, rank: Rank) -> CopyFindings:
         """Of the images of a method that show taxa of `rank`; taxa count as common or rare at that rank."""
@@ -193,26 +204,14 @@ class CopySearch:
         unseen: Side,
         extractor: Extractor,
         planter: Planter,
-        *,
-        size_px: int,
-        expected: float,
-        seed: int,
+        settings: CopySettings,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
         """As of `CopyJudge`."""
         self._train = train
 
         def judge_of(photographs: Side) -> CopyJudge:
-            return CopyJudge(
-                photographs,
-                unseen,
-                extractor,
-                planter,
-                size_px=size_px,
-                expected=expected,
-                seed=seed,
-                progress=progress,
-            )
+            return CopyJudge(photographs, unseen, extractor, planter, settings, progress)
 
         self._judge_of = judge_of
         self._judges: dict[frozenset[str] | None, CopyJudge] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import SettingsError
-from taxadiffusion.evaluate.copies import NO_BASE, CopySearch, not_looked
+from taxadiffusion.evaluate.copies import NO_BASE, CopySearch, CopySettings, not_looked
 from taxadiffusion.evaluate.judges import Finish, Judges, JudgeSettings, Tell, fit_namers
 from taxadiffusion.evaluate.naming import FEWEST_PHOTOGRAPHS, Namer
 from taxadiffusion.evaluate.networks import FurtherNetworks, Networks
@@ -61,18 +61,38 @@ def evaluate(
     judges = Judges(train, sides[held_back], namers, settings, progress)
     places = Places(train.lineages, dataset.ranks)
     pairs = FurtherNetworks(networks, settings, train, dataset.ranks)
+    looked_at = _copies_among(train, sides[held_back], networks, settings, progress)
+    scored = {}
+    for name, runs in methods.items():
+        progress(f"looking at {name}")
+        side = _side(runs, networks, settings, progress)
+        side = replace(side, lineages=tuple(places(lineage, name) for lineage in side.lineages))
+        seen = trained_on[name] if trained_on and name in trained_on else None
+        scored[name] = judges.of_method(name, side, pairs, seen, looked_at(seen))
+    real = judges.of_unseen(f"photographs of the {held_back} split", pairs, looked_at(None))
+    picked = pick(scored, compared)
+    return Results(
+        _protocol(dataset, networks, settings, namers, tuple(split for split in JUDGE_SPLITS if split in sides)),
+        scored,
+        real,
+        differences(scored, picked),
+        distance_differences(scored, picked),
+        picked,
+        _left_out(real_pictures, methods),
+        differences(scored, picked, second=True),
+        _not_judged(train, namers[FIRST_JUDGE], settings.ranks),
+        {name: len(runs) for name, runs in methods.items()},
+    )
+
+
+def _copies_among(
+    train: Side, unseen: Side, networks: Networks, settings: JudgeSettings, progress: Tell
+) -> Callable[[Collection[str] | None], Finish]:
+    """From the files that a method learnt from (None: all) to what looks for copies of these among its images."""
     copies = None
     if networks.planter:
-        copies = CopySearch(
-            train,
-            sides[held_back],
-            networks.features,
-            networks.planter,
-            size_px=settings.size_px,
-            expected=settings.copy_quantile,
-            seed=settings.seed,
-            progress=progress,
-        )
+        how = CopySettings(settings.size_px, expected=settings.copy_quantile, seed=settings.seed)
+        copies = CopySearch(train, unseen, networks.features, networks.planter, how, progress)
 
     def looked_at(seen: Collection[str] | None) -> Finish:
         def finish(scores: RankScores, part: Side) -> RankScores:
@@ -83,29 +103,14 @@ def evaluate(
 
         return finish
 
-    scored = {}
-    for name, runs in methods.items():
-        progress(f"looking at {name}")
-        side = _side(runs, networks, settings, progress)
-        side = replace(side, lineages=tuple(places(lineage, name) for lineage in side.lineages))
-        seen = trained_on[name] if trained_on and name in trained_on else None
-        scored[name] = judges.of_method(name, side, pairs, seen, looked_at(seen))
-    real = judges.of_unseen(f"photographs of the {held_back} split", pairs, looked_at(None))
-    picked = pick(scored, compared)
-    left_out = {f"photographs, {split}": pictures.left_out for split, pictures in real_pictures.items()}
-    left_out |= {name: sum(pictures.left_out for pictures in runs) for name, runs in methods.items()}
-    return Results(
-        _protocol(dataset, networks, settings, namers, tuple(split for split in JUDGE_SPLITS if split in sides)),
-        scored,
-        real,
-        differences(scored, picked),
-        distance_differences(scored, picked),
-        picked,
-        {name: number for name, number in left_out.items() if number},
-        differences(scored, picked, second=True),
-        _not_judged(train, namers[FIRST_JUDGE], settings.ranks),
-        {name: len(runs) for name, runs in methods.items()},
-    )
+    return looked_at
+
+
+def _left_out(real: Mapping[str, Pictures], methods: Mapping[str, Sequence[Pictures]]) -> dict[str, int]:
+    """How many photographs of each split, and images of each method, are not measured, where there are any."""
+    found = {f"photographs, {split}": pictures.left_out for split, pictures in real.items()}
+    found |= {name: sum(pictures.left_out for pictures in runs) for name, runs in methods.items()}
+    return {name: number for name, number in found.items() if number}
 
 
 def _splits(dataset: PreparedDataset) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from taxadiffusion.errors import DataError
-from taxadiffusion.evaluate.measure import RankJudge
+from taxadiffusion.evaluate.measure import RankJudge, Searched
 from taxadiffusion.evaluate.naming import Namer
 from taxadiffusion.evaluate.scores import RankScores
 from taxadiffusion.evaluate.side import Side, at_most
@@ -84,7 +84,7 @@ class Judges:
         self._train, self._unseen, self._settings, self._progress = train, unseen, settings, progress
         self._namers = namers
         progress("searching the training photographs nearest to unseen ones")
-        self._nearest = NearestSearch(train.features, unseen.features)
+        self._photographs = Searched(train, NearestSearch(train.features, unseen.features))
         self._taxa = {rank: frozenset(train.at(rank).lineages) for rank in settings.ranks}
         self._judges: dict[Rank, tuple[frozenset[Lineage], RankJudge]] = {}
         self._shown: dict[Rank, set[Lineage]] = {rank: set() for rank in settings.ranks}
@@ -99,8 +99,7 @@ class Judges:
                 rank,
                 self._settings.ranks,
                 self._namers,
-                self._train,
-                self._nearest,
+                self._photographs,
                 max_reference_per_taxon=self._settings.max_reference_per_taxon,
                 seed=self._settings.seed,
                 shown=None if every else mine,
@@ -125,8 +124,7 @@ class Judges:
         seen = None
         if trained_on is not None:
             photographs = self._train.select([i for i, file in enumerate(self._train.files) if file in trained_on])
-            search = NearestSearch(photographs.features, self._unseen.features)
-            seen = photographs, search
+            seen = Searched(photographs, NearestSearch(photographs.features, self._unseen.features))
         scored = []
         for rank in self._settings.ranks:
             part = side.select([i for i, lineage in enumerate(side.lineages) if lineage.rank == rank])

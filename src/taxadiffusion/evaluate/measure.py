@@ -31,6 +31,14 @@ MAX_PAIRED = 20_000
 so many are drawn, evenly over the taxa."""
 
 
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """Photographs, and the search for the nearest among them."""
+
+    side: Side
+    nearest: NearestSearch
+
+
 class RankJudge:
     """Photographs seen as taxa of one rank, ready to judge the images of any method at that rank."""
 
@@ -39,15 +47,13 @@ class RankJudge:
         rank: Rank,
         ranks: Sequence[Rank],
         namers: Mapping[str, Namer],
-        train: Side,
-        nearest: NearestSearch,
+        train: Searched,
         *,
         max_reference_per_taxon: int,
         seed: int,
         shown: Collection[Lineage] | None = None,
     ) -> None:
-        """namers: by the metric that tells how often each finds images right. nearest: the search among all training
-        photographs.
+        """namers: by the metric that tells how often each finds images right. train: all training photographs.
 
         shown: the taxa of the images that are to be judged, where those are not all. Distances, precision, recall,
         density and coverage are then to the photographs of these taxa: images of three species are no bad images of
@@ -58,8 +64,7 @@ class RankJudge:
         self._ranks = tuple(ranks)
         self._namers = dict(namers)
         self._photographs = train
-        self._nearest = nearest
-        self._train = train.at(rank)
+        self._train = train.side.at(rank)
         self._seed = seed
         groups = self._train.groups()
         if not groups:
@@ -86,21 +91,21 @@ class RankJudge:
         side: Side,
         name: str,
         beside: Beside,
-        seen: tuple[Side, NearestSearch] | None = None,
+        seen: Searched | None = None,
         *,
         few: bool = False,
     ) -> RankScores:
         """Every metric of images of taxa of this rank; `beside` is what further networks say of them.
 
-        seen: the training photographs that the method learnt from, and the search among them, where those are not all:
-        nearest photographs are sought among these, and a taxon counts as common or rare by these. few: of too few
-        images for a metric of sets it is left out. Raises `DataError` where there are too few, or for a taxon that
+        seen: the training photographs that the method learnt from, where those are not all: nearest photographs are
+        sought among these, and a taxon counts as common or rare by these. few: of too few images for a metric of sets
+        it is left out. Raises `DataError` where there are too few, or for a taxon that
         training lacks.
         """
         counts: Mapping[Lineage, int] = self._counts
-        photographs, search = seen or (self._photographs, self._nearest)
+        photographs = seen or self._photographs
         if seen:
-            counts = Counter(truncated((one for one in photographs.lineages if one.get(self._rank)), self._rank))
+            counts = Counter(truncated((one for one in seen.side.lineages if one.get(self._rank)), self._rank))
         strange = sorted({str(taxon) for taxon in side.lineages if taxon not in counts})
         if strange:
             raise DataError(f"{name}: no training photograph shows {strange[0]} at rank {self._rank}; leave it out")
@@ -116,7 +121,7 @@ class RankJudge:
             judged=self._judged(side),
             train_features=self._train.features,
             train_rows=self._train_rows,
-            near=search(side.features),
+            near=photographs.nearest(side.features),
             sets=self._sets(side, cells, name) if enough else None,
             beside=beside,
         )
@@ -131,7 +136,7 @@ class RankJudge:
                 ConfusionPair(c.true, c.predicted, c.count, c.of)
                 for c in self._confusions(side, looked.named[FIRST_JUDGE])
             ),
-            nearest=_nearest(side, looked.near, photographs),
+            nearest=_nearest(side, looked.near, photographs.side),
             traits=beside.of_species or {},
             right=by_taxon_and_run(per_image[FIRST_JUDGE], cells),
             right_second=by_taxon_and_run(per_image[SECOND_JUDGE], cells) if SECOND_JUDGE in per_image else {},
