@@ -145,10 +145,14 @@ def test_curve_runs_from_edge_to_edge_in_the_data_s_proportions() -> None:
     assert ys[0] < ys[2] < ys[1]  # upwards is smaller y
 
 
-@pytest.mark.parametrize(("y", "log_y"), [([1.0, float("nan")], False), ([1.0, 0.0], True), ([], False)])
-def test_a_chart_refuses_what_it_cannot_show(y: list[float], log_y: bool) -> None:
+@pytest.mark.parametrize(
+    ("x", "y", "log_x"),
+    [([0, 1], [1.0, float("nan")], False), ([float("inf"), 1], [1.0, 2.0], False), ([1, 0], [1.0, 2.0], True),
+     ([], [], False)],
+)  # fmt: skip
+def test_a_chart_refuses_what_it_cannot_show(x: list[float], y: list[float], log_x: bool) -> None:
     with pytest.raises(ValueError, match=r"cannot show|one or more points"):
-        line_chart([Series("loss", list(range(len(y))), y)], x_label="step", y_label="loss", log_y=log_y)
+        line_chart([Series("loss", x, y)], x_label="step", y_label="loss", log_x=log_x)
 
 
 def test_a_whisker_spans_its_interval_and_an_absent_figure_leaves_a_gap() -> None:

@@ -16,6 +16,7 @@ from taxadiffusion.report.page import Html, escaped, svg_figure
 
 NUM_COLOURS = 6  # --c0 … --c5 in style.css
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 860, 62, 20, 18, 44
+_TALL = 320  # height of a chart of curves
 _LETTER_PX = 6.6  # a letter of a chart's text, generously
 
 
@@ -71,9 +72,7 @@ def line_chart(
     y_label: str,
     bands: Sequence[Band] = (),
     log_x: bool = False,
-    log_y: bool = False,
     joined: bool = True,
-    height_px: int = 320,
     caption: str = "",
 ) -> Html:
     """Curves over a common x axis, with a legend where there are several and stages shaded by turns.
@@ -85,10 +84,10 @@ def line_chart(
     xs = [x for s in series for x in s.x]
     ys = [y for s in series for y in s.y]
     _check(xs, log_x)
-    _check(ys, log_y)
+    _check(ys, log=False)
     x_axis = _axis(xs, _LEFT, _WIDTH - _RIGHT, log_x, margin=0)
-    y_axis = _axis(ys, height_px - _BOTTOM, _TOP, log_y, margin=0.06)
-    parts = [*_bands(bands, x_axis, height_px), *_frame(x_axis, y_axis, x_label, y_label, height_px)]
+    y_axis = _axis(ys, _TALL - _BOTTOM, _TOP, log=False, margin=0.06)
+    parts = [*_bands(bands, x_axis), *_frame(x_axis, y_axis, x_label, y_label)]
     for i, curve in enumerate(series):
         points = " ".join(f"{x_axis(x):.1f},{y_axis(y):.1f}" for x, y in zip(curve.x, curve.y, strict=True))
         colour = f"var(--c{i % NUM_COLOURS})"
@@ -103,7 +102,7 @@ def line_chart(
                 f"<title>{escaped(curve.name)}: {_number(x)}, {_number(y)}</title></circle>"
                 for x, y in zip(curve.x, curve.y, strict=True)
             ]
-    return _figure(parts, height_px, [s.name for s in series], caption)
+    return _figure(parts, _TALL, [s.name for s in series], caption)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,14 +184,14 @@ def _axis(values: Sequence[float], start_px: float, stop_px: float, log: bool, m
     return _Axis(low - space, high + space, start_px, stop_px)
 
 
-def _bands(bands: Sequence[Band], x_axis: _Axis, height_px: int) -> list[str]:
+def _bands(bands: Sequence[Band], x_axis: _Axis) -> list[str]:
     parts = []
     for i, band in enumerate(bands):
         start, stop = x_axis(max(band.start, x_axis.low)), x_axis(min(band.stop, x_axis.high))
         see_through = "" if i % 2 == 0 else ' fill-opacity="0"'
         parts.append(
             f'<rect class="band" x="{start:.1f}" y="{_TOP}" width="{stop - start:.1f}" '
-            f'height="{height_px - _TOP - _BOTTOM}"{see_through}><title>{escaped(band.name)}</title></rect>'
+            f'height="{_TALL - _TOP - _BOTTOM}"{see_through}><title>{escaped(band.name)}</title></rect>'
         )
         if len(band.name) * _LETTER_PX <= stop - start:  # a short stage is named where the pointer rests
             parts.append(_label_within(band.name, (start + stop) / 2, _TOP - 5))
@@ -206,8 +205,8 @@ def _label_within(words: str, x: float, y: float) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{escaped(words)}</text>'
 
 
-def _frame(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str, height_px: int) -> list[str]:
-    bottom = height_px - _BOTTOM
+def _frame(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str) -> list[str]:
+    bottom = _TALL - _BOTTOM
     parts = []
     for tick in y_axis.ticks():
         y = y_axis(tick)
@@ -216,7 +215,7 @@ def _frame(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str, height_px: 
     for tick in x_axis.ticks(8):
         parts.append(f'<text x="{x_axis(tick):.1f}" y="{bottom + 17}" text-anchor="middle">{_number(tick)}</text>')
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"/>')
-    parts.append(f'<text x="{(_LEFT + _WIDTH) / 2}" y="{height_px - 6}" text-anchor="middle">{escaped(x_label)}</text>')
+    parts.append(f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_TALL - 6}" text-anchor="middle">{escaped(x_label)}</text>')
     middle = (_TOP + bottom) / 2
     parts.append(
         f'<text x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">{escaped(y_label)}</text>'
