@@ -44,7 +44,7 @@ from taxadiffusion.names import Lineage
 from taxadiffusion.pictures.generate import Sampling, generate
 from taxadiffusion.pictures.png import read_picture
 from taxadiffusion.pipeline import TaxaDiffusionPipeline
-from taxadiffusion.report.command import Extractors, evaluate_command
+from taxadiffusion.report.command import Extractors, Measured, evaluate_command
 from taxadiffusion.run import open_run, standard_watchers
 from taxadiffusion.sampler import Request
 from taxadiffusion.stages import plan
@@ -365,16 +365,16 @@ def test_evaluate_draws_and_looks_there(
         encoder = f"conditioner.taxon_encoder={clip}"
         settings = settings_of("taxon_adapter", prepared, tmp_path / "run", caches, "stages.steps=1", encoder)
         trained_on(device, settings)
-        results = evaluate_command(
+        asked = Measured(
             [f"ours={tmp_path / 'run'}"],
             prepared,
-            tmp_path / "out",
-            extractors=Extractors(["bioclip"], [clip], tmp_path / "alexnet.pth", str(device)),
+            ImagePlan(6, sampling=Sampling(1)),
             ranks=list(RANKS),
-            images=ImagePlan(6, sampling=Sampling(1)),
             base=str(tiny_base()),
             size_px=32,
         )
+        extractors = Extractors(["bioclip"], [clip], tmp_path / "alexnet.pth", str(device))
+        results = evaluate_command(asked, tmp_path / "out", extractors)
     assert {"alignment", "lpips_to_real", "frechet_distance"} <= set(results.methods["ours"][0].metrics)
 
 

@@ -57,23 +57,26 @@ def evaluate(
     from taxadiffusion.evaluate.image_plan import ImagePlan
     from taxadiffusion.guidance import Guidance
     from taxadiffusion.pictures.generate import Sampling
-    from taxadiffusion.report.command import Extractors, command_line, evaluate_command
+    from taxadiffusion.report.command import Extractors, Measured, command_line, evaluate_command
 
     where = chosen_device(device, cpu_only=only_on_cpu(engine))
     stderr = Console(stderr=True, highlight=False)
     stderr.print(f"on {described(where)}", markup=False)
     guidance = Guidance(guidance_scale, guidance_rank, guidance_interval)
+    asked = Measured(
+        generated,
+        data,
+        ImagePlan(per_taxon, seed, guidance, Sampling(steps, engine=engine)),
+        root=root,
+        ranks=[rank.strip() for rank in ranks.split(",")] if ranks else None,
+        base=base,
+        size_px=size_px,
+    )
     with stderr.status("starting") as status:
         results = evaluate_command(
-            generated,
-            data,
+            asked,
             out,
-            root=root,
-            extractors=Extractors(extractor or ["inception"], weights or (), lpips, str(where), clade),
-            ranks=[rank.strip() for rank in ranks.split(",")] if ranks else None,
-            images=ImagePlan(per_taxon, seed, guidance, Sampling(steps, engine=engine)),
-            base=base,
-            size_px=size_px,
+            Extractors(extractor or ["inception"], weights or (), lpips, str(where), clade),
             command=command_line(sys.argv[1:]),
             progress=status.update,
             shard=Shard.of_environment(),

@@ -65,54 +65,66 @@ class Extractors:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is measured, and against which photographs."""
+
+    generated: Sequence[str]
+    """Each is PATH or NAME=PATH: a folder that holds `metadata.csv`, or a model, whose images are made first. One name
+    given several times is one method trained several times."""
+    data: Path
+    """The prepared data set."""
+    images: ImagePlan
+    """How models draw."""
+    root: Path | None = None
+    """Where the photographs are now, if they were moved."""
+    ranks: Sequence[Rank] | None = None
+    """None: all of the data set."""
+    base: str | None = None
+    """Of the models, and of the planted copies; none: the one that is recorded."""
+    size_px: int = 64
+
+
 def evaluate_command(
-    generated: Sequence[str],
-    data: Path,
+    asked: Measured,
     out: Path,
-    *,
     extractors: Extractors,
-    ranks: Sequence[Rank] | None = None,
-    images: ImagePlan,
-    root: Path | None = None,
-    base: str | None = None,
-    size_px: int = 64,
+    *,
     command: str = "",
     progress: Tell = lambda _: None,
     shard: Shard = ALONE,
 ) -> Results | None:
     """Measure and write `results.json`, `tables.md`, `tables.tex` and `report.html` in `out`.
 
-    Each of `generated` is PATH or NAME=PATH: a folder that holds `metadata.csv`, or a model, whose images are made
-    first and kept in `out/generated`. One name given several times is one method trained several times. `root`: where
-    the photographs are now, if they were moved. Of several processes (`shard`) each draws its share of the images and
+    Images of models are kept in `out/generated`. Of several processes (`shard`) each draws its share of the images and
     computes its share of the features; then the first measures, and the others return None.
     """
-    dataset = PreparedDataset.open(data, root)
-    wanted = ordered_ranks(ranks) if ranks else dataset.ranks
+    dataset = PreparedDataset.open(asked.data, asked.root)
+    wanted = ordered_ranks(asked.ranks) if asked.ranks else dataset.ranks
     check_ranks(dataset, wanted)
     networks = extractors.open(out / "features")
     methods: dict[str, list[Pictures]] = {}
     bases: set[str | None] = set()
-    for entry in generated:
+    for entry in asked.generated:
         name, path = _named(entry)
         if (path / "metadata.csv").is_file():
             pictures = generated_folder(path, wanted)
             bases.add(base_of(path))
         else:
             progress(f"generating images of {name}")
-            model = open_model(str(path), base=base, device=extractors.device)
+            model = open_model(str(path), base=asked.base, device=extractors.device)
             bases.add(model.denoiser.backbone.name)
             run = out / "generated" / f"{name}-{len(methods.get(name, []))}"
-            pictures = generated_pictures(model, taxa_to_show(dataset, wanted), images, run, shard=shard)
+            pictures = generated_pictures(model, taxa_to_show(dataset, wanted), asked.images, run, shard=shard)
         methods.setdefault(name, []).append(pictures)
-    settings = JudgeSettings(ranks=tuple(wanted), size_px=size_px, seed=images.seed)
-    networks = replace(networks, planter=_planter(base, bases, extractors.device))
+    settings = JudgeSettings(ranks=tuple(wanted), size_px=asked.size_px, seed=asked.images.seed)
+    networks = replace(networks, planter=_planter(asked.base, bases, extractors.device))
     if shard.number:
         extract(dataset, methods, networks, settings, progress)
         return None
     results = evaluate(dataset, methods, networks, settings, progress)
     progress("writing the report")
-    write_results(results, out, command=command, size_px=size_px)
+    write_results(results, out, command=command, size_px=asked.size_px)
     return results
 
 
