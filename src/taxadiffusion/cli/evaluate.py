@@ -87,8 +87,8 @@ def evaluate(
 
 
 def _show(results: Results) -> None:
-    from taxadiffusion.report.evaluation import REAL, told_with_results
-    from taxadiffusion.report.judges import named_right_by_judge
+    from taxadiffusion.report.figures import REAL
+    from taxadiffusion.report.judges import named_right_by_judge, told_with_results
 
     console = Console()
     header, rows = named_right_by_judge(results, REAL)

@@ -28,8 +28,9 @@ from taxadiffusion.features.perceptual import PerceptualDistance
 from taxadiffusion.files import user_path
 from taxadiffusion.names import Rank, ordered_ranks
 from taxadiffusion.pictures.generate import ALONE
-from taxadiffusion.report.evaluation import evaluation_sections, write_tables
+from taxadiffusion.report.evaluation import evaluation_sections
 from taxadiffusion.report.page import page
+from taxadiffusion.report.table_files import write_tables
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How a report speaks of what names the images: one judge, or two side by side; and of what they do not judge."""
+"""How a report speaks of what names the images, one judge or two, and of what is not judged or not measured."""
 
 from __future__ import annotations
 
@@ -107,3 +107,16 @@ def not_judged_words(results: Results) -> str:
     if not judge.num_taxa:
         return f"Taxa not judged: {found}."
     return f"Taxa not judged, since judges have fewer than {fewest} photographs of them: {found}."
+
+
+def left_out_words(results: Results) -> str:
+    """Which images were not measured, as a sentence; "" where all were."""
+    if not results.left_out:
+        return ""
+    found = ", ".join(f"{number:,} of {name}" for name, number in results.left_out.items())
+    return f"Images left out, since they show no taxon of {', '.join(results.protocol.ranks)}: {found}."
+
+
+def told_with_results(results: Results) -> list[str]:
+    """What names the images, and what was not judged or not measured: sentences to stand beside the figures."""
+    return [words for words in (judges_words(results), not_judged_words(results), left_out_words(results)) if words]

@@ -18,7 +18,8 @@ from taxadiffusion.names import Lineage
 from taxadiffusion.report.blocks import Cell, Picture, PictureRow, heading, picture_grid, table
 from taxadiffusion.report.charts import IntervalRow, Series, line_chart
 from taxadiffusion.report.copies import copies_blocks, copies_cell
-from taxadiffusion.report.evaluation import REAL, difference_block, share_words
+from taxadiffusion.report.evaluation import difference_block
+from taxadiffusion.report.figures import REAL, share_words
 from taxadiffusion.report.judges import judge_columns, method_cell, named_chart
 from taxadiffusion.report.page import Html
 from taxadiffusion.tables.reproduction import TablesStory

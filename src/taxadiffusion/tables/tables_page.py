@@ -22,10 +22,10 @@ from taxadiffusion.report.evaluation import (
     metric_blocks,
     taxa_block,
     trait_sections,
-    write_tables,
 )
 from taxadiffusion.report.judges import judges_words, not_judged_words
 from taxadiffusion.report.page import Html, Section, page
+from taxadiffusion.report.table_files import write_tables
 from taxadiffusion.tables.experiments import Experiment
 from taxadiffusion.tables.reproduction import TablesStory, table1_of
 from taxadiffusion.tables.search import footnote, search_document
