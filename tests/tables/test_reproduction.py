@@ -21,7 +21,7 @@ from taxadiffusion.evaluate.traits import TraitJudge
 from taxadiffusion.guidance import Guidance
 from taxadiffusion.simulate import TraitMeter, read_clade, simulate
 from taxadiffusion.tables import reproduction as run
-from taxadiffusion.tables import search
+from taxadiffusion.tables import row_images, search
 from taxadiffusion.tables.experiments import EXPERIMENTS, experiments_named, rows_of, settings_by_strategy
 from taxadiffusion.tables.leave_out import species_to_leave_out, thinned
 from taxadiffusion.tables.reproduction import Options, Reproduction
@@ -143,7 +143,7 @@ def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(
         opened.append(path)
         return open_model(path, base=base, device=device)
 
-    monkeypatch.setattr(run, "open_model", counted)
+    monkeypatch.setattr(row_images, "open_model", counted)
     again = reproduction(clade, tmp_path).run(("table1",), networks, StopSignal(), lambda _: None)
     assert len(opened) == len(set(opened)) == 7  # every strategy of the table, once for all of its rows
     assert again.results["table1"].to_json() == story.results["table1"].to_json()

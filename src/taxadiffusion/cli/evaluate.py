@@ -15,6 +15,7 @@ from taxadiffusion.cli import options
 
 if TYPE_CHECKING:
     from taxadiffusion.evaluate.results import Results
+    from taxadiffusion.report.command import Extractors, Measured
 
 
 Generated = Annotated[
@@ -53,15 +54,13 @@ def evaluate(
     """
     from taxadiffusion.base.device import chosen_device, described
     from taxadiffusion.base.onnx import only_on_cpu
-    from taxadiffusion.dataset.shards import Shard
     from taxadiffusion.evaluate.image_plan import ImagePlan
     from taxadiffusion.guidance import Guidance
     from taxadiffusion.pictures.generate import Sampling
-    from taxadiffusion.report.command import Extractors, Measured, command_line, evaluate_command
+    from taxadiffusion.report.command import Extractors, Measured
 
     where = chosen_device(device, cpu_only=only_on_cpu(engine))
-    stderr = Console(stderr=True, highlight=False)
-    stderr.print(f"on {described(where)}", markup=False)
+    Console(stderr=True, highlight=False).print(f"on {described(where)}", markup=False)
     guidance = Guidance(guidance_scale, guidance_rank, guidance_interval)
     asked = Measured(
         generated,
@@ -72,11 +71,18 @@ def evaluate(
         base=base,
         size_px=size_px,
     )
-    with stderr.status("starting") as status:
+    _run(asked, out, Extractors(extractor or ["inception"], weights or (), lpips, str(where), clade))
+
+
+def _run(asked: Measured, out: Path, extractors: Extractors) -> None:
+    from taxadiffusion.dataset.shards import Shard
+    from taxadiffusion.report.command import command_line, evaluate_command
+
+    with Console(stderr=True, highlight=False).status("starting") as status:
         results = evaluate_command(
             asked,
             out,
-            Extractors(extractor or ["inception"], weights or (), lpips, str(where), clade),
+            extractors,
             command=command_line(sys.argv[1:]),
             progress=status.update,
             shard=Shard.of_environment(),

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
-from taxadiffusion.adapter import Adapter, open_model
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.onnx import EngineName
 from taxadiffusion.base.training_record import read_record, what_was_seen
@@ -17,21 +16,21 @@ from taxadiffusion.config import OutputSettings, Settings
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.evaluate.evaluation import evaluate
-from taxadiffusion.evaluate.image_plan import ImagePlan, generated_pictures, taxa_to_show
+from taxadiffusion.evaluate.image_plan import taxa_to_show
 from taxadiffusion.evaluate.judges import JudgeSettings as Measuring
 from taxadiffusion.evaluate.judges import Tell
 from taxadiffusion.evaluate.networks import Networks
 from taxadiffusion.evaluate.pictures import Pictures, unseen_split
 from taxadiffusion.evaluate.planted import Planter
-from taxadiffusion.evaluate.results import Results
 from taxadiffusion.guidance import DEFAULT_SCALE, Guidance
-from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.pictures.generate import Sampling
 from taxadiffusion.run import ranks_of
 from taxadiffusion.tables.experiments import Experiment, Row, compared_row, rows_of
 from taxadiffusion.tables.leave_out import NUM_IMAGES, species_to_leave_out, thinned
+from taxadiffusion.tables.row_images import RowImages, told_of
 from taxadiffusion.tables.search import Candidate, Choice, candidates, searched
-from taxadiffusion.tables.training import Budget, Model, OnEvent, budget_of, model_of, seconds_to_train, trained
+from taxadiffusion.tables.story import TablesStory
+from taxadiffusion.tables.training import Model, budget_of, model_of, seconds_to_train
 from taxadiffusion.trainer.signals import StopSignal
 
 
@@ -69,27 +68,6 @@ class Work:
     num_images: int
     search: tuple[Candidate, ...] = ()
     """What is tried before, to choose the models' settings."""
-
-
-@dataclass(slots=True)
-class TablesStory:
-    """Everything the report tells."""
-
-    dataset: PreparedDataset
-    ranks: tuple[Rank, ...]
-    results: dict[Experiment, Results] = field(default_factory=dict)
-    pictures: dict[str, Pictures] = field(default_factory=dict)
-    """The first run's images of each row of the tables."""
-    budgets: dict[str, list[Budget]] = field(default_factory=dict)
-    curves: dict[str, Path] = field(default_factory=dict)
-    """Strategy → the run directory of its first seed."""
-    thinned: tuple[Lineage, ...] = ()
-    choices: dict[str, Choice] = field(default_factory=dict)
-    """What the search found, where there was one."""
-    base_saw: str = ""
-    """What the base had seen of the thinned species, where there are any."""
-    models: dict[Experiment, dict[str, Model]] = field(default_factory=dict)
-    """Experiment → strategy → the model of its first seed."""
 
 
 class Reproduction:
@@ -177,11 +155,20 @@ class Reproduction:
         own = self.options.settings_for
         chosen = {s: (*own.get(s, ()), *choice.assignments) for s, choice in story.choices.items()}
         self._settings_for = {**own, **chosen}
+        images = RowImages(
+            base=self.config.base.path,
+            folder=self.out / "images",
+            per_taxon=self.options.per_taxon,
+            sampling=Sampling(self.options.num_steps, engine=self.options.engine),
+            device=self.options.device,
+            stop=stop,
+            progress=progress,
+        )
         for experiment in experiments:
             story.models[experiment] = {
                 strategy: self._model(strategy, self.options.seeds[0]) for strategy in self._strategies(experiment)
             }
-            methods = dict(self._rows(experiment, story, stop, progress))
+            methods = dict(self._rows(experiment, story, images))
             measuring = Measuring(ranks=self.ranks, size_px=self.options.size_px)
             progress(f"{experiment}: measuring")
             seen = self._photographs_seen() if experiment == "rare" else None
@@ -194,23 +181,23 @@ class Reproduction:
         words = f"search: {tries[0].model.strategy}, {len(tries)} candidates"
         progress(words)
         stop.raise_if_set(words)
-        return searched(tries, stop, _told(words, progress), device=self.options.device)
+        return searched(tries, stop, told_of(words, progress), device=self.options.device)
 
     def _rows(
-        self, experiment: Experiment, story: TablesStory, stop: StopSignal, progress: Tell
+        self, experiment: Experiment, story: TablesStory, images: RowImages
     ) -> Iterator[tuple[str, list[Pictures]]]:
         """The images of each row, one `Pictures` a training seed."""
         if experiment == "rare":
-            yield from self._rare_rows(story, stop, progress)
+            yield from self._rare_rows(story, images)
             return
         methods = self._methods(experiment)
         runs: dict[str, list[Pictures]] = {method.name: [] for method in methods}
         for model, mine in self._rows_of_models(methods):
-            adapter = self._opened(model, f"{experiment}: {mine[0].name}, seed {model.seed}", stop, progress)
+            adapter = images.opened(model, f"{experiment}: {mine[0].name}, seed {model.seed}")
             for method in mine:
                 taxa = taxa_to_show(self.dataset, method.ranks)
                 words = f"{experiment}: {method.name}, seed {model.seed}"
-                runs[method.name].append(self._images(adapter, model, taxa, method.guidance, words, stop, progress))
+                runs[method.name].append(images(adapter, model, taxa, method.guidance, words))
             self._note_training(story, mine[0].strategy, model)
         for method in methods:
             story.pictures.setdefault(method.name, runs[method.name][0])
@@ -225,7 +212,7 @@ class Reproduction:
             for model in self._models(mine[0]):
                 yield model, mine
 
-    def _rare_rows(self, story: TablesStory, stop: StopSignal, progress: Tell) -> Iterator[tuple[str, list[Pictures]]]:
+    def _rare_rows(self, story: TablesStory, images: RowImages) -> Iterator[tuple[str, list[Pictures]]]:
         species = species_to_leave_out(self.dataset, self.options.leave_out)
         story.thinned = tuple(lineage.only(self.ranks) for lineage in species)
         story.base_saw = what_was_seen(read_record(resolve_base(self.config.base.path)), species)
@@ -235,8 +222,8 @@ class Reproduction:
             runs = []
             for model in self._thinned_models(number):
                 words = f"rare: {number} images, seed {model.seed}"
-                adapter = self._opened(model, words, stop, progress)
-                runs.append(self._images(adapter, model, story.thinned, guidance, words, stop, progress))
+                adapter = images.opened(model, words)
+                runs.append(images(adapter, model, story.thinned, guidance, words))
             story.pictures[f"{number}"] = runs[0]
             story.budgets[f"progressive, {number} at most"] = [
                 budget_of(model) for model in self._thinned_models(number)
@@ -254,34 +241,6 @@ class Reproduction:
             prepared = PreparedDataset.open(self._thinned(number), self.config.data.root)
             found[f"{number}"] = frozenset(str(prepared.record(int(row)).path) for row in prepared.rows("train"))
         return found
-
-    def _opened(self, model: Model, words: str, stop: StopSignal, progress: Tell) -> Adapter:
-        """Train the model where it is not trained, and open it."""
-        stop.raise_if_set(words)
-        progress(f"{words}: training")
-        trained_at = trained(model, stop, _told(words, progress), device=self.options.device)
-        return open_model(str(trained_at), base=self.config.base.path, device=self.options.device)
-
-    def _images(
-        self,
-        adapter: Adapter,
-        model: Model,
-        taxa: Sequence[Lineage],
-        guidance: Guidance,
-        words: str,
-        stop: StopSignal,
-        progress: Tell,
-    ) -> Pictures:
-        """The images of a row by one model, made where they are not there."""
-        sampling = Sampling(self.options.num_steps, engine=self.options.engine)
-        plan = ImagePlan(self.options.per_taxon, 0, guidance, sampling)
-
-        def made(done: int, total: int) -> None:
-            progress(f"{words}: image {done} of {total}")
-            stop.raise_if_set(words)
-
-        folder = self.out / "images" / model.run_dir.name / recipe_folder(guidance, sampling)
-        return generated_pictures(adapter, taxa, plan, folder, made)
 
     def _note_training(self, story: TablesStory, strategy: str, model: Model) -> None:
         story.curves.setdefault(strategy, model.run_dir)
@@ -311,29 +270,3 @@ class Reproduction:
 
     def _model(self, strategy: str, seed: int, data: Path | None = None) -> Model:
         return model_of(self.config, strategy, seed, self.out, own=self._settings_for, data=data)
-
-
-def _told(words: str, progress: Tell) -> OnEvent:
-    """Tells how far a training is."""
-
-    def step(event: object) -> None:
-        stage, number = getattr(event, "stage", None), getattr(event, "step", None)
-        if stage is not None and number is not None:
-            progress(f"{words}: training {stage}, step {number}")
-
-    return step
-
-
-def recipe_folder(guidance: Guidance, sampling: Sampling) -> str:
-    """A folder's name for all that a model's images may differ in, beside taxon and seed: a folder holds one recipe."""
-    low, high = guidance.interval
-    parts = [f"scale{guidance.scale:g}", guidance.rank or "unconditional", f"{low:g}-{high:g}"]
-    return "-".join([*parts, f"{sampling.num_steps}steps", sampling.engine])
-
-
-def table1_of(results: Mapping[Experiment, Results]) -> dict[str, object]:
-    """`table1[method][rank][metric]` of the table1 experiment, {} where it was not run."""
-    if "table1" not in results:
-        return {}
-    found: dict[str, object] = results["table1"].to_json()["table1"]
-    return found

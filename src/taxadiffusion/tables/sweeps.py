@@ -22,7 +22,7 @@ from taxadiffusion.report.evaluation import difference_block
 from taxadiffusion.report.figures import REAL, share_words
 from taxadiffusion.report.judges import judge_columns, method_cell, named_chart
 from taxadiffusion.report.page import Html
-from taxadiffusion.tables.reproduction import TablesStory
+from taxadiffusion.tables.story import TablesStory
 
 SHOWN_TAXA = 8
 

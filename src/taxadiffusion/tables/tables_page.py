@@ -27,8 +27,8 @@ from taxadiffusion.report.judges import judges_words, not_judged_words
 from taxadiffusion.report.page import Html, Section, page
 from taxadiffusion.report.table_files import write_tables
 from taxadiffusion.tables.experiments import Experiment
-from taxadiffusion.tables.reproduction import TablesStory, table1_of
 from taxadiffusion.tables.search import footnote, search_document
+from taxadiffusion.tables.story import TablesStory, table1_of
 from taxadiffusion.tables.sweeps import guidance_blocks, made, named_series, picked, rare_blocks
 from taxadiffusion.trainer.watchers import METRICS_FILE, read_metrics
 
