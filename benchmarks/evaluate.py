@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from taxadiffusion.evaluate.judges import Judges, JudgeSettings, fit_namers
-from taxadiffusion.evaluate.scores import FIRST_JUDGE, RankScores
+from taxadiffusion.evaluate.scores import RankScores
 from taxadiffusion.evaluate.side import Side
+from taxadiffusion.metrics.naming import FIRST_JUDGE
 from taxadiffusion.names import Lineage
 
 SIZES = (1_000, 10_000, 100_000, 173_570)
