@@ -10,6 +10,7 @@ standing above them. `--large PX ...` times the encoder of Stable Diffusion's co
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -66,6 +67,8 @@ def main() -> None:
         denoise = denoising(open_model(options.adapter), [train.lineages[i] for i in originals])
     planter = Planter(backbone, denoise)
     chosen = copies.drawn(unseen, options.unseen, options.seed)
+    if threshold_at(np.zeros(len(chosen)), EXPECTED) is None:  # drawn evenly over the taxa, so fewer than asked for
+        sys.exit(f"{len(chosen)} unseen photographs set no threshold at {EXPECTED:.0%}; ask for more with --unseen")
     passed = planter.through_autoencoder(np.stack([unseen.load(int(i), options.size_px) for i in chosen]))
     planted = planter(np.stack([train.load(int(i), options.size_px) for i in originals]), options.seed)
     sets = {"unseen": passed, **planted}
@@ -176,7 +179,7 @@ def _print(found: dict[str, dict[str, Floats]], spent: dict[str, float], number:
     flags = {}
     for way, scores in found.items():
         threshold = threshold_at(scores["unseen"], EXPECTED)
-        assert threshold is not None, "99 unseen photographs or more"
+        assert threshold is not None, "enough unseen photographs, which was looked at first"
         flags[way] = {kind: values > threshold for kind, values in scores.items() if kind != "unseen"}
     kinds = list(next(iter(flags.values())))
     rows = [[kind, *(f"{flags[way][kind].mean():.2f}" for way in found)] for kind in kinds]
