@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("cosmic_ray", reason="needs the extra `mutants`, which `make mutants` installs")
 
+from tests.mutants.guards import guards, modules
 from tests.mutants.judge import PACKAGE
 from tests.mutants.places import mutants_at, places, sample
 
@@ -99,3 +100,11 @@ def test_a_working_copy_says_which_changes_are_noticed_and_is_then_as_before(tmp
     assert noticed == [True, 1]
     assert endless[0]
     assert endless[1] < 0
+
+
+def test_a_module_is_guarded_by_the_tests_of_its_name_wherever_they_lie() -> None:
+    for module in modules(PROJECT / PACKAGE):
+        name = f"taxadiffusion.{Path(module).with_suffix('').as_posix().replace('/', '.')}"
+        of_its_name = sorted((PROJECT / "tests").rglob(f"test_{Path(module).stem}.py"))
+        wanted = {str(path.relative_to(PROJECT)) for path in of_its_name if name in path.read_text()}
+        assert wanted <= {argument.partition("::")[0] for argument in guards(module)}, module

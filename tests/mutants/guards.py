@@ -45,7 +45,8 @@ _GUARDS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "metrics/intervals.py",
         ("tests/metrics/test_metrics.py", *_deselected("tests/metrics/test_intervals.py", _SIMULATED), _VALUES),
     ),
-    ("metrics/pairs.py", _OF_AN_EVALUATION),
+    ("metrics/copies.py", ("tests/evaluate/test_copies.py", "tests/metrics/test_metrics.py", _VALUES)),
+    *((f"metrics/{name}.py", _OF_AN_EVALUATION) for name in ("pairs", "traits", "frequency", "within", "metric")),
     ("metrics/*.py", ("tests/metrics/test_metrics.py", _VALUES)),
     ("evaluate/*.py", _OF_AN_EVALUATION),
 )
