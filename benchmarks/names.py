@@ -18,7 +18,7 @@ from benchmarks.prepare import letters
 from taxadiffusion.dataset.catalogue import read_against
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage, Rank
-from taxadiffusion.taxonomy import Taxonomy, TaxonomyBuilder
+from taxadiffusion.taxonomy import Taxonomy, TaxonomyBuilder, find_taxon
 
 SPECIES_PER_GENUS = 20
 REMARKS = "a remark as long as those of real catalogues, which carry references and links beside every name"
@@ -60,7 +60,7 @@ def look_up(num_species: int) -> dict[str, float]:
         "with_author": f"{label} (Linnaeus, 1758)",
         "misspelt": f"X{label.lower()}",
     }
-    return {"num_species": num_species, **{key: seconds(taxonomy.find, name) for key, name in names.items()}}
+    return {"num_species": num_species, **{key: seconds(find_taxon, taxonomy, name) for key, name in names.items()}}
 
 
 def catalogue(num_names: int, num_asked: int) -> dict[str, float]:

@@ -8,6 +8,7 @@ reached with its class.
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -85,6 +86,8 @@ class Walk:
         for package, names in CALLED_BY_NAME.items():
             modules_of = [m for m in modules if m.startswith(f"{package}.")]
             self._waiting += [f"{m}:{name}" for m in modules_of for name in names]
+        for template in PACKAGE.rglob("*.jinja"):  # a template leads to what it asks of the values that it shows
+            self._attributes |= set(re.findall(r"\.([a-z_]\w*)", template.read_text(encoding="utf-8")))
         while self._waiting:
             self._reach(self._waiting.pop())
 
@@ -135,6 +138,7 @@ class Walk:
             source, there = self._bound[module][name]
             package, _, last = source.rpartition(".")
             if there:
+                self._waiting.append(f"{source}:")  # a name that is a value: what its module says of it
                 self._name(source, there, depth + 1)
             elif last in self._bound.get(package, {}) and package != module:  # a function called as its module
                 self._name(package, last, depth + 1)

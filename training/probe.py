@@ -19,14 +19,20 @@ import numpy as np
 
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.dataset import PreparedDataset
-from taxadiffusion.evaluate.naming import FEWEST_PHOTOGRAPHS, Namer, balanced_accuracy
+from taxadiffusion.evaluate.naming import FEWEST_PHOTOGRAPHS, Namer
 from taxadiffusion.evaluate.pictures import Places, generated_folder, photographs
 from taxadiffusion.features.cache import CachedExtractor
 from taxadiffusion.features.onnx import OnnxExtractor
-from taxadiffusion.metrics.naming import confusions
+from taxadiffusion.metrics.naming import confusions, correct_at
 from taxadiffusion.names import Lineage, Rank
 
 RANKS: tuple[Rank, ...] = ("order", "family", "genus", "species")
+
+
+def balanced_accuracy(rank: Rank, predicted: Sequence[Lineage], true: Sequence[Lineage]) -> float:
+    """Share named correctly at `rank`, averaged within each deepest taxon of `true` first, then over taxa."""
+    right = np.asarray(correct_at(rank, predicted, true), float)
+    return float(np.mean([right[[other == taxon for other in true]].mean() for taxon in dict.fromkeys(true)]))
 
 
 def print_scores(name: str, predicted: Sequence[Lineage], true: Sequence[Lineage], rarest: Sequence[Lineage]) -> None:
