@@ -336,10 +336,11 @@ def test_a_killed_process_leaves_no_worker_and_the_next_run_finishes(
     photos: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     script = f"""
-        import os
+        import os, signal
         from taxadiffusion.dataset import PrepareSettings, judge, listing, prepare, write
         for module in (listing, write, judge):
             module.ROWS_PER_BATCH = 4
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit it as ignored
         def kill(progress):
             if progress.phase == "verify" and progress.done:
                 os.kill(os.getpid(), {int(number)})

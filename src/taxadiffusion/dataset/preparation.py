@@ -114,7 +114,7 @@ class Preparation:
 
     def _empty_report(self, listing: Listing) -> PrepareReport:
         asked = {
-            "options": {key: str(value) for key, value in (self.settings.options or {}).items()},
+            "options": {key: str(value) for key, value in self.settings.options.items()},
             "val_fraction": self.settings.val_fraction,
             "limit": self.settings.limit,
             "fix": self.settings.fix.read_text(encoding="utf-8") if self.settings.fix else None,

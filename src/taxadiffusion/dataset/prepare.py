@@ -59,7 +59,7 @@ def prepare(
 
 
 def _open(source: Path, settings: PrepareSettings) -> Reader:
-    options = dict(settings.options or {})
+    options = dict(settings.options)
     if settings.ranks is not None:
         options["ranks"] = settings.ranks
     reader = open_reader(source, settings.format, follow_links=settings.follow_links, **options)

@@ -25,7 +25,7 @@ class PrepareSettings:
     """
 
     format: str | None = None
-    options: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     ranks: str | Sequence[Rank] | None = None
     val_fraction: float = 0.0
     max_bad_fraction: float = 0.01
