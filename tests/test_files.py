@@ -122,3 +122,30 @@ def test_hashes_are_of_all_bytes(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(data)
     assert files.sha256_of(tmp_path / "data") == hashlib.sha256(data).digest()
     assert files.joined_hash(("a", "b")) != files.joined_hash(("ab",))
+
+
+def test_a_folder_that_cannot_be_replaced_is_the_one_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "adapter"
+    files.write_folder(folder, {"card": b"old"})
+    rename = Path.rename
+
+    def refused(path: Path, target: Path) -> Path:
+        if target == folder and (path / "card").read_bytes() == b"new":
+            raise OSError("no room")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OSError, match="no room"):
+        files.write_folder(folder, {"card": b"new"})
+    assert (folder / "card").read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_that_is_broken_off_leaves_nothing_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "sync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_folder(tmp_path / "adapter", {"card": b"new"})
+    assert not list(tmp_path.iterdir())

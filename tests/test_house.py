@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,3 +78,12 @@ def test_benchmarks_and_recipes_find_what_they_import(folder: str) -> None:
     assert names
     for name in names:
         importlib.import_module(f"{folder}.{name}")
+
+
+@pytest.mark.parametrize("name", ["survivors.json", "named.json"])
+def test_changes_that_are_told_of_are_changes_of_code_that_is_there(name: str) -> None:
+    told = json.loads((TESTS / "mutants" / name).read_text(encoding="utf-8"))
+    assert told
+    for entry in told:
+        source = " ".join((SOURCE / entry["module"]).read_text(encoding="utf-8").split())
+        assert " ".join(entry["old"].split()) in source, (entry["module"], entry["old"])

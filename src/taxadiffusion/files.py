@@ -57,23 +57,26 @@ def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """A folder of these files in the place of an older one or none: aside, flushed, renamed. Raises `OSError`."""
+    """A folder of these files in the place of an older one or none: aside, flushed, renamed. Raises `OSError`.
+
+    Where it raises, a whole folder stands there, the older one or the new one.
+    """
     aside, old = (path.with_name(f".tmp-{uuid.uuid4().hex}") for _ in range(2))
     try:
         aside.mkdir(parents=True)
         for name, data in files.items():
             (aside / name).write_bytes(data)
             sync(aside / name)
-        replaces = path.exists()
-        if replaces:
+        if path.exists():
             path.rename(old)
         aside.rename(path)
-        if replaces:
-            shutil.rmtree(old)
-        sync(path.parent)
-    except OSError:
+    except BaseException:
+        if old.exists():
+            old.rename(path)
         shutil.rmtree(aside, ignore_errors=True)
         raise
+    shutil.rmtree(old, ignore_errors=True)
+    sync(path.parent)
 
 
 def sync(path: Path) -> None:
