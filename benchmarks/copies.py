@@ -64,13 +64,7 @@ class Remembered:
 def main() -> None:
     options = _options()
     torch.set_num_threads(1)
-    dataset = PreparedDataset.open(options.data)
-    extractor = CachedExtractor(OnnxExtractor(options.onnx), options.cache)
-    store = FeatureStore(options.cache / "blocks")
-    train, unseen = (
-        side_of(photographs(dataset, split, dataset.ranks), store, extractor, options.size_px)
-        for split in ("train", "test")
-    )
+    dataset, extractor, store, train, unseen = opened(options)
     backbone = Backbone.load(options.base)
     adapter = open_model(options.adapter) if options.adapter else None
     originals = [train.lineages[i] for i in copies.drawn(train, copies.MAX_PLANTED, options.seed)]
@@ -146,6 +140,18 @@ def side_of(pictures: Pictures, store: FeatureStore, extractor: Extractor, size_
 
 def features_of(extractor: Extractor, images: Images) -> np.ndarray:
     return np.concatenate([extractor(np.ascontiguousarray(images[i : i + 64])) for i in range(0, len(images), 64)])
+
+
+def opened(options: argparse.Namespace) -> tuple[PreparedDataset, Extractor, FeatureStore, Side, Side]:
+    """The data set, its network and store of features, and the training and the unseen photographs."""
+    dataset = PreparedDataset.open(options.data)
+    extractor = CachedExtractor(OnnxExtractor(options.onnx), options.cache)
+    store = FeatureStore(options.cache / "blocks")
+    train, unseen = (
+        side_of(photographs(dataset, split, dataset.ranks), store, extractor, options.size_px)
+        for split in ("train", "test")
+    )
+    return dataset, extractor, store, train, unseen
 
 
 def _options() -> argparse.Namespace:

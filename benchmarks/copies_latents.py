@@ -23,16 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.copies import EXPECTED, denoising, features_of, side_of
+from benchmarks.copies import EXPECTED, denoising, features_of, opened
 from taxadiffusion.adapter import open_model
 from taxadiffusion.base.backbone import Backbone
-from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.evaluate import copies
-from taxadiffusion.evaluate.extraction import FeatureStore
-from taxadiffusion.evaluate.pictures import photographs
 from taxadiffusion.evaluate.planted import JUDGED, Images, Planter
-from taxadiffusion.features import CachedExtractor
-from taxadiffusion.features.onnx import OnnxExtractor
 from taxadiffusion.metrics.copies import candidates, contrast_maps, likeness, standing, threshold_at
 from taxadiffusion.report.tables import markdown_table
 
@@ -53,13 +48,7 @@ Laid = Callable[[Images], Iterator[Tensor]]
 def main() -> None:
     options = _options()
     torch.set_num_threads(1)
-    dataset = PreparedDataset.open(options.data)
-    extractor = CachedExtractor(OnnxExtractor(options.onnx), options.cache)
-    store = FeatureStore(options.cache / "blocks")
-    train, unseen = (
-        side_of(photographs(dataset, split, dataset.ranks), store, extractor, options.size_px)
-        for split in ("train", "test")
-    )
+    _, extractor, _, train, unseen = opened(options)
     backbone = Backbone.load(options.base)
     originals = copies.drawn(train, options.planted, options.seed)
     denoise = None

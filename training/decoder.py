@@ -28,6 +28,7 @@ from taxadiffusion.errors import DataError
 from training.clock import Clock, log
 from training.codec import Codec, autoencoder, write_encoder
 from training.command import run
+from training.networks import arithmetic
 from training.packs import SIMULATED, Pack, as_pixels, evenly, packs, resized
 from training.teacher import Teacher
 from training.widen import DISTURBANCE, start_from
@@ -132,7 +133,7 @@ class Decoder:
 
     def __call__(self, latents: Tensor) -> Tensor:
         """Pixels, in float32."""
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with arithmetic(self.device):
             return self.model.decode(latents).sample.float()
 
     def swap(self) -> None:
@@ -148,7 +149,7 @@ class Decoder:
         loss = reconstruction_loss(output, pixels)
         if teacher:  # on a quarter of the crop: the teacher is the slow part
             at = (..., *(slice(place, place + TEACHER_PX) for place in window))
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with arithmetic(self.device):
                 loss = loss + teacher.distance(output[at], pixels[at])
         loss.backward()
         nn.utils.clip_grad_norm_(self.trained.values(), 1.0)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from taxadiffusion.base.transfer import good_precision
 from taxadiffusion.errors import DataError
 from training.tokenizer import NUM_TOKENS
 
@@ -90,11 +91,27 @@ def scheduler() -> DDIMScheduler:
     )
 
 
+def multiplies_in_bfloat16(device: torch.device) -> bool:
+    """Whether it does so by itself; a CPU without AMX takes many times as long as in float32."""
+    if device.type == "cpu":
+        return bool(torch.cpu._is_amx_tile_supported())
+    return good_precision(device) == torch.bfloat16
+
+
+def arithmetic(device: torch.device) -> torch.autocast:
+    """bfloat16 where the device multiplies in it, else float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=multiplies_in_bfloat16(device))
+
+
 def for_device(model: nn.ModuleDict, device: torch.device) -> None:
-    """Put both networks there. On a CPU attention is written as products: the backward pass of torch's own is slow."""
+    """Put both networks there.
+
+    On a CPU in bfloat16 attention is written as products: the backward pass of torch's own is slow there. In float32
+    torch's own is the faster one (docs/log.md, "The 128 px base on one core").
+    """
     model.to(device)
     model["unet"].to(memory_format=torch.channels_last)
-    if device.type == "cpu":
+    if device.type == "cpu" and multiplies_in_bfloat16(device):
         model["unet"].set_attn_processor(AttnProcessor())
 
 

@@ -27,7 +27,7 @@ from training.codec import Codec
 from training.command import run
 from training.corpus import Part, batch, held_of, part, scaling
 from training.decoder import read_codec
-from training.networks import NUM_TIMESTEPS, Tokens, for_device, scheduler, start_from, text_encoder, unet
+from training.networks import NUM_TIMESTEPS, Tokens, arithmetic, for_device, scheduler, start_from, text_encoder, unet
 from training.packs import Pack, as_pixels, evenly, packs
 from training.preview import write_previews
 from training.state import STATE, Learner
@@ -53,7 +53,7 @@ def v_loss(
     """Mean squared error of v (Salimans & Ho 2022); the networks compute in bfloat16 where they do well."""
     a = alphas[timesteps].view(-1, 1, 1, 1)
     noisy, v = a.sqrt() * latents + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * latents
-    with torch.autocast(latents.device.type, torch.bfloat16):
+    with arithmetic(latents.device):
         out = predict(noisy.contiguous(memory_format=torch.channels_last), timesteps, ids)
     return functional.mse_loss(out.float(), v)
 

@@ -21,7 +21,7 @@ from training.codec import PATCH
 from training.command import run
 from training.corpus import part, scaling
 from training.decoder import read_decoder
-from training.networks import Tokens, for_device, scheduler, text_encoder, unet
+from training.networks import Tokens, arithmetic, for_device, scheduler, text_encoder, unet
 from training.packs import SIMULATED, Slots, as_pixels, evenly, packs, resized
 from training.state import Average, read_average
 
@@ -50,7 +50,7 @@ def drawn(model: nn.ModuleDict, ids: Tensor, null: Tensor, size_px: int, guidanc
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(ids.device)
     states = model["text"](input_ids=torch.cat([null, ids]))[0]
     for t in sampler.timesteps:
-        with torch.autocast(ids.device.type, torch.bfloat16):
+        with arithmetic(ids.device):
             out = model["unet"](torch.cat([x, x]), t, encoder_hidden_states=states).sample
         base, target = out.float().chunk(2)
         x = sampler.step(base + guidance * (target - base), t, x).prev_sample
