@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ def forward_levers(report: dict[str, Any]) -> None:
 
 
 def training_levers(report: dict[str, Any], compiled: bool) -> None:
-    """The last stage's step, and the first's, in another memory format; and compiled, which takes minutes to build."""
+    """The last stage's step, and the first's, in another memory format; in bfloat16; and compiled (minutes)."""
     workload = nano()
     with tempfile.TemporaryDirectory() as folder:
         build_caches(workload, Path(folder), None)
@@ -135,6 +135,9 @@ def training_levers(report: dict[str, Any], compiled: bool) -> None:
         other.backbone.unet.to(memory_format=torch.channels_last)
         for stage in (workload.stages()[0], workload.stages()[-1]):
             _training(report, f"channels_last, {stage.name}", plain, other, stage)
+        half = OurStep(replace(workload, precision=torch.bfloat16), Path(folder))
+        for stage in (workload.stages()[0], workload.stages()[-1]):
+            _training(report, f"bfloat16, {stage.name}", plain, half, stage)
         if compiled:
             other = OurStep(workload, Path(folder))
             forward = torch.compile(other.backbone.unet.forward)

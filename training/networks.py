@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from taxadiffusion.base.transfer import good_precision
+from taxadiffusion.base.transfer import multiplies_in_bfloat16
 from taxadiffusion.errors import DataError
 from training.tokenizer import NUM_TOKENS
 
@@ -89,13 +89,6 @@ def scheduler() -> DDIMScheduler:
         set_alpha_to_one=False,
         steps_offset=1,
     )
-
-
-def multiplies_in_bfloat16(device: torch.device) -> bool:
-    """Whether it does so by itself; a CPU without AMX takes many times as long as in float32."""
-    if device.type == "cpu":
-        return bool(torch.cpu._is_amx_tile_supported())
-    return good_precision(device) == torch.bfloat16
 
 
 def arithmetic(device: torch.device) -> torch.autocast:

@@ -14,6 +14,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
+from taxadiffusion.base import attention
 from taxadiffusion.base.attention import Conditions
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.lora import LoRASettings, lora_parameters, lora_targets
@@ -334,3 +335,53 @@ def test_a_base_whose_attention_does_more_gets_each_samples_condition(base: Path
     with torch.no_grad():
         expected = backbone(noisy, timesteps, conditions.expanded())
         assert torch.equal(backbone(noisy, timesteps, conditions), expected)
+
+
+def _gradients(backbone: Backbone) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    noisy, timesteps, condition = inputs()
+    conditions = Conditions(condition[:1], torch.tensor([0, 0]))
+    learning = lora_parameters(backbone.unet)
+    for parameter in learning.values():
+        parameter.requires_grad_()
+    prediction = backbone(noisy, timesteps, conditions)
+    prediction.square().mean().backward()
+    return prediction.detach(), {name: p.grad for name, p in learning.items() if p.grad is not None}
+
+
+def test_attention_written_out_is_the_same_attention(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = _gradients(with_lora(base))
+    monkeypatch.setattr(attention, "multiplies_in_bfloat16", lambda _: True)
+    rounded = with_lora(base, torch.bfloat16)
+    assert rounded._current.writes_out
+    calls = []
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", lambda *given: calls.append(given))
+    found = _gradients(with_lora(base, torch.bfloat16))
+    assert not calls
+    monkeypatch.undo()
+    exact = with_lora(base)
+    attention._write_out_attention(exact.unet, exact._current)
+    written = _gradients(exact)
+    torch.testing.assert_close(written[0], plain[0])
+    assert written[1].keys() == plain[1].keys() == found[1].keys()
+    for name, gradient in plain[1].items():
+        torch.testing.assert_close(written[1][name], gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_a_lora_beside_bfloat16_weights_learns_what_it_learns_beside_float32(base: Path) -> None:
+    """To rounding: its products are bfloat16 as those of the weights beside it, its gradients float32."""
+    (expected, exact), (found, rounded) = (_gradients(with_lora(base, d)) for d in (torch.float32, torch.bfloat16))
+    assert float((found - expected).std() / expected.std()) < 0.05
+    for name, gradient in exact.items():
+        assert rounded[name].dtype == torch.float32
+        alike = torch.nn.functional.cosine_similarity(gradient.flatten(), rounded[name].flatten(), dim=0)
+        assert alike > 0.95, name
+
+
+def test_products_of_a_lora_are_those_of_the_weights_beside_it(base: Path) -> None:
+    kinds = set()
+    backbone = with_lora(base, torch.bfloat16)
+    for name, module in backbone.unet.named_modules():
+        if name.endswith("lora_A.default"):
+            module.register_forward_hook(lambda _module, _given, result: kinds.add(result.dtype))
+    _gradients(backbone)
+    assert kinds == {torch.bfloat16}

@@ -1,4 +1,4 @@
-"""Cross-attention whose keys and values are computed once per distinct condition, not once per sample."""
+"""Attention of a U-Net: keys and values once per distinct condition; written out where that is the faster way."""
 
 # Letters: B batch, U distinct conditions, Q queries, T tokens, D width.
 from __future__ import annotations
@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from taxadiffusion.base.transfer import multiplies_in_bfloat16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +38,8 @@ class Current:
 
     def __init__(self) -> None:
         self.conditions: Conditions | None = None
+        self.writes_out = False
+        """Attention with gradients is written as two products, see `_write_out_attention`."""
 
     @contextmanager
     def set_to(self, conditions: Conditions | None) -> Iterator[None]:
@@ -70,6 +75,13 @@ class Current:
         key, value = found
         return key.index_select(0, conditions.rows), value.index_select(0, conditions.rows)
 
+    def attended(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Scaled dot-product attention, (B, heads, Q, d)."""
+        if self.writes_out and torch.is_grad_enabled():
+            weights = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, heads, Q, T)
+            return weights.softmax(dim=-1).to(value.dtype) @ value
+        return F.scaled_dot_product_attention(query, key, value)
+
 
 class SharedAttention:
     """Attention processor: what `AttnProcessor2_0` computes in a transformer block, keys and values shared."""
@@ -90,7 +102,30 @@ class SharedAttention:
         assert temb is None
         query = heads(attn.to_q(hidden_states), attn.heads)
         key, value = self._current.keys_and_values(attn, encoder_hidden_states)
-        attended = F.scaled_dot_product_attention(query, heads(key, attn.heads), heads(value, attn.heads))
+        attended = self._current.attended(query, heads(key, attn.heads), heads(value, attn.heads))
+        return attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]
+
+
+class OwnAttention:
+    """Attention processor: what `AttnProcessor2_0` computes where a transformer block attends to itself."""
+
+    def __init__(self, current: Current) -> None:
+        self._current = current
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        """(B, Q, inner) → (B, Q, inner)."""
+        assert encoder_hidden_states is None
+        assert attention_mask is None
+        assert temb is None
+        query, key, value = (heads(layer(hidden_states), attn.heads) for layer in (attn.to_q, attn.to_k, attn.to_v))
+        attended = self._current.attended(query, key, value)
         return attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]
 
 
@@ -107,7 +142,22 @@ def share_attention(unet: nn.Module, current: Current) -> bool:
         return False
     for module in found:
         module.set_processor(SharedAttention(current))
+    weight = next(unet.parameters())
+    if weight.dtype == torch.bfloat16 and weight.device.type == "cpu" and multiplies_in_bfloat16(weight.device):
+        _write_out_attention(unet, current)
     return bool(found)
+
+
+def _write_out_attention(unet: nn.Module, current: Current) -> None:
+    """Write attention as two products while gradients are kept, wherever it is plain.
+
+    For a CPU that multiplies in bfloat16: the backward pass of torch's own attention is slow there
+    (benchmarks/levers.py). It holds the weights (B, heads, Q, Q), which a GPU at 512 px could not.
+    """
+    current.writes_out = True
+    for name, module in unet.named_modules():
+        if name.endswith("attn1") and _is_plain(module):
+            module.set_processor(OwnAttention(current))
 
 
 def _is_plain(attn: Any) -> bool:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from taxadiffusion.base.lora import LoRASettings, add_lora, merge_lora, unmerge_
 from taxadiffusion.base.noise import NoiseSchedule
 from taxadiffusion.base.onnx import OnnxUnet, keep_compiled_code
 from taxadiffusion.base.text import TextEncoder, load_tokenizer, longest_text
-from taxadiffusion.base.transfer import moved
+from taxadiffusion.base.transfer import arithmetic, moved
 from taxadiffusion.base.vae import VAE_BATCH, LatentScale, encode_batch
 from taxadiffusion.base.weights import component_hash, read_json, resolve_base
 from taxadiffusion.errors import NonFiniteError, SettingsError
@@ -293,7 +293,7 @@ class Backbone(nn.Module):
         if self._engine is not None:
             return self._engine(noisy_latents, timesteps, states)
         unet = self._compiled if self._compiles else self.unet
-        with torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext():
+        with arithmetic(self.device, self.autocast, self.dtype):
             prediction: Tensor = unet(
                 noisy_latents.to(self.dtype), timesteps, encoder_hidden_states=states.to(self.device, self.dtype)
             ).sample

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -71,3 +71,22 @@ def good_precision(device: torch.device) -> torch.dtype:
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float32
+
+
+def multiplies_in_bfloat16(device: torch.device) -> bool:
+    """Whether it does so by itself; a CPU without AMX takes many times as long as in float32."""
+    if device.type == "cpu":
+        return bool(torch.cpu._is_amx_tile_supported())
+    return good_precision(device) == torch.bfloat16
+
+
+def arithmetic(
+    device: torch.device, chosen: torch.dtype | None, weights: torch.dtype
+) -> AbstractContextManager[object]:
+    """In which a U-Net computes: `chosen`, where its weights are float32 for they learn; else that of its weights.
+
+    A LoRA learns in float32; beside weights in bfloat16, its products too are made in bfloat16.
+    """
+    beside = weights if torch.is_grad_enabled() and weights != torch.float32 else None
+    dtype = chosen or beside
+    return torch.autocast(device.type, dtype) if dtype else nullcontext()
