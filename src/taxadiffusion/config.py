@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
+from taxadiffusion.adapter import StartSettings, settings_of
 from taxadiffusion.base.lora import LoRASettings
+from taxadiffusion.base.weights import SHIPPED_BASE
 from taxadiffusion.condition.methods import ConditionSection, Method, method_named
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Rank, ordered_ranks
@@ -41,7 +43,7 @@ class DataSettings(SettingsSection):
 
 
 class BaseSettings(SettingsSection):
-    path: UserText = free("nano", "a diffusers pipeline: local path, hub id, or the shipped `nano`")
+    path: UserText = free(SHIPPED_BASE, f"a diffusers pipeline: local path, hub id, or the shipped `{SHIPPED_BASE}`")
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of frozen weights; strategy full: of the arithmetic (autocast)"
     )
@@ -63,7 +65,8 @@ class StageSettings(SettingsSection):
         default="progressive", description="one stage per rank (paper), or one stage for everything"
     )
     steps: int | dict[Rank, int] = Field(
-        default=1000, description="optimizer steps of each stage: a number, or rank → it"
+        default=1000,
+        description="optimizer steps of each stage: a number, or rank → it (going on: 0 leaves a stage out)",
     )
     lora_in_every_stage: bool = Field(
         default=False, description="train the LoRA in every stage (paper: in the first alone)"
@@ -95,6 +98,7 @@ class _Named(SettingsSection):
         default="paper", description="a named set of defaults; every key overrides it"
     )
     output: OutputSettings = OutputSettings()
+    start: StartSettings = StartSettings()
 
 
 class _Objects(SettingsSection):
@@ -179,11 +183,16 @@ def parse(value: Json, assignments: Sequence[str] = (), *, source: str = "settin
     if not isinstance(value, Mapping):
         raise SettingsError(f"{source}: must be a table of sections, got {type(value).__name__}")
     given = _without_retired(_merged(value, _assigned(assignments)), source)
-    recipe = given.get("recipe", "paper")
+    start = given.get("start")
+    adapter = start.get("adapter") if isinstance(start, Mapping) else None
+    below = settings_of(adapter) if isinstance(adapter, str) else {}
+    recipe = given.get("recipe", below.get("recipe", "paper"))
     if not isinstance(recipe, str) or recipe not in RECIPES:
         raise SettingsError(f"{source}: recipe: unknown {recipe!r}; known: {', '.join(RECIPES)}")
     try:
-        return Settings.model_validate(_merged(RECIPES[recipe], given))
+        if not below or "recipe" in given:
+            below = _merged(below, RECIPES[recipe])
+        return Settings.model_validate(_merged(below, given))
     except ValidationError as error:
         raise SettingsError("\n".join(_message(source, fault) for fault in error.errors())) from error
 

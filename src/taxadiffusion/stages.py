@@ -60,15 +60,17 @@ def plan(
     *,
     lora_in_every_stage: bool = False,
     encoders_in_every_stage: bool = False,
+    may_skip: bool = False,
 ) -> tuple[Stage, ...]:
     """The stages of a run, in order (M2).
 
     ranks: coarse to fine. steps: optimizer steps of each rank's stage (one number for all, or rank → number for every
-    rank); a method with a single stage gets their sum, so that all methods cost the same. Raises `SettingsError`.
+    rank); a method with a single stage gets their sum, so that all methods cost the same. may_skip: a rank may have
+    0 steps, and then no stage, for what it would train is trained already. Raises `SettingsError`.
     """
     if not ranks or ordered_ranks(ranks) != tuple(ranks):
         raise SettingsError(f"ranks must run coarse to fine without repeats and not be empty, got {list(ranks)}")
-    budget = _steps_by_rank(ranks, steps)
+    budget = _steps_by_rank(ranks, steps, least=0 if may_skip else 1)
     if not method.trains:
         return ()
     others = tuple(group for group in method.trains if group != ENCODERS)
@@ -86,17 +88,20 @@ def plan(
                 random_depth=method.random_depth,
             )
             for index, rank in enumerate(ranks)
+            if budget[rank]
         )
     encoders = tuple(encoder_group(rank) for rank in ranks if ENCODERS in method.trains)
     groups = (*others, *encoders)
+    if not any(budget.values()):
+        return ()
     return (Stage(method.name, ranks[-1], sum(budget.values()), groups, random_depth=method.random_depth),)
 
 
-def _steps_by_rank(ranks: Sequence[Rank], steps: int | Mapping[Rank, int]) -> dict[Rank, int]:
+def _steps_by_rank(ranks: Sequence[Rank], steps: int | Mapping[Rank, int], least: int) -> dict[Rank, int]:
     budget = dict(steps) if isinstance(steps, Mapping) else dict.fromkeys(ranks, steps)
     if set(budget) != set(ranks):
         raise SettingsError(f"steps must name every rank and no other: got {sorted(budget)}, ranks are {list(ranks)}")
     for rank, number in budget.items():
-        if number < 1:
-            raise SettingsError(f"steps of rank {rank!r} must be at least 1, got {number}")
+        if number < least:
+            raise SettingsError(f"steps of rank {rank!r} must be at least {least}, got {number}")
     return budget

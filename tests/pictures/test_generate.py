@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from taxadiffusion.adapter import Adapter, load_adapter, save_adapter
+from taxadiffusion.adapter import Adapter, CardNotes, load_adapter, save_adapter
 from taxadiffusion.base.noise import SamplerName
 from taxadiffusion.cli import app
 from taxadiffusion.cli.generate import SamplerName as CommandSamplerName
@@ -342,7 +342,7 @@ def test_the_taxon_id_of_the_training_data_is_in_the_card_and_in_the_picture(ada
     assert "taxon_ids" not in json.loads((path / "adapter.json").read_text(encoding="utf-8"))
     assert "taxon_ids" not in without.model_dump_json()
     denoiser = make(Path(base), ranks=RANKS, taxonomy=taxonomy)
-    save_adapter(path, denoiser, taxonomy, recipe={}, read_me="x", taxon_ids=ids)
+    save_adapter(path, denoiser, taxonomy, recipe={}, read_me="x", notes=CardNotes(taxon_ids=ids))
     kept = load_adapter(path, base=base)
     assert kept.card.taxon_ids == ids
     made = list(generate(kept, requests(0)[:2], tmp_path / "made", FEW))

@@ -73,9 +73,9 @@ class Backbone(nn.Module):
         num_text_tokens: int | None = None,
         trained: bool = False,
     ) -> Backbone:
-        """From "nano", a directory in diffusers' layout, or a hub id; safetensors only. Raises `CheckpointError`.
+        """From the shipped one's name, a directory in diffusers' layout, or a hub id; safetensors only.
 
-        What cannot be served is refused by name before any weights are read.
+        Raises `CheckpointError`: what cannot be served is refused by name before any weights are read.
         num_text_tokens: token trimming, see `TextEncoder`; None = as many as the base's text encoder takes.
         trained: the U-Net's own weights learn, or have learnt, so they are float32 whatever `dtype`, which is then that
         of its arithmetic (autocast).

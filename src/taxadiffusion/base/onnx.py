@@ -40,7 +40,7 @@ def only_on_cpu(engine: EngineName) -> str | None:
 class OnnxUnet:
     """The U-Net's prediction as its weights are now (a merged LoRA included), for any batch size.
 
-    Making one writes the graph to a temporary folder and takes seconds for the nano base, so it pays from some hundred
+    Making one writes the graph to a temporary folder and takes seconds for a small base, so it pays from some hundred
     predictions on. Raises `SettingsError` where a package is missing or the U-Net is not in float32 on a CPU.
     """
 

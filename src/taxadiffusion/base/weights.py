@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -16,8 +17,10 @@ from torch import Tensor
 from taxadiffusion.errors import CheckpointError
 from taxadiffusion.files import sha256_of
 
-NANO = "nano"
-"""The name of the base that ships with the package."""
+SHIPPED_BASE = "nano"
+"""The name of the base that ships with the package, and of its folder below `weights/`."""
+
+_SHIPPED_NAME = re.compile(r"[a-z0-9-]+")
 
 _WEIGHTS = {
     "unet": "diffusion_pytorch_model",
@@ -50,13 +53,13 @@ BASE_FILES: Sequence[str] = (
 
 
 def resolve_base(base: str, accept: Callable[[Path], object] = lambda _: None) -> Path:
-    """The local directory of a base: "nano" (shipped), a directory, or a hub id (downloaded or from the hub's cache).
+    """The local directory of a base: the shipped one's name, a directory, or a hub id (from the hub or its cache).
 
     accept: looks at the base's settings before any weights are fetched or read, and raises for one that cannot be
     served. Raises `CheckpointError` where there is no such base, or where a component has no safetensors weights.
     """
-    if base == NANO:
-        path = shipped(NANO)
+    if base == SHIPPED_BASE:
+        path = shipped(SHIPPED_BASE)
         accept(path)
     elif Path(base).exists():
         path = Path(base)
@@ -132,6 +135,20 @@ def from_hub(repository: str, patterns: Sequence[str], what: str) -> Path:
     except (LocalEntryNotFoundError, HfHubHTTPError, HTTPError, OSError) as error:
         name = type(error).__name__
         raise CheckpointError(f"{what} {repository!r} cannot be had from the hub ({name}): {remedy}") from error
+
+
+def model_folder(model: str, patterns: Sequence[str]) -> Path:
+    """A model's local directory: itself, the shipped one of this name, or matching files of a repository on the hub.
+
+    Raises `CheckpointError`.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    if _SHIPPED_NAME.fullmatch(model) and shipped(model).is_dir():
+        return shipped(model)
+    path = from_hub(model, patterns, "model")
+    fetch_half(model, path)
+    return path
 
 
 def shipped(name: str) -> Path:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -53,6 +53,32 @@ class Latents:
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Latents (b, C, H, W) of image rows, and which of them could be read (b,); an unreadable one is zero."""
         return self._map[rows, variants].astype(np.float32), self._readable[rows]
+
+
+class JoinedLatents:
+    """Several sets' latents as one: rows of each set follow those of the set before."""
+
+    def __init__(self, sets: Sequence[Latents]) -> None:
+        self.sets = tuple(sets)
+        self._starts = np.cumsum([0, *(len(latents) for latents in sets)])
+
+    @property
+    def num_variants(self) -> int:
+        return self.sets[0].num_variants
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        return self.sets[0].latent_shape
+
+    def read(
+        self, rows: NDArray[np.int64], variants: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """As `Latents.read`."""
+        latents, readable = np.zeros((len(rows), *self.latent_shape), np.float32), np.zeros(len(rows), np.bool_)
+        for number, one in enumerate(self.sets):
+            here = (rows >= self._starts[number]) & (rows < self._starts[number + 1])
+            latents[here], readable[here] = one.read(rows[here] - self._starts[number], variants[here])
+        return latents, readable
 
 
 def cached_latents(

@@ -9,11 +9,29 @@ from typing import Annotated
 import typer
 
 from taxadiffusion.cli import options
+from taxadiffusion.cli.paths import text_argument
+from taxadiffusion.errors import SettingsError
 from taxadiffusion.trainer.signals import StopSignal
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="The run's settings (YAML). configs/ holds examples.")],
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="The run's settings (YAML). configs/ holds examples. With --from it may be left out."),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            parser=text_argument,
+            help="Go on from this model (directory, run, shipped name, hub id): base, method and settings are its own.",
+        ),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The prepared photographs to learn from: over data.path.")] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="With --from: prepared photographs of taxa it knows, so that they stay.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's directory: over output.path.")] = None,
     assignments: options.Assignments = None,
     strategy: Annotated[
         str | None, typer.Option(help="progressive, all, random, or a baseline: over stages.strategy.")
@@ -30,14 +48,23 @@ def train(
 ) -> None:
     """Train every stage, coarse to fine. Run the same command again to go on after any interruption.
 
+    Few photographs of new species: taxadiffusion train --from MODEL --data PREPARED --out RUN (docs/data.md).
+
     Several processes or machines: accelerate launch --num_processes N $(command -v taxadiffusion) train CONFIG
     (docs/cluster.md).
     """
     stop = StopSignal()
     stop.install()  # before the slow imports below
-    from taxadiffusion.config import given, load
+    if config is None and start is None:
+        raise SettingsError("give the run's settings (a YAML file; configs/ holds examples), or --from MODEL to go on")
+    from taxadiffusion.config import given, load, parse
 
-    settings = load(config, [*(assignments or ()), *given(**{"stages.strategy": strategy, "data.root": root})])
+    options_given = {
+        "stages.strategy": strategy, "data.root": root, "data.path": data, "output.path": out,
+        "start.adapter": start, "start.replay": replay,
+    }  # fmt: skip
+    changes = [*(assignments or ()), *given(**options_given)]
+    settings = load(config, changes) if config else parse({}, changes, source="train --from")
     if os.environ.get("RANK", "0") == "0":
         from taxadiffusion.trainer.lock import require_free
 

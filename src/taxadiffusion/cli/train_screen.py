@@ -134,8 +134,13 @@ class Screen:
             )
 
     def _finished(self, event: events.Finished) -> None:
+        from taxadiffusion.run.kept import read_kept
+
         if event.already:
             self._say(f"this run had finished at step {event.step}; nothing to do")
+        kept = read_kept(self.run_dir)
+        for line in kept.lines() if kept else ():
+            self._say(line)
         self._say(f"the model is in {Path(self.run_dir) / 'adapter'}")
 
     def _note_tensorboard(self) -> None:

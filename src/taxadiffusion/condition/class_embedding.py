@@ -3,7 +3,7 @@
 # Letters: U unique lineages, R ranks (one token each), D width.
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -62,6 +62,10 @@ class ClassEmbeddingConditioner(Conditioner):
 
     def texts(self, lineages: Iterable[Lineage]) -> list[str]:  # noqa: ARG002
         return []
+
+    def carried(self, state: Mapping[str, Tensor], taxa: Iterable[Lineage]) -> dict[str, Tensor]:
+        """A new taxon's own vector is one that was never trained; those of its ancestors are theirs."""
+        return {**state, "taxa": self._rows.carried(self.taxa, state.get("taxa"), taxa, self.ranks)}
 
     def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
         """One group: "classes"."""

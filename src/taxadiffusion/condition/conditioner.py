@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
@@ -154,6 +154,13 @@ class Conditioner(nn.Module, ABC):
 
     def fill(self, embed: Callable[[Sequence[Lineage]], NDArray[np.float32]]) -> None:
         """Write what another model of names says of every taxon: `embed` gives (N, E). Nothing, where none is asked."""
+
+    def carried(self, state: Mapping[str, Tensor], taxa: Iterable[Lineage]) -> dict[str, Tensor]:  # noqa: ARG002
+        """The weights of such a conditioner of fewer taxa, `taxa`, as those of this one: what is new stays as it is.
+
+        Raises `CheckpointError` for weights that are not of those taxa.
+        """
+        return dict(state)
 
     def loaded(self) -> None:
         """Called after parameters were written from outside."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from torch import Tensor
+
 from taxadiffusion.condition.conditioner import single_holes
-from taxadiffusion.errors import DataError
+from taxadiffusion.errors import CheckpointError, DataError
 from taxadiffusion.names import Lineage, Rank
 
 
@@ -35,3 +37,18 @@ class TaxonRows:
         if lineage not in self._rows:
             raise DataError(f"this model has nothing learned for {lineage}: it knows only the taxa it was trained on")
         return self._rows[lineage]
+
+    def carried(self, own: Tensor, theirs: Tensor | None, taxa: Iterable[Lineage], ranks: Sequence[Rank]) -> Tensor:
+        """A copy of the table `own` (rows, D), with the rows of `taxa` from `theirs`, the table of those taxa alone.
+
+        Raises `CheckpointError` where it is not.
+        """
+        known = TaxonRows(taxa, ranks).lineages
+        table = own.detach().clone()
+        if theirs is None or theirs.shape != (len(known), own.shape[1]):
+            found = "none" if theirs is None else f"one of shape {[*theirs.shape]}"
+            raise CheckpointError(
+                f"a table of {len(known)} taxa of width {own.shape[1]} is needed to go on, there is {found}"
+            )
+        table[[self[lineage] for lineage in known]] = theirs.to(table)
+        return table

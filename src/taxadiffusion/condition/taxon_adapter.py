@@ -3,7 +3,7 @@
 # Letters: U unique lineages, N taxa, T tokens, K extra tokens, D width, E width of the embedding.
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -134,6 +134,12 @@ class TaxonAdapterConditioner(Conditioner):
         if self.table is not None:
             return [""]
         return prompt_texts(lineages, self.ranks, own.num_parts, nameless=own.name_gain != 1.0)
+
+    def carried(self, state: Mapping[str, Tensor], taxa: Iterable[Lineage]) -> dict[str, Tensor]:
+        """The embeddings of new taxa are those that `fill` wrote."""
+        if self.table is None:
+            return dict(state)
+        return {**state, "table": self._rows.carried(self.table, state.get("table"), taxa, self.ranks)}
 
     def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
         """One group: "taxon_tokens". The table is never trained."""

@@ -69,7 +69,7 @@ def demo(
     """Make the demo in `out` and return the path of its report, `out/report.html` (one self-contained file).
 
     First pictures of all species of the shipped model and the same seeds from coarse to fine; then a simulated clade is
-    drawn, prepared, learned progressively from the nano base and generated, all as `plan` has it (none: `read_plan()`).
+    drawn, prepared, learned progressively by the shipped base and generated, as `plan` has it (none: `read_plan()`).
     The same call again goes on where this one was interrupted. Raises every `TaxaDiffusionError`.
     """
     plan = plan or read_plan()

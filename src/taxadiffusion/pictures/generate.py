@@ -206,7 +206,7 @@ def _appearing(paths: Sequence[Path], awaited: Sequence[Sequence[int]]) -> Itera
 def _recipes(
     adapter: Adapter, requests: Sequence[Request], sampling: Sampling, notes: Mapping[Lineage, str]
 ) -> list[dict[str, str]]:
-    model_hash = hashlib.sha256(adapter.card.model_dump_json().encode()).hexdigest()
+    model_hash = adapter.card.content_hash
     ids = _taxon_ids(adapter)
     return [
         _recipe(adapter, model_hash, request, sampling, notes.get(request.lineage, ""), ids.get(request.lineage, ""))

@@ -1,6 +1,6 @@
 """The one place that turns settings into objects: data, base, denoiser, trainer."""
 
-from taxadiffusion.run.objects import build_denoiser, build_latents, load_backbone, plan_of, ranks_of, taxa_of
+from taxadiffusion.run.objects import build_denoiser, build_latents, load_backbone, plan_of, ranks_of
 from taxadiffusion.run.opened import Run, Trial, open_run, trial
 from taxadiffusion.run.training import standard_watchers, train
 
@@ -14,7 +14,6 @@ __all__ = [
     "plan_of",
     "ranks_of",
     "standard_watchers",
-    "taxa_of",
     "train",
     "trial",
 ]

@@ -6,18 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from taxadiffusion.adapter import base_name
+from taxadiffusion.adapter import Learned, base_name
 from taxadiffusion.config import Settings
-from taxadiffusion.names import Rank
-from taxadiffusion.stages import Stage
+from taxadiffusion.run.kept import Kept
+from taxadiffusion.run.ready import Ready
 from taxadiffusion.trainer.gradients import TrainingData
 
 
-def model_card(
-    settings: Settings, stages: Sequence[Stage], ranks: Sequence[Rank], data: TrainingData, base: str
-) -> str:
-    """Markdown with the front matter that the hub reads. It names no path of this machine."""
-    name = base_name(base)
+def model_card(settings: Settings, parts: Ready, data: TrainingData, past: Sequence[Learned], kept: Kept | None) -> str:
+    """Markdown with the front matter that the hub reads. It names no path of this machine.
+
+    past: every training of these weights, this one last. kept: what old taxa lost, where there are any.
+    """
+    stages, ranks, name = parts.plan, parts.ranks, base_name(parts.backbone.name)
     front = ["library_name: diffusers", "tags: [taxadiffusion, text-to-image, species, biodiversity]"]
     if "/" in name:
         front.append(f"base_model: {name}")
@@ -46,5 +47,29 @@ def model_card(
             "|---|---|---|---|",
             *rows,
             "",
+            *_past(past),
+            *(["## What old taxa lost", "", *kept.lines()] if kept else []),
         ]
     )
+
+
+def _past(past: Sequence[Learned]) -> list[str]:
+    """What each training saw, the first one first; nothing where there was one alone, for it is told above."""
+    if len(past) == 1:
+        return []
+    lines = ["## What it learned from", ""]
+    for number, learned in enumerate(past, 1):
+        start = (
+            f"went on from `{learned.from_adapter}` (card sha256 `{learned.from_hash}`)"
+            if learned.from_hash
+            else "began"
+        )
+        sets = [
+            f"{one.num_photographs:,} photographs of {one.num_taxa:,} taxa of `{one.name}` "
+            f"(content `{one.content_hash}`{', replayed' if one.replayed else ''})"
+            for one in learned.sets or ()
+        ]
+        lines.append(
+            f"{number}. {start}: {'; '.join(sets) or 'photographs not recorded; see the card of that adapter'}"
+        )
+    return [*lines, ""]

@@ -25,6 +25,7 @@ from taxadiffusion.errors import SettingsError
 from taxadiffusion.features.bioclip import BioclipExtractor
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.run.held_out import HeldOut
+from taxadiffusion.run.photographs import Photographs
 from taxadiffusion.stages import Stage, plan
 from taxadiffusion.trainer.conditions import RULES
 from taxadiffusion.trainer.history import Identity
@@ -45,21 +46,23 @@ def ranks_of(settings: Settings, dataset: PreparedDataset) -> tuple[Rank, ...]:
     return tuple(wanted)
 
 
-def plan_of(settings: Settings, ranks: Sequence[Rank]) -> tuple[Stage, ...]:
-    """The stages. Raises `SettingsError`."""
+def plan_of(settings: Settings, ranks: Sequence[Rank], new: Sequence[Rank] | None = None) -> tuple[Stage, ...]:
+    """The stages. Raises `SettingsError`.
+
+    new: going on from an adapter, the ranks that have something to learn; one number of steps is that of their stages.
+    """
     stages = settings.stages
+    steps = stages.steps
+    if new is not None and isinstance(steps, int):
+        steps = {rank: steps if rank in new else 0 for rank in ranks}
     return plan(
         settings.method,
         ranks,
-        stages.steps,
+        steps,
         lora_in_every_stage=stages.lora_in_every_stage,
         encoders_in_every_stage=stages.encoders_in_every_stage,
+        may_skip=new is not None,
     )
-
-
-def taxa_of(dataset: PreparedDataset, ranks: Sequence[Rank]) -> tuple[Lineage, ...]:
-    """The lineage of every taxon id, over the ranks that are trained."""
-    return tuple(dataset.taxonomy.lineage(taxon_id).only(ranks) for taxon_id in range(len(dataset.taxonomy)))
 
 
 def load_backbone(settings: Settings, device: torch.device | str = "cpu") -> Backbone:
@@ -135,29 +138,41 @@ def latent_form(settings: Settings) -> LatentForm:
 
 
 def build_latents(
-    settings: Settings, dataset: PreparedDataset, backbone: Backbone, progress: CachesProgress | None = None
+    settings: Settings,
+    dataset: PreparedDataset,
+    backbone: Backbone,
+    progress: CachesProgress | None = None,
+    what: str = "latents",
 ) -> Latents:
-    """The latents of all images, computed where they are missing."""
+    """The latents of all images, computed where they are missing; `what` names them to `progress`."""
     return cached_latents(
         cache_dir_of(settings),
         dataset,
         backbone,
         latent_form(settings),
-        progress=partial(progress, "latents") if progress else None,
+        progress=partial(progress, what) if progress else None,
     )
 
 
 def identity_of(
-    settings: Settings, dataset: PreparedDataset, backbone: Backbone, held_out: HeldOut | None = None
+    settings: Settings,
+    photographs: Photographs,
+    backbone: Backbone,
+    held_out: HeldOut | None = None,
+    adapter_hash: str | None = None,
 ) -> Identity:
-    """What a resumed run must share with the run that it resumes."""
+    """What a resumed run must share with the run that it resumes; adapter_hash: of the one it went on from."""
+    dataset, *replayed = photographs.sets
+    start = {"adapter": adapter_hash} if adapter_hash else {}
     values = flattened(settings, trajectory_only=True)
     return Identity(
         hashes={
             "data": held_out.identity if held_out else dataset.content_hash,
-            "taxonomy": dataset.taxonomy.content_hash,
+            "taxonomy": photographs.taxonomy.content_hash,
             "base": backbone.content_hash,
             "conditions": RULES,
+            **start,
+            **({"replay": replayed[0].content_hash} if replayed else {}),
         },
         settings=values,
         settings_hash=hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest(),

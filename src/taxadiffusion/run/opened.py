@@ -7,7 +7,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from taxadiffusion.adapter import save_adapter
+from taxadiffusion.adapter import CardNotes, Learned, save_adapter
+from taxadiffusion.cache import JoinedLatents
 from taxadiffusion.config import Settings, flattened
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.denoiser import Denoiser
@@ -15,11 +16,13 @@ from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.run.card import model_card
 from taxadiffusion.run.held_out import record
+from taxadiffusion.run.kept import measure
+from taxadiffusion.run.kept import record as record_kept
 from taxadiffusion.run.objects import CachesProgress, build_latents, read_names
-from taxadiffusion.run.ready import NAME_OF_DEFAULTS, ready
+from taxadiffusion.run.ready import NAME_OF_DEFAULTS, Ready, ready
 from taxadiffusion.stages import Stage
 from taxadiffusion.trainer.estimate import StageCost, stage_cost
-from taxadiffusion.trainer.gradients import TrainingData
+from taxadiffusion.trainer.gradients import Replay, TrainingData
 from taxadiffusion.trainer.history import RunFolder
 from taxadiffusion.trainer.lock import RunLock
 from taxadiffusion.trainer.loop import Trainer
@@ -99,17 +102,21 @@ def _build_run(
     if held_out is not None:
         world.first_does(lambda: record(held_out, settings.output.path, dataset))
     report = _watched(progress if world.is_first else None, stop)
-    latents = build_latents(settings, dataset, backbone, report)  # the first to come computes, the others wait for it
+    photographs = parts.photographs
+    # The first process to come computes, the others wait for it.
+    latents = [build_latents(settings, dataset, backbone, report)]
+    latents += [build_latents(settings, one, backbone, report, "latents to replay") for one in photographs.sets[1:]]
     read_names(settings, denoiser, parts.taxa, report)
     backbone.release()
     data = TrainingData(
-        source=latents,
-        train_rows=parts.train_rows,
-        validation_rows=parts.validation_rows,
-        taxon_ids=dataset.taxon_ids(),
+        source=latents[0] if len(latents) == 1 else JoinedLatents(latents),
+        train_rows=photographs.train_rows,
+        validation_rows=photographs.validation_rows,
+        taxon_ids=photographs.taxon_ids,
         lineage_of=parts.taxa.__getitem__,
         ranks=parts.ranks,
         in_worker=release_lock,
+        replay=Replay(photographs.replay_rows, settings.start.replay_share) if len(photographs.replay_rows) else None,
     )
     if settings.base.compile:
         backbone.compile()
@@ -118,15 +125,7 @@ def _build_run(
         shard_frozen(backbone.unet, trained, world)
 
     def export(path: Path) -> None:
-        save_adapter(
-            path,
-            denoiser,
-            dataset.taxonomy,
-            recipe=flattened(settings, trajectory_only=True),
-            read_me=model_card(settings, parts.plan, parts.ranks, data, backbone.name),
-            image_size_px=settings.base.image_size_px,
-            taxon_ids=dataset.source_taxon_ids(),
-        )
+        _export(path, settings, parts, data)
 
     trainer = Trainer(
         denoiser,
@@ -138,6 +137,30 @@ def _build_run(
         stop=stop,
     )
     return Run(settings, trainer, dataset, parts.plan, parts.taxa, parts.notes)
+
+
+def _export(path: Path, settings: Settings, parts: Ready, data: TrainingData) -> None:
+    """Write the adapter; where the run went on from one, also what old taxa lost."""
+    known, photographs, denoiser = parts.known, parts.photographs, parts.denoiser
+    kept = None
+    if known:
+        kept = measure(denoiser, parts.begun, data, photographs.num_known, settings.seed)
+        record_kept(kept, settings.output.path)
+    learned = Learned(
+        from_adapter=known.name if known else None,
+        from_hash=known.card.content_hash if known else None,
+        sets=photographs.learned_sets(),
+    )
+    past = (*(known.learned() if known else ()), learned)
+    save_adapter(
+        path,
+        denoiser,
+        photographs.taxonomy,
+        recipe=flattened(settings, trajectory_only=True),
+        read_me=model_card(settings, parts, data, past, kept),
+        image_size_px=settings.base.image_size_px,
+        notes=CardNotes(photographs.source_taxon_ids(known.card.taxon_ids if known else {}), past),
+    )
 
 
 def trial(settings: Settings, world: World, *, allow_change: Sequence[str] = (), memories: bool = False) -> Trial:
@@ -156,7 +179,7 @@ def trial(settings: Settings, world: World, *, allow_change: Sequence[str] = (),
         costs=tuple(
             stage_cost(parts.denoiser, stage, settings, named, shape, world.num_processes) for stage in parts.plan
         ),
-        num_images=len(parts.train_rows),
+        num_images=len(parts.photographs.train_rows),
         num_taxa=len(parts.taxa),
         num_frozen=sum(p.numel() for name, p in parts.backbone.unet.named_parameters() if "lora_" not in name),
         notes=parts.notes,

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from taxadiffusion import checkpoint
 from taxadiffusion.base.backbone import Backbone
@@ -22,6 +22,7 @@ from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import CheckpointError, DataError, SettingsError
 from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.run.going_on import Known, carry_over, open_known, require_same_model, require_same_names, words
 from taxadiffusion.run.held_out import FILE, MIN_PHOTOGRAPHS, HeldOut, hold_out, recorded
 from taxadiffusion.run.objects import (
     build_denoiser,
@@ -31,8 +32,8 @@ from taxadiffusion.run.objects import (
     load_backbone,
     plan_of,
     ranks_of,
-    taxa_of,
 )
+from taxadiffusion.run.photographs import Photographs, joined, new_ranks, of_one_set
 from taxadiffusion.stages import Stage, encoder_group
 from taxadiffusion.trainer.history import Identity, require_same_run
 from taxadiffusion.trainer.loader import Share
@@ -56,8 +57,9 @@ class Ready:
     plan: tuple[Stage, ...]
     taxa: tuple[Lineage, ...]
     """By taxon id, over the ranks that are trained."""
-    train_rows: NDArray[np.int64]
-    validation_rows: NDArray[np.int64]
+    photographs: Photographs
+    known: Known | None
+    """The adapter that the run goes on from; its weights are in the denoiser."""
     held_out: HeldOut | None
     """What is held out of the training split, where the data set has no validation split."""
     notes: tuple[str, ...]
@@ -65,6 +67,8 @@ class Ready:
     backbone: Backbone
     denoiser: Denoiser
     identity: Identity
+    begun: Mapping[str, Mapping[str, Tensor]]
+    """The denoiser's state as the run begins, where it goes on from an adapter; else nothing."""
 
 
 def ready(settings: Settings, world: World, *, stop: StopSignal, allow_change: Sequence[str] = ()) -> Ready:
@@ -76,28 +80,37 @@ def ready(settings: Settings, world: World, *, stop: StopSignal, allow_change: S
         torch.set_num_threads(settings.num_threads)
     _check_numbers(settings, world)
     _check_writable(cache_dir_of(settings))
+    known = open_known(settings)
     dataset = PreparedDataset.open(settings.data.path, settings.data.root)
-    ranks = ranks_of(settings, dataset)
-    stages = plan_of(settings, ranks)
-    _check_samples(settings, stages)
+    ranks = known.card.ranks if known else ranks_of(settings, dataset)
+    if known is None:
+        _check_samples(settings, plan_of(settings, ranks))  # before the splits are read
     held_out = world.first_does(lambda: _held_out(settings, dataset))
-    train_rows, validation_rows, notes = _split(settings, dataset, held_out)
-    taxa = taxa_of(dataset, ranks)
-    _check_rows(dataset, train_rows, taxa, stages)
+    photographs, notes = _split(settings, dataset, held_out)
+    if known:
+        photographs, more = _joined(settings, photographs, known, ranks)
+        notes += more
+    stages = plan_of(settings, ranks, new_ranks(photographs, ranks) if known else None)
+    _check_samples(settings, stages)
+    taxa = photographs.taxa(ranks)
+    _check_rows(photographs, taxa, stages)
     stop.raise_if_set("opening the data")
     backbone = load_backbone(settings, world.device)
     stop.raise_if_set("loading the base")
     _check_sizes(settings, backbone)
     denoiser = build_denoiser(settings, backbone, ranks, taxa)
+    begun: Mapping[str, Mapping[str, Tensor]] = {}
+    if known:
+        require_same_model(known, settings, backbone, denoiser)
+        carry_over(known, denoiser)
+        begun = denoiser.state()
     texts = denoiser.conditioner.texts(taxa)
     _check_names(texts, backbone)
-    _check_space(settings, dataset, denoiser, stages, texts)
-    identity = identity_of(settings, dataset, backbone, held_out)
+    _check_space(settings, photographs.sets, denoiser, stages, texts)
+    identity = identity_of(settings, photographs, backbone, held_out, known.card.content_hash if known else None)
     allowed = (*allow_change, NAME_OF_DEFAULTS)
     world.first_does(lambda: require_same_run(settings.output.path, identity, allowed))
-    return Ready(
-        dataset, ranks, stages, taxa, train_rows, validation_rows, held_out, notes, backbone, denoiser, identity
-    )
+    return Ready(dataset, ranks, stages, taxa, photographs, known, held_out, notes, backbone, denoiser, identity, begun)
 
 
 def _check_numbers(settings: Settings, world: World) -> None:
@@ -113,6 +126,8 @@ def _check_numbers(settings: Settings, world: World) -> None:
         wrong.append("base.compile = true")
     if settings.preview.num_taxa:
         wrong.append(f"preview.num_taxa = {settings.preview.num_taxa}")
+    if settings.start.adapter:
+        wrong.append("start.adapter")
     if settings.method.trains_unet:
         wrong.append(f"stages.strategy = {settings.stages.strategy}")
     if wrong:
@@ -151,34 +166,47 @@ def _began_without(run_dir: Path) -> bool:
     return bool(checkpoint.candidates(run_dir)) and not (run_dir / FILE).exists()
 
 
+def _joined(
+    settings: Settings, own: Photographs, known: Known, ranks: Sequence[Rank]
+) -> tuple[Photographs, tuple[str, ...]]:
+    """With what the adapter knows, and what a person should know of it."""
+    start = settings.start
+    replay = PreparedDataset.open(start.replay, start.replay_root) if start.replay else None
+    photographs = joined(own, known.taxonomy, ranks, replay, settings.seed)
+    require_same_names(known, photographs)
+    return photographs, words(known, photographs, ranks)
+
+
 def _split(
     settings: Settings, dataset: PreparedDataset, held_out: HeldOut | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
-    """Training rows, validation rows, and a line where the data set has no validation split of its own."""
+) -> tuple[Photographs, tuple[str, ...]]:
+    """Training and validation rows, and a line where the data set has no validation split of its own."""
     train, validation = dataset.rows("train"), dataset.rows("val")
     if held_out is not None:
         note = held_out.words(dataset, settings.output.path)
-        return np.setdiff1d(train, held_out.rows), held_out.rows, (note,)
+        return of_one_set(dataset, np.setdiff1d(train, held_out.rows), held_out.rows), (note,)
     if not settings.validation.every_steps or len(validation) or not len(train):
-        return train, validation, ()
+        return of_one_set(dataset, train, validation), ()
     reason = (
         "this run began without held-out photographs"
         if _began_without(settings.output.path)
         else f"no taxon has {MIN_PHOTOGRAPHS} training photographs that are not of one group"
     )
-    return train, validation, (f"validation is off: {dataset.path} has no validation split, and {reason}",)
+    return of_one_set(dataset, train, validation), (
+        f"validation is off: {dataset.path} has no validation split, and {reason}",
+    )
 
 
-def _check_rows(
-    dataset: PreparedDataset, train_rows: NDArray[np.int64], taxa: Sequence[Lineage], stages: Sequence[Stage]
-) -> None:
+def _check_rows(photographs: Photographs, taxa: Sequence[Lineage], stages: Sequence[Stage]) -> None:
+    dataset, train_rows = photographs.sets[0], photographs.train_rows
+    train_rows = train_rows[train_rows < len(dataset)]
     if not len(train_rows):
         counts = ", ".join(f"{len(dataset.rows(split))} {split}" for split in ("val", "test"))
         raise DataError(
             f"{dataset.path}: no image to train on: its training split is empty ({counts}); mark images as split "
             "“train” in the source and prepare it again"
         )
-    shown = [taxa[taxon] for taxon in np.unique(dataset.taxon_ids(train_rows)).tolist()]
+    shown = [taxa[taxon] for taxon in np.unique(photographs.taxon_ids[photographs.train_rows]).tolist()]
     for rank in dataset.ranks:
         learns = any(encoder_group(rank) in stage.trains for stage in stages)
         if learns and not any(lineage.get(rank) for lineage in shown):
@@ -219,12 +247,16 @@ def _check_names(texts: Sequence[str], backbone: Backbone) -> None:
 
 
 def _check_space(
-    settings: Settings, dataset: PreparedDataset, denoiser: Denoiser, stages: Sequence[Stage], texts: Sequence[str]
+    settings: Settings,
+    sets: Sequence[PreparedDataset],
+    denoiser: Denoiser,
+    stages: Sequence[Stage],
+    texts: Sequence[str],
 ) -> None:
     """The caches and one commit must fit on their disks."""
     backbone = denoiser.backbone
     cache_dir = cache_dir_of(settings)
-    _, latents = latents_to_come(cache_dir, dataset, backbone, latent_form(settings))
+    latents = sum(latents_to_come(cache_dir, one, backbone, latent_form(settings))[1] for one in sets)
     _, names = states_to_come(cache_dir, backbone.text_hash, backbone.num_text_tokens, backbone.width, texts)
     commit = _commit_bytes(settings, denoiser, stages)
     wanted = [(cache_dir, "latents", latents), (cache_dir, "names", names), (settings.output.path, "a commit", commit)]

@@ -22,10 +22,19 @@ from taxadiffusion.stages import Stage
 from taxadiffusion.trainer.conditions import conditions, drawn_depth
 from taxadiffusion.trainer.loader import LatentSource, MicroBatch, Share
 from taxadiffusion.trainer.optimiser import StageOptimiser
+from taxadiffusion.trainer.order import Order, Part
 from taxadiffusion.trainer.randomness import torch_seed
 from taxadiffusion.trainer.settings import LoopSettings
 from taxadiffusion.trainer.signals import StopSignal
 from taxadiffusion.trainer.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Of the training rows, those that keep what a model knew before, and their share of the samples."""
+
+    rows: NDArray[np.int64]
+    share: float
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,17 @@ class TrainingData:
     lineage_of: Callable[[int], Lineage]  # taxon id → its lineage, over the ranks that are trained
     ranks: tuple[Rank, ...]
     in_worker: Callable[[], None] | None = None  # what a process that prepares micro-batches does first
+    replay: Replay | None = None
+
+    def order(self, seed: int, balance: float) -> Order:
+        """Which row each sample of the run is."""
+        taxon_ids = self.taxon_ids
+        if self.replay is None:
+            return Order.balanced(seed, self.train_rows, taxon_ids[self.train_rows], balance)
+        again, share = self.replay.rows, self.replay.share
+        new = np.setdiff1d(self.train_rows, again)
+        parts = [Part(new, taxon_ids[new], 1 - share), Part(again, taxon_ids[again], share)]
+        return Order.mixed(seed, parts, balance)
 
 
 @dataclass(frozen=True, slots=True)

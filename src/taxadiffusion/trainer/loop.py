@@ -20,7 +20,6 @@ from taxadiffusion.trainer.gradients import Gradients, Issued, Outcome, Training
 from taxadiffusion.trainer.history import RunFolder, RunHistory, RunProgress
 from taxadiffusion.trainer.loader import MicroBatch, MicroBatches, Share, loader_faults, micro_batches
 from taxadiffusion.trainer.optimiser import StageOptimiser
-from taxadiffusion.trainer.order import Order
 from taxadiffusion.trainer.settings import LoopSettings
 from taxadiffusion.trainer.signals import StopSignal, stop_error
 from taxadiffusion.trainer.validation import Validation
@@ -78,7 +77,7 @@ class Trainer:
         self.share = Share.of(
             training.batch_size, training.micro_batch_size, self.world.process_index, self.world.num_processes
         )
-        order = Order.balanced(settings.seed, data.train_rows, data.taxon_ids[data.train_rows], training.balance)
+        order = data.order(settings.seed, training.balance)
         self.dataset = MicroBatches(data.source, order, self.share, timesteps=training.timesteps)
         self.gradients = Gradients(denoiser, data, settings, self.share, self.world, self.stop)
         self.validation = Validation(self.gradients, settings)

@@ -8,6 +8,7 @@ or misses an image. Batches run over the border of two epochs; nothing is padded
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,15 @@ from taxadiffusion.errors import DataError
 from taxadiffusion.trainer.randomness import mixed
 
 _ROUNDS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Images that together get `share` of the draws: their rows (N,), and the taxon of each (N,)."""
+
+    rows: NDArray[np.int64]
+    taxon_ids: NDArray[np.int32]
+    share: float
 
 
 @dataclass(frozen=True)
@@ -42,10 +52,23 @@ class Order:
             raise ValueError(f"power lies in [0, 1], got {power}")
         if power == 0:
             return cls(seed, rows)
-        by_taxon = np.argsort(taxon_ids, kind="stable")  # images of a taxon side by side: their draws spread evenly
-        _, inverse, counts = np.unique(taxon_ids[by_taxon], return_inverse=True, return_counts=True)
-        edges = np.cumsum(counts[inverse].astype(np.float64) ** -power)
+        by_taxon, weights = _weighted(taxon_ids, power)
+        edges = np.cumsum(weights)
         return cls(seed, rows[by_taxon], edges / edges[-1])
+
+    @classmethod
+    def mixed(cls, seed: int, parts: Sequence[Part], power: float) -> Order:
+        """Each part gets its share of the draws and is balanced within itself, as by `balanced`."""
+        rows, weights = [], []
+        for part in parts:
+            if len(part.rows):
+                by_taxon, own = _weighted(part.taxon_ids, power)
+                rows.append(part.rows[by_taxon])
+                weights.append(own * (part.share / own.sum()))
+        if not rows:
+            return cls(seed, np.zeros(0, np.int64))
+        edges = np.cumsum(np.concatenate(weights))
+        return cls(seed, np.concatenate(rows), edges / edges[-1])
 
     def rows_at(self, sample_numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """The image row of each sample number (≥ 0), any shape."""
@@ -59,6 +82,13 @@ class Order:
                 shift = float(key_of(self.seed, int(epoch), 1)) / 2.0**64
                 slots[here] = np.searchsorted(self.edges, (slots[here] + shift) / size, side="right").clip(0, size - 1)
         return self.rows[slots]
+
+
+def _weighted(taxon_ids: NDArray[np.int32], power: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """(N,) images of a taxon side by side, so that their draws spread evenly, and (N,) the weight of each."""
+    by_taxon = np.argsort(taxon_ids, kind="stable")
+    _, inverse, counts = np.unique(taxon_ids[by_taxon], return_inverse=True, return_counts=True)
+    return by_taxon, counts[inverse].astype(np.float64) ** -power
 
 
 def key_of(seed: int, epoch: int, purpose: int = 0) -> np.uint64:

@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, Literal
 
 import safetensors.torch
 import torch
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-)
+from pydantic import JsonValue, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
+from taxadiffusion.adapter.card import LOCAL, AdapterCard, CardNotes, base_name, is_known_base
 from taxadiffusion.base.backbone import Backbone
-from taxadiffusion.base.lora import LoRASettings, lora_metadata
+from taxadiffusion.base.lora import lora_metadata
 from taxadiffusion.base.transfer import good_precision, use_fast_arithmetic
-from taxadiffusion.base.weights import BASE_FILES, NANO, check_tensors, fetch_half, from_hub, shipped
-from taxadiffusion.condition.methods import AnyConditionerSettings, build_conditioner
+from taxadiffusion.base.weights import BASE_FILES, SHIPPED_BASE, check_tensors, model_folder
+from taxadiffusion.condition.methods import build_conditioner
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import CheckpointError, DataError
 from taxadiffusion.files import write_folder
-from taxadiffusion.names import Lineage, Rank, ordered_ranks
+from taxadiffusion.names import Lineage
 from taxadiffusion.taxonomy import Taxonomy
 
 CARD, TAXONOMY, READ_ME = "adapter.json", "taxonomy.json", "README.md"
@@ -48,59 +37,7 @@ PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".npy",
 """Endings of files that may hold code; an adapter has none, and none is opened."""
 
 _FILES = (CARD, TAXONOMY, READ_ME, *SECTION_FILES.values())
-_SHIPPED = re.compile(r"[a-z0-9-]+")
-_LOCAL = "local"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-def _known_ranks(ranks: tuple[Rank, ...]) -> tuple[Rank, ...]:
-    try:
-        in_order = ordered_ranks(ranks)
-    except DataError as error:
-        raise ValueError(str(error)) from error
-    if in_order != ranks or not ranks:
-        raise ValueError("ranks must run coarse to fine, without repeats")
-    return ranks
-
-
-class AdapterCard(BaseModel):
-    """`adapter.json`: what the weights are of and what they belong to.
-
-    base: "nano", a hub id, or "local" (then the reader must name the base). base_hash: of the base's weights. files:
-    sha256 of every weight file. recipe: how it was trained, for people; nothing reads it. taxon_ids: by number in the
-    taxonomy, the ids (Darwin Core's taxonID) that the data's source or catalogue gives its taxa.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal["taxadiffusion-adapter"] = "taxadiffusion-adapter"
-    schema_version: Literal[1] = 1
-    base: str
-    base_hash: _SHA256
-    taxonomy_hash: _SHA256
-    ranks: Annotated[tuple[Rank, ...], AfterValidator(_known_ranks)]
-    conditioner: AnyConditionerSettings
-    lora: LoRASettings | None
-    full_unet: bool
-    num_text_tokens: int = Field(ge=3, le=4096)
-    image_size_px: int = Field(ge=1, le=4096)
-    files: dict[str, _SHA256]
-    recipe: dict[str, JsonValue] = Field(default_factory=dict)
-    taxon_ids: dict[int, str] = Field(default_factory=dict)
-
-    @model_serializer(mode="wrap")
-    def _as_ever(self, written: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """A card without ids is byte for byte that of earlier versions, and so are the hashes taken of it.
-
-        A LoRA's alpha, a whole number, is written as they wrote it: 4.0.
-        """
-        document: dict[str, Any] = written(self)
-        if self.lora is not None:
-            document["lora"]["alpha"] = float(self.lora.alpha)
-        if not self.taxon_ids:
-            document.pop("taxon_ids", None)
-        return document
+_NO_NOTES = CardNotes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +50,6 @@ class Adapter:
     path: Path
 
 
-def base_name(base: str) -> str:
-    """What a card says of a base: its public name, or "local" for a directory of this machine."""
-    is_public = base == NANO or (_HUB_ID.fullmatch(base) and not Path(base).is_dir())
-    return base if is_public else _LOCAL
-
-
 def save_adapter(
     path: Path,
     denoiser: Denoiser,
@@ -127,7 +58,7 @@ def save_adapter(
     recipe: Mapping[str, JsonValue],
     read_me: str,
     image_size_px: int | None = None,
-    taxon_ids: Mapping[int, str] = MappingProxyType({}),
+    notes: CardNotes = _NO_NOTES,
 ) -> AdapterCard:
     """Write the adapter directory: aside, flushed, then renamed over an older one.
 
@@ -152,7 +83,8 @@ def save_adapter(
         image_size_px=image_size_px or backbone.image_size_px,
         files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         recipe=dict(recipe),
-        taxon_ids=dict(taxon_ids),
+        taxon_ids=dict(notes.taxon_ids),
+        learned=notes.learned,
     )
     files[CARD] = (card.model_dump_json(indent=1) + "\n").encode()
     files[TAXONOMY] = json.dumps(taxonomy.to_json()).encode()
@@ -178,19 +110,21 @@ def open_model(
     pipeline saves it). dtype: of the U-Net's arithmetic; None: what the device does well (`good_precision`), float32 on
     a CPU. Raises `CheckpointError`.
     """
-    if Path(model).is_dir():
-        path = Path(model)
-    elif _SHIPPED.fullmatch(model) and shipped(model).is_dir():
-        path = shipped(model)
-    else:
-        path = from_hub(model, [*_FILES, *(f"adapter/{name}" for name in _FILES), *BASE_FILES], "model")
-        fetch_half(model, path)
+    path, beside = find_adapter(model)
+    return load_adapter(path, base=base or beside, dtype=dtype, device=device)
+
+
+def find_adapter(model: str) -> tuple[Path, str | None]:
+    """Where the adapter that `open_model` would open lies, and the base beside it, if there is one.
+
+    Raises `CheckpointError`.
+    """
+    path = model_folder(model, [*_FILES, *(f"adapter/{name}" for name in _FILES), *BASE_FILES])
     if (path / CARD).is_file():
-        return load_adapter(path, base=base, dtype=dtype, device=device)
+        return path, None
     if not (path / "adapter" / CARD).is_file():
         raise CheckpointError(f"{path} holds no {CARD}: it is neither an adapter nor a run that has written one")
-    beside = str(path) if (path / "unet").is_dir() else None
-    return load_adapter(path / "adapter", base=base or beside, dtype=dtype, device=device)
+    return path / "adapter", str(path) if (path / "unet").is_dir() else None
 
 
 def load_adapter(
@@ -209,8 +143,8 @@ def load_adapter(
     device = torch.device(device)
     use_fast_arithmetic(device)
     card, taxonomy, state = read_adapter(path)
-    if base is None and card.base == _LOCAL:
-        raise CheckpointError(f"{path}: was trained on a base in a local directory: say where it is (base)")
+    if base is None:
+        _require_named(card, path)
     backbone = Backbone.load(
         base or card.base,
         dtype=dtype or good_precision(device),
@@ -238,6 +172,17 @@ def load_adapter(
     return Adapter(denoiser, taxonomy, card, path)
 
 
+def _require_named(card: AdapterCard, path: Path) -> None:
+    """The card's own name for its base must lead to one."""
+    if card.base == LOCAL:
+        raise CheckpointError(f"{path}: was trained on a base in a local directory: say where it is (base)")
+    if card.base != SHIPPED_BASE and "/" not in card.base:
+        raise CheckpointError(
+            f"{path}: was trained on the base {card.base!r} of an earlier version, which ships no more (now: "
+            f"{SHIPPED_BASE!r}): say where a copy of it is (base), or train it anew"
+        )
+
+
 def _taxa(taxonomy: Taxonomy) -> Iterator[Lineage]:
     """One after another: most conditioners need none of what may be a million."""
     return (taxonomy.lineage(number) for number in range(len(taxonomy)))
@@ -245,15 +190,7 @@ def _taxa(taxonomy: Taxonomy) -> Iterator[Lineage]:
 
 def read_adapter(path: Path) -> tuple[AdapterCard, Taxonomy, dict[str, dict[str, Tensor]]]:
     """The verified contents of an adapter directory, before any base is read. Raises `CheckpointError`."""
-    _refuse_foreign_files(path)
-    try:
-        card = AdapterCard.model_validate_json(_bytes(path / CARD))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"])) or "the file"
-        raise CheckpointError(f"{path / CARD}: {where}: {fault['msg']}") from error
-    if card.base not in (NANO, _LOCAL) and not _HUB_ID.fullmatch(card.base):
-        raise CheckpointError(f"{path / CARD}: base {card.base!r} is neither nano, local nor a hub id")
+    card = read_card(path)
     try:
         taxonomy = Taxonomy.from_json(json.loads(_bytes(path / TAXONOMY)))
     except (ValueError, RecursionError, OverflowError, DataError) as error:
@@ -268,6 +205,20 @@ def read_adapter(path: Path) -> tuple[AdapterCard, Taxonomy, dict[str, dict[str,
     if unknown := sorted(set(card.files) - set(sections)):
         raise CheckpointError(f"{path / CARD}: lists {unknown[0]!r}, which is no file of an adapter")
     return card, taxonomy, {sections[name]: _tensors(path / name, digest) for name, digest in card.files.items()}
+
+
+def read_card(path: Path) -> AdapterCard:
+    """The card alone, of a directory without foreign files. Raises `CheckpointError`."""
+    _refuse_foreign_files(path)
+    try:
+        card = AdapterCard.model_validate_json(_bytes(path / CARD))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or "the file"
+        raise CheckpointError(f"{path / CARD}: {where}: {fault['msg']}") from error
+    if not is_known_base(card.base):
+        raise CheckpointError(f"{path / CARD}: base {card.base!r} is neither a shipped one's name, local nor a hub id")
+    return card
 
 
 def _refuse_foreign_files(path: Path) -> None:
