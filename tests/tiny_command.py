@@ -20,9 +20,9 @@ def run_all(settings: Settings, **options: object) -> list[events.Event]:
         return list(run.trainer.run())
 
 
-def invoke(config: Path, *arguments: str) -> tuple[int, str]:
+def invoke(config: Path | None, *arguments: str) -> tuple[int, str]:
     """The command as `main` runs it: exit code and what it printed."""
-    result = CliRunner().invoke(app, ["train", str(config), *arguments])
+    result = CliRunner().invoke(app, ["train", *([str(config)] if config else []), *arguments])
     if isinstance(result.exception, TaxaDiffusionError):
         return result.exception.exit_code, result.output + str(result.exception)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception

@@ -83,8 +83,6 @@ def ready(settings: Settings, world: World, *, stop: StopSignal, allow_change: S
     known = open_known(settings)
     dataset = PreparedDataset.open(settings.data.path, settings.data.root)
     ranks = known.card.ranks if known else ranks_of(settings, dataset)
-    if known is None:
-        _check_samples(settings, plan_of(settings, ranks))  # before the splits are read
     held_out = world.first_does(lambda: _held_out(settings, dataset))
     photographs, notes = _split(settings, dataset, held_out)
     if known:
