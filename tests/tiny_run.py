@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -28,6 +27,7 @@ from taxadiffusion.trainer.gradients import TrainingData
 from taxadiffusion.trainer.history import Identity, RunFolder
 from taxadiffusion.trainer.loop import Trainer
 from taxadiffusion.trainer.settings import LoopSettings
+from tests.scratch import shared_scratch
 from tests.tiny_base import WIDTH, write_tiny_base
 
 RANKS = ("order", "family", "genus")
@@ -98,7 +98,10 @@ class MemoStates:
 @cache
 def tiny_base() -> Path:
     """A base whose U-Net is one cross-attention block deep."""
-    path = write_tiny_base(Path(tempfile.mkdtemp(prefix="tiny-base-")), "epsilon")
+    path, is_new = shared_scratch("TAXADIFFUSION_TINY_BASE", "tiny-base-")
+    if not is_new:
+        return path
+    write_tiny_base(path, "epsilon")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         unet = UNet2DConditionModel(

@@ -175,9 +175,7 @@ def test_a_rank_is_filled_only_where_all_others_agree() -> None:
 
 
 def _rules(text: str) -> Path:
-    import tempfile
-
-    path = Path(tempfile.mkdtemp()) / "rules.yaml"
+    path = scratch("rules-") / "rules.yaml"
     path.write_text(text)
     return path
 

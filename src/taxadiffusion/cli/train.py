@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,9 @@ from taxadiffusion.cli import options
 from taxadiffusion.cli.paths import text_argument
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.trainer.signals import StopSignal
+
+if TYPE_CHECKING:
+    from taxadiffusion.config import Settings
 
 
 def train(
@@ -55,16 +59,11 @@ def train(
     """
     stop = StopSignal()
     stop.install()  # before the slow imports below
-    if config is None and start is None:
-        raise SettingsError("give the run's settings (a YAML file; configs/ holds examples), or --from MODEL to go on")
-    from taxadiffusion.config import given, load, parse
-
-    options_given = {
+    given = {
         "stages.strategy": strategy, "data.root": root, "data.path": data, "output.path": out,
         "start.adapter": start, "start.replay": replay,
     }  # fmt: skip
-    changes = [*(assignments or ()), *given(**options_given)]
-    settings = load(config, changes) if config else parse({}, changes, source="train --from")
+    settings = _settings(config, assignments or (), given)
     if os.environ.get("RANK", "0") == "0":
         from taxadiffusion.trainer.lock import require_free
 
@@ -75,6 +74,21 @@ def train(
         show_plan(settings, device, allow_change or ())
         return
     stop.raise_if_set("reading the settings")
+    _train(settings, stop, device, allow_change or ())
+
+
+def _settings(config: Path | None, assignments: Sequence[str], given: Mapping[str, str | Path | None]) -> Settings:
+    """Of the file, of the model that is gone on from, or of both, under what was given."""
+    from taxadiffusion.config import given as assigned
+    from taxadiffusion.config import load, parse
+
+    if config is None and given["start.adapter"] is None:
+        raise SettingsError("give the run's settings (a YAML file; configs/ holds examples), or --from MODEL to go on")
+    changes = [*assignments, *assigned(**given)]
+    return load(config, changes) if config else parse({}, changes, source="train --from")
+
+
+def _train(settings: Settings, stop: StopSignal, device: str, allow_change: Sequence[str]) -> None:
     from taxadiffusion.base.device import chosen_device
     from taxadiffusion.cli.train_screen import Screen, Silence
     from taxadiffusion.trainer.world import World
@@ -88,7 +102,7 @@ def train(
             settings,
             stop=stop,
             world=world,
-            allow_change=allow_change or (),
+            allow_change=allow_change,
             progress=screen.caching,
             begin=screen.begin,
             on_event=screen.show,

@@ -70,7 +70,8 @@ def require_same_names(known: Known, photographs: Photographs) -> None:
             mine = {known.taxonomy.name(taxon) for taxon in known.taxonomy.at_rank(known.taxonomy.ranks[theirs])}
             there, here = [p for p in parents if p in mine], [p for p in parents if p not in mine]
             lines.append(
-                f"{rank} {name} lies in {parent_rank} {', '.join(there or parents)} there, in {', '.join(here or parents)} here"
+                f"{rank} {name} lies in {parent_rank} {', '.join(there or parents)} there, "
+                f"in {', '.join(here or parents)} here"
             )
     if lines:
         more = f"\n  … and {len(lines) - _MAX_LISTED} more" if len(lines) > _MAX_LISTED else ""
