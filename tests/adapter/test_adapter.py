@@ -17,6 +17,7 @@ from diffusers import StableDiffusionPipeline
 from taxadiffusion.adapter import AdapterCard, base_name, load_adapter, open_model, read_adapter, save_adapter
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.lora import LoRASettings
+from taxadiffusion.base.weights import SHIPPED_BASE
 from taxadiffusion.condition import (
     ClassEmbeddingSettings,
     ConditionerSettings,
@@ -234,7 +235,7 @@ def test_another_base_and_a_base_nobody_named_are_refused(saved: Path, tmp_path:
 
 def test_a_card_names_public_bases_and_no_path_of_this_machine(saved: Path, base: Path) -> None:
     assert base_name("stable-diffusion-v1-5/stable-diffusion-v1-5") == "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    assert base_name("nano") == "nano"
+    assert base_name(SHIPPED_BASE) == SHIPPED_BASE
     card = AdapterCard.model_validate_json((saved / "adapter.json").read_text())
     assert card.base == "local"
     assert str(base) not in (saved / "adapter.json").read_text()

@@ -10,25 +10,13 @@ import pytest
 
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.training_record import Source, TrainingRecord, read_record, what_was_seen, write_record
-from taxadiffusion.base.weights import base_files, shipped
+from taxadiffusion.base.weights import base_files
 from taxadiffusion.errors import CheckpointError
 from taxadiffusion.names import Lineage
 from tests.tiny_run import tiny_base
 
 CORNUTUS = Lineage.of({"genus": "Zanclus", "species": "cornutus"})
 CLARKII = Lineage.of({"genus": "Amphiprion", "species": "clarkii"})
-
-
-def test_the_shipped_base_says_that_it_saw_the_training_photographs_of_every_species() -> None:
-    record = read_record(shipped("nano"))
-    assert record is not None
-    photographs = record.sources[0]
-    assert (photographs.name, photographs.splits) == ("reef-fish", ("train",))
-    assert sum(photographs.taxa.values()) == photographs.num_images == 5546
-    assert record.num_seen(CORNUTUS) == 15
-    words = what_was_seen(record, (CORNUTUS, CLARKII))
-    assert "15 of Zanclus cornutus, 695 of Amphiprion clarkii" in words
-    assert "no taxon name" in words
 
 
 def test_a_record_says_what_was_seen_what_was_not_and_that_nothing_is_known() -> None:

@@ -17,6 +17,7 @@ from taxadiffusion.dataset.fixes import Fixes
 from taxadiffusion.dataset.inspect import CheckSettings, inspect_source
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import Lineage
+from tests.scratch import scratch
 
 RANKS = ("kingdom", "class", "order", "family", "genus", "species")
 FISHNET_FIXES = Path(__file__).resolve().parents[2] / "configs/fishnet-fixes.yaml"

@@ -25,6 +25,7 @@ from taxadiffusion.demo import demonstration
 from taxadiffusion.demo.demonstration import demo
 from taxadiffusion.demo.plan import Plan, read_plan
 from taxadiffusion.trainer.signals import StopSignal
+from tests.tiny_shipped import ship_tiny
 
 RUN = {
     "simulate": taxadiffusion.simulate,
@@ -43,12 +44,15 @@ def small_plan() -> Plan:
     return plan.model_copy(
         update={
             "simulate": plan.simulate.model_copy(update={"num_species": 4, "num_images": 80}),
-            "train": {**plan.train, "stages": {"steps": 1}},
+            "train": {**plan.train, "stages": {"steps": 1}, "base": {"image_size_px": SIZE_PX}},
             "gallery": plan.gallery.model_copy(update=quick),
             "strips": plan.strips.model_copy(update={**quick, "taxa": plan.strips.taxa[:2]}),
             "pictures": plan.pictures.model_copy(update={**quick, "num_images": 2}),
         }
     )
+
+
+SIZE_PX = 64
 
 
 class InterruptedHereError(Exception):
@@ -106,6 +110,9 @@ def test_the_demo_goes_on_after_an_interruption_and_its_page_prints_what_ran(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demonstration, "_NUM_CALIBRATION", 60)
+    plan = small_plan()
+    species = [*plan.strips.taxa, "Amphiprion clarkii"]
+    ship_tiny(tmp_path / "weights", plan.gallery.model, species, SIZE_PX, monkeypatch)
     ran: list[tuple[str, Any]] = []
     with monkeypatch.context() as patched:
         for name in RUN:
