@@ -21,6 +21,7 @@ from torch import Tensor
 
 from taxadiffusion.adapter import Adapter, open_model
 from taxadiffusion.base.backbone import Backbone
+from taxadiffusion.base.weights import SHIPPED_BASE
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.evaluate import copies
 from taxadiffusion.evaluate.copies import CopyJudge, CopySettings
@@ -158,7 +159,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.copies", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="prepared data set")
     parser.add_argument("--onnx", type=Path, required=True, help="feature network")
-    parser.add_argument("--base", default="nano", help="whose autoencoder the copies pass through")
+    parser.add_argument("--base", default=SHIPPED_BASE, help="whose autoencoder the copies pass through")
     parser.add_argument("--adapter", help="what denoises in image-to-image; none: the base, told no name")
     parser.add_argument("--generated", type=Path, nargs="*", default=[], help="folders with images and metadata.csv")
     parser.add_argument("--size-px", type=int, default=64)

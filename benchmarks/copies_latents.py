@@ -26,6 +26,7 @@ from torch.nn import functional
 from benchmarks.copies import EXPECTED, denoising, features_of, opened
 from taxadiffusion.adapter import open_model
 from taxadiffusion.base.backbone import Backbone
+from taxadiffusion.base.weights import SHIPPED_BASE
 from taxadiffusion.evaluate import copies
 from taxadiffusion.evaluate.planted import JUDGED, Images, Planter
 from taxadiffusion.metrics.copies import candidates, contrast_maps, likeness, standing, threshold_at
@@ -184,7 +185,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.copies_latents", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="prepared data set")
     parser.add_argument("--onnx", type=Path, required=True, help="feature network")
-    parser.add_argument("--base", default="nano", help="whose autoencoder the copies pass through")
+    parser.add_argument("--base", default=SHIPPED_BASE, help="whose autoencoder the copies pass through")
     parser.add_argument("--adapter", help="what denoises in image-to-image; none: the base, told no name")
     parser.add_argument("--planted", type=int, default=44, help="photographs to copy")
     parser.add_argument("--unseen", type=int, default=300, help="photographs that set the thresholds")

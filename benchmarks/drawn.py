@@ -16,7 +16,7 @@ from benchmarks.workload import SEED, Workload
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.noise import NoiseSchedule
 from taxadiffusion.base.text import TextEncoder
-from taxadiffusion.base.weights import read_json, resolve_base
+from taxadiffusion.base.weights import SHIPPED_BASE, read_json, resolve_base
 from taxadiffusion.condition import TaxonomySettings
 
 UNET_FORWARD_FLOP = 0.803e12
@@ -65,7 +65,7 @@ TINY = Shapes(
 
 def write_settings(folder: Path, shapes: Shapes) -> Path:
     """The files of a base but for its weights; the nano base's tokenizer."""
-    shutil.copytree(resolve_base("nano") / "tokenizer", folder / "tokenizer")
+    shutil.copytree(resolve_base(SHIPPED_BASE) / "tokenizer", folder / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", model_max_length=77)
     tokenizer.save_pretrained(folder / "tokenizer")
     PNDMScheduler(

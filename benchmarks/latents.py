@@ -21,6 +21,7 @@ from PIL import Image
 from benchmarks.timing import timed
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.transfer import use_fast_arithmetic
+from taxadiffusion.base.weights import SHIPPED_BASE
 from taxadiffusion.cache import LatentForm, cached_latents
 
 PHOTO_PX = (500, 375)  # the usual size of iNaturalist's "medium" photographs
@@ -72,7 +73,7 @@ def measure(backbone: Backbone, folder: Path, *, size_px: int, num_photos: int, 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.latents", description=__doc__)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--base", default="nano")
+    parser.add_argument("--base", default=SHIPPED_BASE)
     parser.add_argument("--size-px", type=int)
     parser.add_argument("--num-photos", type=int, default=256)
     parser.add_argument("--num-rounds", type=int, default=3)

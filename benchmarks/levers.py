@@ -32,6 +32,7 @@ from taxadiffusion.adapter import open_model
 from taxadiffusion.base.attention import Conditions
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.onnx import ExportedPrediction, OnnxUnet
+from taxadiffusion.base.weights import SHIPPED_BASE
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.guidance import Guidance
@@ -95,7 +96,7 @@ def variants(backbone: Backbone, inputs: tuple[Tensor, Tensor, Tensor]) -> dict[
 
 def forward_levers(report: dict[str, Any]) -> None:
     """Fills `report` with a ratio, or a reason, for each variant of the forward pass."""
-    backbone = Backbone.load("nano")
+    backbone = Backbone.load(SHIPPED_BASE)
     generator = torch.Generator().manual_seed(0)
     inputs = (
         torch.randn(NUM_PREDICTIONS, *backbone.latent_shape, generator=generator),

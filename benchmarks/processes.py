@@ -21,6 +21,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.timing import calibrate
+from taxadiffusion.base.weights import SHIPPED_BASE
 from taxadiffusion.config import Settings, parse
 from taxadiffusion.dataset import prepare
 from taxadiffusion.run import trial
@@ -37,7 +38,7 @@ def settings_of(data: Path, out: Path, steps: int, batch_size: int = BATCH_SIZE)
     return {
         "recipe": "best",
         "data": {"path": str(data), "ranks": list(STAGES), "cache_dir": str(data.parent / "cache")},
-        "base": {"path": "nano"},
+        "base": {"path": SHIPPED_BASE},
         "stages": {"steps": steps, "lora_in_every_stage": False},
         "training": {"batch_size": batch_size},
         "preview": {"num_taxa": 0},

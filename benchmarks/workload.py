@@ -20,7 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from benchmarks.timing import timed
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.lora import LoRASettings
-from taxadiffusion.base.weights import resolve_base
+from taxadiffusion.base.weights import SHIPPED_BASE, resolve_base
 from taxadiffusion.condition import TaxonomySettings
 from taxadiffusion.condition.methods import method_named
 from taxadiffusion.guidance import Guidance
@@ -104,7 +104,7 @@ TAXA = _taxa()
 def nano(*, quick: bool = False, device: str = "cpu") -> Workload:
     """The shipped base at its own size."""
     return Workload(
-        "", "nano", 64, 32, torch.float32, TaxonomySettings(feed_forward=683),
+        "", SHIPPED_BASE, 64, 32, torch.float32, TaxonomySettings(feed_forward=683),
         num_pictures=8 if quick else 64, num_steps=5 if quick else 25, num_taxa_sampled=4 if quick else 16,
         sampling_batch=8 if quick else 16, device=device, end_to_end_share=1 / 400 if quick else 1 / 20,
     )  # fmt: skip
@@ -135,7 +135,7 @@ def full_size(folder: Path, *, device: str = "cpu", precision: torch.dtype) -> W
 def write_full_size_base(folder: Path) -> None:
     """Shapes of Stable Diffusion 1.5 (`unet`, `vae`, `text_encoder` of its repository); the nano base's tokenizer."""
     torch.manual_seed(SEED)
-    tokenizer = CLIPTokenizer.from_pretrained(resolve_base("nano") / "tokenizer", model_max_length=77)
+    tokenizer = CLIPTokenizer.from_pretrained(resolve_base(SHIPPED_BASE) / "tokenizer", model_max_length=77)
     StableDiffusionPipeline(
         vae=AutoencoderKL(
             block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * 4,
