@@ -23,7 +23,7 @@ from taxadiffusion.cli import app
 from taxadiffusion.config import Settings, flattened
 from taxadiffusion.demo import demonstration
 from taxadiffusion.demo.demonstration import demo
-from taxadiffusion.demo.plan import Plan, read_plan
+from taxadiffusion.demo.plan import Plan, Shown, read_plan
 from taxadiffusion.trainer.signals import StopSignal
 from tests.tiny_shipped import ship_tiny
 
@@ -38,15 +38,19 @@ HEARERS = {"on_image", "on_progress", "stop", "world", "progress", "begin", "on_
 """Arguments by which calls are heard and stopped: they decide nothing that is made."""
 
 
+def small(shown: Shown, quick: dict[str, int]) -> Shown:
+    strips = shown.strips.model_copy(update={**quick, "taxa": shown.strips.taxa[:2]})
+    return shown.model_copy(update={"gallery": shown.gallery.model_copy(update=quick), "strips": strips})
+
+
 def small_plan() -> Plan:
     plan = read_plan()
     quick = {"num_steps": 2, "num_images": 1}
     return plan.model_copy(
         update={
             "simulate": plan.simulate.model_copy(update={"num_species": 4, "num_images": 80}),
-            "train": {**plan.train, "stages": {"steps": 1}, "base": {"image_size_px": SIZE_PX}},
-            "gallery": plan.gallery.model_copy(update=quick),
-            "strips": plan.strips.model_copy(update={**quick, "taxa": plan.strips.taxa[:2]}),
+            "train": {**plan.train, "stages": {"steps": 1}},
+            "shipped": tuple(small(shown, quick) for shown in plan.shipped),
             "pictures": plan.pictures.model_copy(update={**quick, "num_images": 2}),
         }
     )
@@ -111,22 +115,24 @@ def test_the_demo_goes_on_after_an_interruption_and_its_page_prints_what_ran(
 ) -> None:
     monkeypatch.setattr(demonstration, "_NUM_CALIBRATION", 60)
     plan = small_plan()
-    species = [*plan.strips.taxa, "Amphiprion clarkii"]
-    ship_tiny(tmp_path / "weights", plan.gallery.model, species, SIZE_PX, monkeypatch)
+    for shown in plan.shipped:
+        species = [*shown.strips.taxa, "Amphiprion clarkii"]
+        ship_tiny(tmp_path / "weights", shown.gallery.model, species, SIZE_PX, monkeypatch)
     ran: list[tuple[str, Any]] = []
     with monkeypatch.context() as patched:
         for name in RUN:
             recorded(patched, demonstration, name, ran, works=True)
         with pytest.raises(InterruptedHereError):
             demo(tmp_path, plan=small_plan(), on_progress=interrupted_at("pictures of the clade"))
-    made = times_of_change(tmp_path / "gallery")
+    folders = [tmp_path / shown.gallery.out for shown in plan.shipped]
+    made = [times_of_change(folder) for folder in folders]
     trained = (tmp_path / "run" / "metrics.jsonl").read_bytes()
-    assert made
+    assert all(made)
     assert trained
     assert not (tmp_path / "report.html").exists()
 
     report = demo(tmp_path, plan=small_plan())
-    assert times_of_change(tmp_path / "gallery") == made
+    assert [times_of_change(folder) for folder in folders] == made
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == trained
     page = report.read_text(encoding="utf-8")
     assert report == tmp_path / "report.html"
@@ -146,5 +152,6 @@ def test_the_demo_goes_on_after_an_interruption_and_its_page_prints_what_ran(
     for words in printed_commands(page):
         with pytest.raises(InterruptedHereError):
             app(words, standalone_mode=False)
-    assert [name for name, _ in typed] == ["generate", "generate", "simulate", "prepare", "train", "generate"]
+    shipped = ["generate", "generate"] * len(plan.shipped)
+    assert [name for name, _ in typed] == [*shipped, "simulate", "prepare", "train", "generate"]
     assert typed == ran

@@ -78,8 +78,9 @@ class Current:
     def attended(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Scaled dot-product attention, (B, heads, Q, d)."""
         if self.writes_out and torch.is_grad_enabled():
-            weights = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, heads, Q, T)
-            return weights.softmax(dim=-1).to(value.dtype) @ value
+            weights: Tensor = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, heads, Q, T)
+            mixed: Tensor = weights.softmax(dim=-1).to(value.dtype) @ value
+            return mixed
         return F.scaled_dot_product_attention(query, key, value)
 
 

@@ -21,8 +21,11 @@ Images = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures of the shipped model: each species', and the same seed from coarse to fine."""
+    """Pictures of a shipped model, made at `size_px`: each species', and the same seed from coarse to fine."""
 
+    title: str
+    photographs: str
+    size_px: int
     rows: dict[Lineage, list[Images]]
     strips: dict[Lineage, list[Images]]
 
@@ -43,7 +46,7 @@ class CladeShown:
 class DemoStory:
     """All that the report tells."""
 
-    gallery: Gallery
+    galleries: list[Gallery]
     clade: CladeShown
     plan: Plan
     seconds: dict[str, float]
@@ -51,7 +54,8 @@ class DemoStory:
 
 def write_report(path: Path, story: DemoStory) -> Path:
     """Write the page, whole, to `path`."""
-    sections = [_reef_fish(story.gallery), _strips(story.gallery), *_clade(story.clade), _timings(story)]
+    galleries = [section for gallery in story.galleries for section in (_species(gallery), _strips(gallery))]
+    sections = [*galleries, *_clade(story.clade), _timings(story)]
     html = page(
         "TaxaDiffusion", "Pictures of species from their taxonomy; every one below is synthetic or simulated.", sections
     )
@@ -64,13 +68,18 @@ def _row(name: str, *groups: list[Images], small: str = "") -> PictureRow:
     return PictureRow(name, tuple(tuple(Picture(image) for image in group) for group in groups), small)
 
 
-def _reef_fish(gallery: Gallery) -> Section:
-    rows = [_row(lineage.label, images, small=lineage.get("family") or "") for lineage, images in gallery.rows.items()]
-    words = (
-        "The adapter that comes with the package learned these species from underwater video frames, between 7 and "
-        "1,000 of each, at 64 pixels. Each row is one species; each column has one seed, the same in every row."
-    )
-    return Section("Reef fish", (text(words), picture_grid(rows, shown_px=112)))
+def _species(gallery: Gallery) -> Section:
+    words = f"{gallery.photographs} Made at {gallery.size_px} pixels by a model that comes with the package."
+    if len(next(iter(gallery.rows.values()))) > 1:
+        rows = [_row(taxon.label, images, small=taxon.get("family") or "") for taxon, images in gallery.rows.items()]
+        columns = "Each row is one species; each column has one seed, the same in every row."
+        return Section(gallery.title, (text(f"{words} {columns}"), picture_grid(rows, shown_px=112)))
+    families: dict[str, list[Picture]] = {}
+    for taxon, images in gallery.rows.items():
+        families.setdefault(taxon.get("family") or "", []).append(Picture(images[0], taxon.label))
+    rows = [PictureRow(family, (tuple(pictures),)) for family, pictures in families.items()]
+    words = f"{words} One picture of each species, by family; the same seed for all."
+    return Section(gallery.title, (text(words), picture_grid(rows, shown_px=128)))
 
 
 def _strips(gallery: Gallery) -> Section:
@@ -83,7 +92,9 @@ def _strips(gallery: Gallery) -> Section:
         "any of its species."
     )
     heads = next(iter(gallery.strips)).ranks
-    return Section("From coarse to fine", (text(words), picture_grid(rows, heads=heads, shown_px=128)))
+    return Section(
+        f"{gallery.title}, from coarse to fine", (text(words), picture_grid(rows, heads=heads, shown_px=128))
+    )
 
 
 def _clade(clade: CladeShown) -> list[Section]:

@@ -17,7 +17,7 @@ from taxadiffusion.adapter import Adapter, open_model
 from taxadiffusion.config import Settings, given, load
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.demo.demo_page import CladeShown, DemoStory, Gallery, write_report
-from taxadiffusion.demo.plan import TRAIN_FILE, Drawing, Plan, read_plan
+from taxadiffusion.demo.plan import TRAIN_FILE, Drawing, Plan, Shown, read_plan
 from taxadiffusion.files import whole
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.pictures.generate import generate
@@ -68,15 +68,17 @@ def demo(
 ) -> Path:
     """Make the demo in `out` and return the path of its report, `out/report.html` (one self-contained file).
 
-    First pictures of all species of the shipped model and the same seeds from coarse to fine; then a simulated clade is
-    drawn, prepared, learned progressively by the shipped base and generated, as `plan` has it (none: `read_plan()`).
+    First pictures of all species of the shipped models and the same seeds from coarse to fine; then a simulated clade
+    is drawn, prepared, learned progressively by the shipped base and generated, as `plan` has it (none: `read_plan()`).
     The same call again goes on where this one was interrupted. Raises every `TaxaDiffusionError`.
     """
     plan = plan or read_plan()
     out.mkdir(parents=True, exist_ok=True)
     clock = Clock.at(out / "seconds.json")
-    with clock.timing("pictures of the shipped species"):
-        gallery = _gallery(out, plan, device, on_progress)
+    galleries = []
+    for shown in plan.shipped:
+        with clock.timing(f"pictures: {shown.title}"):
+            galleries.append(_gallery(out, shown, device, on_progress))
     settings = _settings(out, plan)
     with clock.timing("drawing the simulated clade"):
         source = out / plan.simulate.out
@@ -96,7 +98,7 @@ def demo(
         _train(settings, device, stop, on_progress)
     with clock.timing("pictures of the clade"):
         clade = _clade(out, plan, settings, device, on_progress)
-    return write_report(out / "report.html", DemoStory(gallery, clade, plan, dict(clock.seconds)))
+    return write_report(out / "report.html", DemoStory(galleries, clade, plan, dict(clock.seconds)))
 
 
 def _settings(out: Path, plan: Plan) -> Settings:
@@ -137,15 +139,15 @@ def _drawn(
     return pictures
 
 
-def _gallery(out: Path, plan: Plan, device: str, on_progress: OnCount) -> Gallery:
-    adapter = open_model(plan.gallery.model, device=device)
-    rows = _drawn(adapter, plan.gallery, out, "pictures of the shipped species", on_progress)
-    drawn = _drawn(adapter, plan.strips, out, "the same, coarse to fine", on_progress)
+def _gallery(out: Path, shown: Shown, device: str, on_progress: OnCount) -> Gallery:
+    adapter = open_model(shown.gallery.model, device=device)
+    rows = _drawn(adapter, shown.gallery, out, f"pictures: {shown.title}", on_progress)
+    drawn = _drawn(adapter, shown.strips, out, f"{shown.title}, coarse to fine", on_progress)
     strips = {
         lineage: [drawn[lineage.truncated(rank)][0] for rank in lineage.ranks]
-        for lineage in plan.strips.lineages(adapter)
+        for lineage in shown.strips.lineages(adapter)
     }
-    return Gallery(rows, strips)
+    return Gallery(shown.title, shown.photographs, adapter.card.image_size_px, rows, strips)
 
 
 def _clade(out: Path, plan: Plan, settings: Settings, device: str, on_progress: OnCount) -> CladeShown:

@@ -87,12 +87,21 @@ class Drawing(_Part):
         return [Request(lineage, seed, guidance) for lineage in dict.fromkeys(lineages) for seed in seeds]
 
 
+class Shown(_Part):
+    """A shipped model: pictures of all its species, and of some the same seed from coarse to fine."""
+
+    title: str
+    photographs: str
+    """Of what it learned from, in a sentence."""
+    gallery: Drawing
+    strips: Drawing
+
+
 class Plan(_Part):
     """All that the demo runs, in this order; `prepare`, between drawing and training, has no options. Paths are below
     the demo's folder."""
 
-    gallery: Drawing
-    strips: Drawing
+    shipped: tuple[Shown, ...]
     simulate: Simulation
     train: dict[str, Any]
     pictures: Drawing
@@ -112,8 +121,9 @@ class Plan(_Part):
         """What a person types in a folder that holds `train.yaml` alone, for the same pictures."""
         prepared = str(self.settings.data.path)
         words = [
-            *(self.gallery.command, self.strips.command, self.simulate.command),
-            *(["prepare", self.simulate.out, prepared], ["train", TRAIN_FILE], self.pictures.command),
+            *(drawing.command for model in self.shipped for drawing in (model.gallery, model.strips)),
+            *(self.simulate.command, ["prepare", self.simulate.out, prepared]),
+            *(["train", TRAIN_FILE], self.pictures.command),
         ]
         return [shlex.join(["taxadiffusion", *command]) for command in words]
 
