@@ -142,6 +142,11 @@ def test_push_to_hub_uploads_what_is_saved(pipeline: TaxaDiffusionPipeline, monk
     assert {"adapter/adapter.json", "unet/diffusion_pytorch_model.safetensors", "model_index.json"} <= set(uploaded)
 
 
+def test_its_components_are_diffusers_own(pipeline: TaxaDiffusionPipeline, folder: Path) -> None:
+    stock = StableDiffusionPipeline.from_pretrained(folder)
+    assert set(pipeline.components) == {name for name, part in stock.components.items() if part is not None}
+
+
 def test_wrong_calls_are_refused(pipeline: TaxaDiffusionPipeline) -> None:
     with pytest.raises(DataError, match="Zanclus"):
         pipeline("Zanclos cornutus")

@@ -27,6 +27,7 @@ from taxadiffusion.sampler import Request, Sampler
 from taxadiffusion.taxonomy import find_taxon
 
 UNCONDITIONAL = "unconditional"
+_COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _OUTPUT_TYPES = ("pil", "np", "pt")
 
 
@@ -51,6 +52,11 @@ class TaxaDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
             scheduler=backbone.schedule.scheduler(),
         )
 
+    @property
+    def components(self) -> dict[str, Any]:
+        """Diffusers' parts by name: it would look for the arguments of `__init__`."""
+        return {name: getattr(self, name) for name in _COMPONENTS if hasattr(self, name)}
+
     @classmethod
     def from_pretrained(
         cls,
@@ -68,7 +74,8 @@ class TaxaDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         """Write the adapter and the base it belongs to into one directory, file by file as they are.
 
         `from_pretrained` reads it without the network; stock diffusers reads the base in it as what it was, and
-        `load_lora_weights(DIR, subfolder="adapter")` the LoRA. push_to_hub and the hub's settings: as in diffusers.
+        `load_lora_weights(DIR, subfolder="adapter", weight_name="pytorch_lora_weights.safetensors")` the LoRA.
+        push_to_hub and the hub's settings: as in diffusers.
         """
         target = Path(save_directory)
         push = bool(kwargs.pop("push_to_hub", False))

@@ -10,7 +10,18 @@ import typer
 from rich.console import Console
 
 from taxadiffusion import __version__
-from taxadiffusion.cli import check, demo, evaluate, export, generate, prepare, reproduce, simulate, train
+from taxadiffusion.cli import (
+    check,
+    demo,
+    evaluate,
+    export,
+    export_model,
+    generate,
+    prepare,
+    reproduce,
+    simulate,
+    train,
+)
 from taxadiffusion.cli.paths import read_paths
 from taxadiffusion.errors import InterruptedByUserError, TaxaDiffusionError
 
@@ -25,6 +36,7 @@ _COMMANDS: dict[Callable[..., Any], bool] = {
     prepare.prepare: True,
     check.check: True,
     export.export: False,
+    export_model.export_model: False,
     train.train: False,
     generate.generate: False,
     evaluate.evaluate: False,

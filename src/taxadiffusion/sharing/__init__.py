@@ -1,0 +1,1 @@
+"""Models and pictures for others' programs: files for ComfyUI and diffusers, cards, and the hub."""
