@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.features import CachedExtractor, open_extractor
-from taxadiffusion.features.bioclip import BioclipExtractor, taxonomic_name
+from taxadiffusion.features.bioclip import PUBLISHED, BioclipExtractor, encoder_of_names, taxonomic_name
 from taxadiffusion.features.inception import InceptionExtractor
 from taxadiffusion.features.perceptual import PerceptualDistance
 from taxadiffusion.features.weights import state_hash
@@ -72,7 +74,7 @@ def test_wrong_extractors_are_refused_with_a_remedy(tmp_path: Path) -> None:
     cases = [
         ("onnx:/nowhere.onnx", None, "no such file; give the path"),
         (f"onnx:{broken}", None, "not a readable ONNX network"),
-        ("dino", None, "unknown extractor 'dino'; use inception, bioclip or onnx:FILE"),
+        ("dino", None, "unknown extractor 'dino'; use inception, bioclip, bioclip-2, bioclip-2.5 or onnx:FILE"),
         ("onnx:", None, "unknown extractor"),
         ("inception", tmp_path / "nowhere.pth", "do not exist"),
         ("bioclip", tmp_path / "nowhere", "do not exist"),
@@ -185,3 +187,71 @@ def test_bioclip_is_open_clips_and_names_a_lineage_as_it_was_trained_to(tmp_path
         np.testing.assert_allclose(
             ours.texts([lineage]), network.encode_text(tokens, normalize=True).numpy(), atol=1e-5
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "hub_id", "width", "shape"),
+    [
+        ("bioclip", "imageomics/bioclip", 512, (768, 16)),
+        ("bioclip-2", "imageomics/bioclip-2", 768, (1024, 14)),
+        ("bioclip-2.5", "imageomics/bioclip-2.5-vith14", 1024, (1280, 14)),
+    ],
+)
+def test_each_bioclip_is_its_own_weights_and_shape(
+    name: str, hub_id: str, width: int, shape: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import open_clip
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(SettingsError, match=rf"extractor {re.escape(name)}: cannot load {re.escape(hub_id)} \("):
+        open_extractor(name)
+    with torch.device("meta"):  # at full size: no memory
+        network = open_clip.create_model(PUBLISHED[name].architecture, device="meta")
+    assert network.visual.conv1.weight.shape == (shape[0], 3, shape[1], shape[1])
+    assert network.text_projection.shape[1] == width
+
+
+@pytest.mark.parametrize("name", ["bioclip", "bioclip-2", "bioclip-2.5"])
+def test_a_file_is_read_in_the_shape_of_the_bioclip_that_was_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Depth and widths shrunk, patches as published; a file of another shape is refused."""
+    from open_clip.factory import _MODEL_CONFIGS
+    from safetensors.torch import save_file
+
+    architecture = PUBLISHED[name].architecture
+    settings = copy.deepcopy(_MODEL_CONFIGS[architecture])
+    settings["embed_dim"] = width = {"bioclip": 8, "bioclip-2": 12, "bioclip-2.5": 16}[name]
+    settings["vision_cfg"] |= {"layers": 1, "width": 64, "head_width": 32, "image_size": 56}
+    settings["text_cfg"] |= {"layers": 1, "width": 16, "heads": 2}
+    monkeypatch.setitem(_MODEL_CONFIGS, architecture, settings)
+    import open_clip
+
+    torch.manual_seed(0)
+    network = open_clip.create_model(architecture).eval()
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    ours = open_extractor(name, tmp_path / "weights.safetensors")
+    assert (ours.name, ours.content_hash) == (name, state_hash(network))
+    assert ours(pictures(2, 56)).shape == (2, width)
+    lineage = Lineage.of({"kingdom": "Animalia", "genus": "Amphiprion", "species": "clarkii"})
+    names = encoder_of_names(f"{name}:{tmp_path / 'weights.safetensors'}", "cpu")
+    np.testing.assert_array_equal(names.texts([lineage]), ours.texts([lineage]))
+    state = network.state_dict()
+    state["text_projection"] = torch.zeros(16, width + 1)
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(SettingsError, match=rf"extractor {re.escape(name)}: cannot load"):
+        open_extractor(name, tmp_path / "other.safetensors")
+
+
+def test_an_encoder_of_names_is_named_or_lies_somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    for source, hub_id in (("hub", "bioclip"), ("bioclip", "bioclip"), ("bioclip-2", "bioclip-2")):
+        with pytest.raises(SettingsError, match=rf"cannot load imageomics/{hub_id} \("):
+            encoder_of_names(source, "cpu")
+    write_tiny_clip(tmp_path / "clip")
+    lineage = Lineage.of({"genus": "Amphiprion"})
+    assert encoder_of_names(str(tmp_path / "clip"), "cpu").texts([lineage]).shape == (1, 16)
+    with pytest.raises(SettingsError, match="do not exist"):
+        encoder_of_names(f"bioclip-2.5:{tmp_path / 'nowhere'}", "cpu")

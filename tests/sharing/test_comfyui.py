@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from taxadiffusion.adapter import Adapter, load_adapter, open_model
+from taxadiffusion.adapter import Adapter, load_adapter, open_model, save_adapter
 from taxadiffusion.cli import app
 from taxadiffusion.condition import TaxonAdapterSettings
 from taxadiffusion.errors import DataError, SettingsError
@@ -29,6 +29,7 @@ from taxadiffusion.sharing.exported import chosen_taxa, file_stem
 from tests.published_bases import PUBLISHED, tiny, write_documents, write_published_base
 from tests.sharing.comfyui_rules import known_modules, patches
 from tests.sharing.shared_model import LORA, TAXA, tiny_shapes, write_model
+from tests.tiny_adapter import TAXONOMY, make
 
 SHAPES = tuple(comfyui_shape.SHAPES)
 MODULES = known_modules(1, (True, True, True, False))
@@ -293,12 +294,12 @@ def test_other_bases_are_refused_by_name(tmp_path: Path) -> None:
         held(tmp_path / "other", "other")
 
 
-def test_models_that_are_no_lora_are_refused_or_merged(tmp_path: Path) -> None:
-    own, base = write_model(tmp_path / "own", TaxonAdapterSettings(), None)
+def test_models_that_are_no_lora_are_refused_or_merged(base: Path, tmp_path: Path) -> None:
+    save_adapter(tmp_path / "own", make(base, TaxonAdapterSettings()), TAXONOMY, recipe={}, read_me="x")
     with pytest.raises(SettingsError, match="cross-attention of their own"):
-        export_comfyui(load_adapter(own, base=str(base)), tmp_path / "out", TAXA, name="x", merged=True)
-    full, base = write_model(tmp_path / "full", lora=None, full_unet=True)
-    adapter = load_adapter(full, base=str(base))
+        exported.merged_unet(load_adapter(tmp_path / "own", base=str(base)))
+    full, shaped = write_model(tmp_path / "full", lora=None, full_unet=True)
+    adapter = load_adapter(full, base=str(shaped))
     with pytest.raises(SettingsError, match="give --merged"):
         export_comfyui(adapter, tmp_path / "out", TAXA, name="x", merged=False)
     assert not (tmp_path / "out").exists()

@@ -66,8 +66,8 @@ PerTaxon = Annotated[int, typer.Option(min=1, help="Images of each taxon that ea
 Extractor = Annotated[
     list[str] | None,
     typer.Option(
-        help="What looks at the images: inception (if none is given), bioclip or onnx:FILE. A second one is a second "
-        "judge of how often they are named right."
+        help="What looks at the images: inception (if none is given), bioclip, bioclip-2, bioclip-2.5 or onnx:FILE. "
+        "A second one is a second judge of how often they are named right."
     ),
 ]
 Weights = Annotated[

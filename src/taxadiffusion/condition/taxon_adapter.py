@@ -30,7 +30,8 @@ class TaxonAdapterSection(PromptSection):
     """What a user may set of the taxon-embedding adapter."""
 
     taxon_encoder: UserText | None = Field(
-        default=None, description="strategy taxon_adapter: BioCLIP (`hub`, a folder or file); none: the base's own text"
+        default=None,
+        description="strategy taxon_adapter: bioclip, bioclip-2, bioclip-2.5, a folder, a file; none: the base's text",
     )
     num_extra_tokens: _NumTokens = Field(default=4, description="strategy taxon_adapter: its tokens")
 

@@ -11,9 +11,9 @@ __all__ = ["CachedExtractor", "Extractor", "open_extractor"]
 
 
 def open_extractor(name: str, weights: Path | None = None, device: str = "cpu") -> Extractor:
-    """The extractor `inception`, `bioclip` or `onnx:FILE`. Raises `SettingsError` for any other name.
+    """The extractor `inception`, one of `bioclip.PUBLISHED`, or `onnx:FILE`. Raises `SettingsError` for any other.
 
-    `weights` is a file (for bioclip also a folder) used instead of a download; an ONNX file is its own weights.
+    `weights` is a file (for BioCLIP's also a folder) used instead of a download; an ONNX file is its own weights.
     """
     kind, _, path = name.partition(":")
     if kind == "onnx" and path:
@@ -26,8 +26,8 @@ def open_extractor(name: str, weights: Path | None = None, device: str = "cpu") 
         from taxadiffusion.features.inception import InceptionExtractor
 
         return InceptionExtractor(weights, device)
-    if name == "bioclip":
-        from taxadiffusion.features.bioclip import BioclipExtractor
+    from taxadiffusion.features.bioclip import PUBLISHED, BioclipExtractor
 
-        return BioclipExtractor(weights, device)
-    raise SettingsError(f"unknown extractor {name!r}; use inception, bioclip or onnx:FILE")
+    if name in PUBLISHED:
+        return BioclipExtractor(weights, device, name=name)
+    raise SettingsError(f"unknown extractor {name!r}; use inception, {', '.join(PUBLISHED)} or onnx:FILE")

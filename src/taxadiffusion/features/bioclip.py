@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,23 @@ from taxadiffusion.names import Lineage
 
 # B batch, D feature width
 
-HUB_ID = "imageomics/bioclip"
-ARCHITECTURE = "ViT-B-16"  # of BioCLIP's published weights
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Weights of BioCLIP's kind: where they are, and the shape in open_clip's words that a file of them has."""
+
+    hub_id: str
+    architecture: str
+
+
+PUBLISHED: Mapping[str, Published] = {
+    "bioclip": Published("imageomics/bioclip", "ViT-B-16"),
+    "bioclip-2": Published("imageomics/bioclip-2", "ViT-L-14"),
+    "bioclip-2.5": Published("imageomics/bioclip-2.5-vith14", "ViT-H-14"),
+}
+"""By the name that a user gives (Stevens et al. 2024, arXiv 2311.18803; Gu et al. 2025, arXiv 2505.23883; its
+successor "BioCLIP 2.5 Huge")."""
+
 TEMPLATE = "a photo of {name}."
 """`name` is the lineage's names from coarse to fine with spaces between, BioCLIP's "taxonomic name"."""
 
@@ -26,34 +42,33 @@ TEMPLATE = "a photo of {name}."
 class BioclipExtractor:
     """uint8 images (B, 3, H, W) → (B, D), and lineages → (B, D) by `texts`.
 
-    `weights`: a folder in open_clip's hub layout, a weights file of BioCLIP's ViT-B-16, or None for the hub's
-    `imageomics/bioclip`. Raises `SettingsError` without weights and network.
+    `name`: of `PUBLISHED`. `weights`: a folder in open_clip's hub layout, a weights file of that one's shape, or None
+    for the hub's. Raises `SettingsError` without weights and network, or for weights of another shape.
     """
 
-    def __init__(self, weights: Path | None = None, device: str = "cpu") -> None:
-        open_clip = library("open_clip", "bioclip")
-        errors = library("huggingface_hub.errors", "bioclip")
-        source: dict[str, Any] = {"model_name": f"hf-hub:{HUB_ID}"}
+    def __init__(self, weights: Path | None = None, device: str = "cpu", *, name: str = "bioclip") -> None:
+        published = PUBLISHED[name]
+        open_clip = library("open_clip", name)
+        errors = library("huggingface_hub.errors", name)
+        source: dict[str, Any] = {"model_name": f"hf-hub:{published.hub_id}"}
         if weights is not None and weights.is_dir():
             source = {"model_name": f"local-dir:{weights}"}
         elif weights is not None and weights.is_file():
-            source = {"model_name": ARCHITECTURE, "pretrained": str(weights)}
+            source = {"model_name": published.architecture, "pretrained": str(weights)}
         elif weights is not None:
-            raise SettingsError(
-                f"extractor bioclip: weights {weights} do not exist; give a folder or file of open_clip"
-            )
+            raise SettingsError(f"extractor {name}: weights {weights} do not exist; give a folder or file of open_clip")
         try:
             network, _, preprocess = open_clip.create_model_and_transforms(**source, device=device)
             self._tokenizer = open_clip.get_tokenizer(source["model_name"])
         except (OSError, RuntimeError, errors.HfHubHTTPError, errors.LocalEntryNotFoundError) as error:
             raise SettingsError(
-                f"extractor bioclip: cannot load {weights or HUB_ID} ({error}); "
+                f"extractor {name}: cannot load {weights or published.hub_id} ({error}); "
                 "without network give open_clip weights with --weights, or use another extractor (onnx:FILE)"
             ) from error
         self._network = network.requires_grad_(False).eval()
         self._preprocess = preprocess
         self._device = device
-        self.name = "bioclip"
+        self.name = name
         self.content_hash = state_hash(network)
 
     @torch.inference_mode()
@@ -69,6 +84,17 @@ class BioclipExtractor:
         names = [TEMPLATE.format(name=taxonomic_name(lineage)) for lineage in lineages]
         tokens = self._tokenizer(names).to(self._device)
         return np.asarray(self._network.encode_text(tokens, normalize=True).cpu().numpy(), dtype=np.float32)
+
+
+def encoder_of_names(source: str, device: str) -> BioclipExtractor:
+    """Of a setting: a name of `PUBLISHED` ("hub": the first), `NAME:FILE` for a file of that one's shape, or a folder
+    or file alone. Raises `SettingsError`."""
+    name, separator, path = source.partition(":")
+    if source == "hub":
+        return BioclipExtractor(None, device)
+    if name in PUBLISHED:
+        return BioclipExtractor(Path(path) if separator else None, device, name=name)
+    return BioclipExtractor(Path(source), device)
 
 
 def taxonomic_name(lineage: Lineage) -> str:

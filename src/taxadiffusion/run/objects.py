@@ -22,7 +22,7 @@ from taxadiffusion.config import Settings, flattened
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import SettingsError
-from taxadiffusion.features.bioclip import BioclipExtractor
+from taxadiffusion.features.bioclip import encoder_of_names
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.run.held_out import HeldOut
 from taxadiffusion.run.photographs import Photographs
@@ -102,7 +102,7 @@ def build_denoiser(settings: Settings, backbone: Backbone, ranks: Sequence[Rank]
     shape = _Width(backbone.width, backbone.num_text_tokens)
     method, section = settings.method, settings.conditioner
     name = method.conditioner.settings_class.name_encoder(section)
-    encoder = BioclipExtractor(None if name == "hub" else Path(name), str(backbone.device)) if name else None
+    encoder = encoder_of_names(name, str(backbone.device)) if name else None
     width = encoder.texts([Lineage()]).shape[1] if encoder else None
     facts = RunFacts(ranks, taxa, backbone.width, backbone.num_text_tokens, backbone.text.length, width)
     own = method.conditioner.settings_class.of_run(section, facts)

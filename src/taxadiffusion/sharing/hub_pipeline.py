@@ -21,8 +21,8 @@ class HubPipeline(TaxaDiffusionPipeline):
     def __init__(self) -> None:
         DiffusionPipeline.__init__(self)
 
-    @property  # type: ignore[override]
-    def adapter(self) -> Adapter:
+    @property
+    def adapter(self) -> Adapter:  # type: ignore[override]
         """The model. Raises `CheckpointError` where it does not verify."""
         if "_adapter" not in self.__dict__:
             self.open()
