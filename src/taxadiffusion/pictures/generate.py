@@ -23,12 +23,10 @@ from taxadiffusion.files import whole
 from taxadiffusion.images.shelves import shelf
 from taxadiffusion.names import Lineage
 from taxadiffusion.pictures.png import DIGITAL_SOURCE_TYPE, SOURCE, is_whole, save_picture
-from taxadiffusion.pictures.recipe import require_one_recipe
+from taxadiffusion.pictures.recipe import TABLE, require_one_recipe
 from taxadiffusion.sampler import Request, Sampler
 
 ALONE = Shard()
-
-TABLE = "metadata.csv"
 
 _MAY_BE_ABSENT = ("note", "source_taxon_id")
 """Entries of a recipe that earlier versions did not write: empty, they change no file's name."""

@@ -11,6 +11,9 @@ from taxadiffusion.errors import DataError, SettingsError
 RecipeRow = Mapping[str, str]
 """A picture's recipe, or its row of `metadata.csv`: name of a column → text."""
 
+TABLE = "metadata.csv"
+"""A folder's table of its pictures."""
+
 SHARED = (
     "guidance_scale", "guidance_rank", "guidance_interval", "guidance_rank_scales", "num_steps", "scheduler", "engine",
     "model_sha256", "base_sha256", "software",

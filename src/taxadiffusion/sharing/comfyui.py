@@ -19,8 +19,9 @@ from taxadiffusion.guidance import DEFAULT_SCALE
 from taxadiffusion.names import Lineage
 from taxadiffusion.pipeline import TaxaDiffusionPipeline
 from taxadiffusion.sharing.comfyui_shape import Held, held
-from taxadiffusion.sharing.exported import Exported, merged_unet, new_folder, refuse_own_attention
+from taxadiffusion.sharing.exported import Exported, merged_unet, refuse_own_attention
 from taxadiffusion.sharing.kohya import kohya_names, model_spec
+from taxadiffusion.sharing.new_folder import new_folder
 
 Node = dict[str, Any]
 

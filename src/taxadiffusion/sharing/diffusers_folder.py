@@ -13,7 +13,8 @@ from taxadiffusion.adapter import Adapter
 from taxadiffusion.base.weights import base_files
 from taxadiffusion.names import Lineage
 from taxadiffusion.pipeline import TaxaDiffusionPipeline
-from taxadiffusion.sharing.exported import Exported, merged_unet, new_folder
+from taxadiffusion.sharing.exported import Exported, merged_unet
+from taxadiffusion.sharing.new_folder import new_folder
 
 CONDITIONS = "conditions.safetensors"
 

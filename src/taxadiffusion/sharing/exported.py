@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,25 +59,6 @@ def file_stem(model: str) -> str:
     path = Path(model)
     last = path.parent.name if path.name == "adapter" and path.parent.name else path.resolve().name
     return _NOT_IN_NAMES.sub("-", last).strip("-.") or "model"
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write to that becomes `out` where the block ends, and is gone where it raises.
-
-    Raises `SettingsError` where `out` exists, `DataError` where it cannot be written.
-    """
-    if out.exists():
-        raise SettingsError(f"{out}: exists already; name a new folder, nothing is overwritten")
-    aside = out.with_name(f".tmp-{uuid.uuid4().hex}")
-    try:
-        aside.mkdir(parents=True)
-        yield aside
-        aside.rename(out)
-    except OSError as error:
-        raise DataError(f"{out}: the model cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def merged_unet(adapter: Adapter) -> dict[str, Tensor]:
