@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -20,13 +21,16 @@ from typer.testing import CliRunner
 from taxadiffusion.adapter import Adapter, load_adapter, open_model, save_adapter
 from taxadiffusion.base.lora import LoRASettings
 from taxadiffusion.cli import app
+from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.errors import CheckpointError, DataError, SettingsError, TaxaDiffusionError
 from taxadiffusion.guidance import Guidance
 from taxadiffusion.pictures.generate import Sampling, generate
+from taxadiffusion.pictures.png import SOURCE
 from taxadiffusion.sampler import Request
 from taxadiffusion.sharing.hub import Destination, upload
 from taxadiffusion.sharing.measured import evaluation_beside, read_measured
 from taxadiffusion.sharing.not_for import NOT_FOR
+from taxadiffusion.sharing.photographs import learnt_lines, photographs_learnt, taxa_known
 from tests.sharing.local_hub import TOKEN, LocalHub, local_hub
 from tests.tiny_adapter import SMALL, TAXA, TAXONOMY, make
 
@@ -134,6 +138,16 @@ def test_saving_writes_what_would_be_sent_and_sends_nothing(
     assert json.loads((tmp_path / "saved/model_index.json").read_text())["_class_name"] == ["pipeline", "HubPipeline"]
     assert open_model(str(tmp_path / "saved")).card.base == "nano"
     assert not hub.repositories
+
+
+def test_the_gallery_is_drawn_where_none_is_given(hub: LocalHub, model: Path, base: Path) -> None:
+    code, output = run(model, "me/drawn", "--base", base, "--license", "other", "--with-base", "--num-pictures", "1")
+    assert code == 0, output
+    sent = hub.repositories["model/me/drawn"]
+    (picture,) = (name for name in sent if name.startswith("pictures/"))
+    assert front(sent["README.md"].decode())["widget"] == [{"text": "clarkii", "output": {"url": picture}}]
+    with Image.open(io.BytesIO(sent[picture])) as image:
+        assert json.loads(image.text["taxadiffusion"])["source"] == SOURCE  # type: ignore[attr-defined]
 
 
 def test_a_base_that_nobody_has_is_sent_along_or_refused(hub: LocalHub, model: Path, base: Path) -> None:

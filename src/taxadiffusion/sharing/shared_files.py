@@ -32,6 +32,9 @@ from taxadiffusion.sharing.photographs import photographs_learnt, taxa_known
 
 Tell = Callable[[str], object]
 
+Gallery = dict[str, tuple[str, bytes]]
+"""Taxon's label → name and content of a picture of it."""
+
 GALLERY = "pictures"
 _ITSELF = {"_class_name": ["pipeline", "HubPipeline"], "_diffusers_version": diffusers.__version__}
 """`model_index.json` where no base is sent along: diffusers then finds our pipeline by itself."""
@@ -84,7 +87,7 @@ def model_files(
         chosen.repo,
         chosen.licence,
         chosen.datasets,
-        {taxon: f"{GALLERY}/{path.name}" for taxon, path in gallery.items()},
+        {taxon: f"{GALLERY}/{name}" for taxon, (name, _) in gallery.items()},
         chosen.with_base,
     )
     training = (adapter.path / READ_ME).read_text(encoding="utf-8") if (adapter.path / READ_ME).is_file() else ""
@@ -92,7 +95,7 @@ def model_files(
     return {
         **_weights(adapter, with_base=chosen.with_base),
         **{name: text.encode() for name, text in pipeline_files().items()},
-        **{f"{GALLERY}/{path.name}": path.read_bytes() for path in gallery.values()},
+        **{f"{GALLERY}/{name}": content for name, content in gallery.values()},
         "README.md": card.encode(),
     }
 
@@ -110,8 +113,8 @@ def _weights(adapter: Adapter, *, with_base: bool) -> dict[str, bytes | Path]:
     }
 
 
-def _gallery(adapter: Adapter, chosen: Choices, *, draw: bool, tell: Tell) -> dict[str, Path]:
-    """Taxon's label → a picture of it by this model."""
+def _gallery(adapter: Adapter, chosen: Choices, *, draw: bool, tell: Tell) -> Gallery:
+    """Pictures of some taxa by this model: chosen, or drawn."""
     if not chosen.num_pictures:
         return {}
     if chosen.pictures is not None:
@@ -121,22 +124,23 @@ def _gallery(adapter: Adapter, chosen: Choices, *, draw: bool, tell: Tell) -> di
     species = species_of(adapter)
     step = max(1, len(species) // chosen.num_pictures)
     taxa = species[::step][: chosen.num_pictures]
-    folder = Path(tempfile.mkdtemp(prefix="taxadiffusion-gallery-"))
     requests = [Request(lineage, 0, Guidance(DEFAULT_SCALE)) for lineage in taxa]
-    drawn: dict[str, Path] = {}
-    for picture in generate(adapter, requests, folder):
-        drawn[picture.request.lineage.label] = picture.path
-        tell(f"drawing the gallery: {len(drawn)} of {len(requests)}")
+    drawn: Gallery = {}
+    tell(f"drawing {len(requests)} pictures for the gallery")
+    with tempfile.TemporaryDirectory() as folder:
+        for picture in generate(adapter, requests, Path(folder)):
+            drawn[picture.request.lineage.label] = picture.path.name, picture.path.read_bytes()
+            tell(f"drawing the gallery: {len(drawn)} of {len(requests)}")
     return drawn
 
 
-def _chosen_pictures(adapter: Adapter, folder: Path, number: int) -> dict[str, Path]:
+def _chosen_pictures(adapter: Adapter, folder: Path, number: int) -> Gallery:
     """One of each taxon. Raises `DataError` for a picture that another model made, or that is no picture of ours."""
     table = folder / TABLE
     if not table.is_file():
         raise DataError(f"{folder}: no {TABLE}; give a folder that `taxadiffusion generate` made")
     mine = hashlib.sha256(adapter.card.model_dump_json().encode()).hexdigest()
-    found: dict[str, Path] = {}
+    found: Gallery = {}
     with table.open(encoding="utf-8", newline="") as stream:
         rows: list[dict[str, Any]] = list(csv.DictReader(stream))
     for row in rows:
@@ -145,5 +149,5 @@ def _chosen_pictures(adapter: Adapter, folder: Path, number: int) -> dict[str, P
         if recipe.get("model_sha256") != mine:
             raise DataError(f"{path}: was made by another model; the gallery shows this one's pictures alone")
         if recipe["scientific_name"] not in found and len(found) < number:
-            found[recipe["scientific_name"]] = path
+            found[recipe["scientific_name"]] = path.name, path.read_bytes()
     return found
