@@ -252,11 +252,12 @@ def test_photographs_and_licences_are_counted_of_the_models_own_data(adapter: Ad
     """Two photographs of the first species, one of the second's family: by rank and by licence."""
     rows = [(TAXA[0], "cc-by"), (TAXA[0], "cc-by"), (TAXA[1].truncated("family"), "")]
     (tmp_path / "data").mkdir()
-    table = ["file_name,order,family,species,license,split"]
+    table = ["file_name,order,family,genus,species,license,split"]
     for number, (lineage, licence) in enumerate(rows):
         pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"data/{number}.png")
-        names = [lineage.get(rank) or "" for rank in adapter.card.ranks]
+        genus = "Amphiprion" if lineage.get("species") else ""
+        names = [lineage.get("order") or "", lineage.get("family") or "", genus, lineage.get("species") or ""]
         table.append(",".join([f"{number}.png", *names, licence, "train"]))
     (tmp_path / "data/metadata.csv").write_text("\n".join(table) + "\n")
     prepare(tmp_path / "data", tmp_path / "prepared", num_workers=1)
