@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from diffusers import DiffusionPipeline
 from huggingface_hub import ModelCard
 from PIL import Image
 from typer.testing import CliRunner
@@ -28,6 +29,7 @@ from taxadiffusion.pictures.generate import Sampling, generate
 from taxadiffusion.pictures.png import SOURCE
 from taxadiffusion.sampler import Request
 from taxadiffusion.sharing.hub import Destination, upload
+from taxadiffusion.sharing.hub_pipeline import HubPipeline
 from taxadiffusion.sharing.measured import evaluation_beside, read_measured
 from taxadiffusion.sharing.not_for import NOT_FOR
 from taxadiffusion.sharing.photographs import learnt_lines, photographs_learnt, taxa_known
@@ -136,7 +138,11 @@ def test_saving_writes_what_would_be_sent_and_sends_nothing(
     assert "<Gallery />" not in card
     assert not {"widget", "model-index", "base_model"} & set(front(card))
     assert json.loads((tmp_path / "saved/model_index.json").read_text())["_class_name"] == ["pipeline", "HubPipeline"]
-    assert open_model(str(tmp_path / "saved")).card.base == "nano"
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "code"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "saved", trust_remote_code=True)
+    assert isinstance(pipeline, HubPipeline)
+    assert pipeline.adapter.card.base == "nano"
     assert not hub.repositories
 
 

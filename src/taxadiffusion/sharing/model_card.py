@@ -26,7 +26,6 @@ class Shared:
     licence: str
     datasets: Sequence[str] = ()
     pictures: Mapping[str, str] = field(default_factory=dict)
-    with_base: bool = False
 
 
 def model_card(adapter: Adapter, shared: Shared, learnt: Learnt, measured: Measured | None, training: str) -> str:

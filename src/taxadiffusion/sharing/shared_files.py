@@ -88,7 +88,6 @@ def model_files(
         chosen.licence,
         chosen.datasets,
         {taxon: f"{GALLERY}/{name}" for taxon, (name, _) in gallery.items()},
-        chosen.with_base,
     )
     training = (adapter.path / READ_ME).read_text(encoding="utf-8") if (adapter.path / READ_ME).is_file() else ""
     card = model_card(adapter, shared, learnt, measured, training)
