@@ -11,13 +11,14 @@ import pytest
 
 from taxadiffusion.adapter import save_adapter
 from taxadiffusion.base.lora import LoRASettings
-from taxadiffusion.condition import ConditionerSettings
+from taxadiffusion.condition import ConditionerSettings, TaxonomySettings
 from taxadiffusion.sharing import comfyui_shape
 from tests.published_bases import write_published_base
-from tests.tiny_adapter import RANKS, SMALL, TAXA, TAXONOMY, make
+from tests.tiny_adapter import RANKS, TAXA, TAXONOMY, make
 
 __all__ = ["LORA", "RANKS", "TAXA", "tiny_shapes", "write_model"]
 
+SHALLOW = TaxonomySettings(num_layers=1, num_heads=2, feed_forward=32)  # of 768 values wide
 LORA = LoRASettings(rank=4, alpha=2, targets=("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1"))
 
 
@@ -28,7 +29,7 @@ def shared_base() -> Path:
 
 
 def write_model(
-    path: Path, settings: ConditionerSettings = SMALL, lora: LoRASettings | None = LORA, *, full_unet: bool = False
+    path: Path, settings: ConditionerSettings = SHALLOW, lora: LoRASettings | None = LORA, *, full_unet: bool = False
 ) -> tuple[Path, Path]:
     """The adapter's folder and the base's."""
     base = shared_base()

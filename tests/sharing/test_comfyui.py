@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from taxadiffusion.adapter import Adapter, load_adapter, open_model, save_adapter
 from taxadiffusion.cli import app
-from taxadiffusion.condition import TaxonAdapterSettings
+from taxadiffusion.condition import PromptSettings, TaxonAdapterSettings
 from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.names import RANKS as ALL_RANKS
 from taxadiffusion.names import Lineage
@@ -298,7 +298,7 @@ def test_models_that_are_no_lora_are_refused_or_merged(base: Path, tmp_path: Pat
     save_adapter(tmp_path / "own", make(base, TaxonAdapterSettings()), TAXONOMY, recipe={}, read_me="x")
     with pytest.raises(SettingsError, match="cross-attention of their own"):
         exported.merged_unet(load_adapter(tmp_path / "own", base=str(base)))
-    full, shaped = write_model(tmp_path / "full", lora=None, full_unet=True)
+    full, shaped = write_model(tmp_path / "full", PromptSettings(), None, full_unet=True)
     adapter = load_adapter(full, base=str(shaped))
     with pytest.raises(SettingsError, match="give --merged"):
         export_comfyui(adapter, tmp_path / "out", TAXA, name="x", merged=False)
