@@ -193,3 +193,25 @@ def test_noise_follows_from_all_bits_of_a_seed() -> None:
     assert torch.corrcoef(draws).sub(torch.eye(len(seeds))).abs().max() < 0.08
     assert draws.mean(1).abs().max() < 0.08
     assert draws.std(1).sub(1).abs().max() < 0.05
+
+
+def test_each_step_is_told_and_changes_nothing(denoiser: Denoiser) -> None:
+    requests = [Request(CLARKII, 1, Guidance(3.0)), Request(CORNUTUS, 2, Guidance(3.0))]
+    told: list[None] = []
+    watched = Sampler(denoiser, on_step=lambda: told.append(None))(requests, num_steps=3, batch_size=1)
+    alone = Sampler(denoiser)(requests, num_steps=3, batch_size=1)
+    for left, right in zip(watched, alone, strict=True):
+        assert np.array_equal(left.image, right.image)
+    assert len(told) == 2 * 3
+
+
+def test_a_sampling_that_is_ended_between_steps_leaves_the_model_as_it_was(denoiser: Denoiser) -> None:
+    before = {name: tensor.clone() for name, tensor in denoiser.state_dict().items()}
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(Sampler(denoiser, on_step=stop)([Request(CLARKII, 1)], num_steps=3))
+    assert not denoiser.backbone.lora_is_merged
+    assert all(torch.equal(tensor, before[name]) for name, tensor in denoiser.state_dict().items())

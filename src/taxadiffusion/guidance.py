@@ -79,3 +79,11 @@ class Guidance:
         for member, coefficient in zip(chain, coefficients, strict=True):
             merged[member] = merged.get(member, 0.0) + coefficient
         return tuple((member, coefficient) for member, coefficient in merged.items() if coefficient != 0.0)
+
+    def require_mixable(self, lineage: Lineage, towards: Lineage) -> None:
+        """Raises `SettingsError` where this guidance has other terms for the one than for the other."""
+        mine, other = ([coefficient for _, coefficient in self.terms(taxon)] for taxon in (lineage, towards))
+        if mine != other:
+            raise SettingsError(
+                f"{lineage} and {towards} differ in depth, so this guidance cannot act on a mix of them"
+            )

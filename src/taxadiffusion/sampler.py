@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -44,13 +44,8 @@ class Request:
 
     def __post_init__(self) -> None:
         """Raises `SettingsError` for a mix that its guidance cannot act on."""
-        if self.towards is None:
-            return
-        mine, other = (self.guidance.terms(lineage) for lineage in (self.lineage, self.towards))
-        if [coefficient for _, coefficient in mine] != [coefficient for _, coefficient in other]:
-            raise SettingsError(
-                f"{self.lineage} and {self.towards} differ in depth, so this guidance cannot act on a mix of them"
-            )
+        if self.towards is not None:
+            self.guidance.require_mixable(self.lineage, self.towards)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +105,11 @@ class Sampler:
         scheduler: SamplerName | None = None,
         size_px: int | None = None,
         engine: EngineName = "torch",
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
+        """on_step: called after each step of a batch; what it raises ends the sampling, and the model is as it was."""
         self.denoiser = denoiser
+        self._on_step = on_step
         denoiser.backbone.schedule.scheduler(scheduler)  # one that cannot follow the base is refused here
         self.scheduler_name = scheduler
         self.engine = engine
@@ -175,6 +173,7 @@ class Sampler:
             if now != acting:
                 acting, predictions = now, _gathered(batch, now, conditions, device)
             latents = self._step(scheduler, timestep, latents, predictions, extra)
+            self._on_step()
         return latents
 
     def _step(

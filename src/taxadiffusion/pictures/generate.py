@@ -80,7 +80,7 @@ def generate(
     `SettingsError`
     before anything is drawn. Raises `DataError` when `out` cannot be written, `NonFiniteError` for a blank picture.
     """
-    folder = _Folder(adapter, requests, out, sampling, shard, _recipes(adapter, requests, sampling, notes))
+    folder = _Folder(adapter, requests, out, sampling, shard, recipes_of(adapter, requests, sampling, notes))
     try:
         out.mkdir(parents=True, exist_ok=True)
         yield from folder.own() if shard.number else folder.all()
@@ -174,7 +174,7 @@ class _Folder:
 
 def paths_of(adapter: Adapter, requests: Sequence[Request], out: Path, sampling: Sampling) -> list[Path]:
     """Where `generate` leaves the picture of each request."""
-    return [out / name for name in _file_names(requests, _recipes(adapter, requests, sampling, {}), out / TABLE)]
+    return [out / name for name in _file_names(requests, recipes_of(adapter, requests, sampling, {}), out / TABLE)]
 
 
 def listed(out: Path) -> set[Path]:
@@ -201,9 +201,10 @@ def _appearing(paths: Sequence[Path], awaited: Sequence[Sequence[int]]) -> Itera
             time.sleep(_POLL_S)
 
 
-def _recipes(
+def recipes_of(
     adapter: Adapter, requests: Sequence[Request], sampling: Sampling, notes: Mapping[Lineage, str]
 ) -> list[dict[str, str]]:
+    """The recipe of each request, as its file and the folder's table hold it."""
     model_hash = adapter.card.content_hash
     ids = _taxon_ids(adapter)
     return [
@@ -259,11 +260,12 @@ def _columns(adapter: Adapter) -> list[str]:
 def _file_names(requests: Sequence[Request], recipes: Sequence[dict[str, str]], table: Path) -> list[str]:
     """Below the folder; a picture that the table lists stays where it is, whatever the number of requests now."""
     listed = {name.rpartition("/")[2]: name for name in (row["file_name"] for row in _rows(table))}
-    names = (_file_name(request, recipe, len(requests)) for request, recipe in zip(requests, recipes, strict=True))
+    names = (file_name(request, recipe, len(requests)) for request, recipe in zip(requests, recipes, strict=True))
     return [listed.get(name.rpartition("/")[2], name) for name in names]
 
 
-def _file_name(request: Request, recipe: dict[str, str], num_requests: int = 1) -> str:
+def file_name(request: Request, recipe: dict[str, str], num_requests: int = 1) -> str:
+    """Below the folder: shelf, taxon, seed and a hash of the recipe."""
     decides = {key: value for key, value in recipe.items() if value or key not in _MAY_BE_ABSENT}
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:10]
     # Names hold "/" (Ovalentaria/misc) and worse; a folder's name keeps letters, digits, hyphens.
