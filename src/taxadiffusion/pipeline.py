@@ -118,6 +118,8 @@ class TaxaDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         rank: Rank | None = None,
         guidance_scale: float = DEFAULT_SCALE,
         guidance_rank: Rank | Literal["coarsest", "unconditional"] = UNCONDITIONAL,
+        towards: str | Lineage | None = None,
+        fraction: float = 0.0,
         num_inference_steps: int = 25,
         num_images_per_taxon: int = 1,
         seed: int = 0,
@@ -129,6 +131,7 @@ class TaxaDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
 
         rank: draw the taxon's ancestor at this rank. Seeds are `seed`, `seed` + 1, … or come from `generator`.
         guidance_rank: the base of guidance; "coarsest" is the paper's, "unconditional" is classifier-free guidance.
+        towards, fraction: mix each taxon's condition with that of another, so far (0 … 1) towards it.
         output_type: "pil" images, "np" float (B, h, w, 3) in [0, 1], "pt" float (B, 3, h, w) in [0, 1].
         """
         if output_type not in _OUTPUT_TYPES:
@@ -141,7 +144,8 @@ class TaxaDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
             drawn = torch.randint(2**31, (num_images_per_taxon,), generator=generator, device=generator.device)
             seeds = drawn.tolist()
         lineages = [self.lineage(name, rank) for name in taxa]
-        requests = [Request(lineage, number, guidance) for lineage in lineages for number in seeds]
+        other = None if towards is None else self.lineage(towards, rank)
+        requests = [Request(lineage, number, guidance, other, fraction) for lineage in lineages for number in seeds]
         sampler = Sampler(self.adapter.denoiser, size_px=self.adapter.card.image_size_px)
         samples = sampler(requests, num_steps=num_inference_steps, batch_size=batch_size)
         images = [sample.image for sample in self._watched(samples, len(requests))]

@@ -20,6 +20,7 @@ from taxadiffusion.cli import (
     prepare,
     push,
     reproduce,
+    serve,
     simulate,
     train,
 )
@@ -42,6 +43,7 @@ _COMMANDS: dict[Callable[..., Any], bool] = {
     train.train: False,
     generate.generate: False,
     evaluate.evaluate: False,
+    serve.serve: False,
     reproduce.reproduce: False,
     simulate.simulate: False,
     demo.demo: False,

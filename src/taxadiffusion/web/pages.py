@@ -1,0 +1,234 @@
+"""The pages as HTML: values in, text out; what is foreign is escaped by the templates."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from taxadiffusion.guidance import DEFAULT_SCALE
+from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.web.ask import NUM_STEPS, Ask, ask_of, command_line, python_lines
+from taxadiffusion.web.evaluated import Evaluated, Share
+from taxadiffusion.web.find import Hit
+from taxadiffusion.web.jobs import JobView
+from taxadiffusion.web.limits import Limits
+from taxadiffusion.web.looking import Twin
+from taxadiffusion.web.photographs import Photograph, Photographs
+from taxadiffusion.web.served import ServedModel
+from taxadiffusion.web.store import Kept, Store
+from taxadiffusion.web.twins import Twins
+
+_CACHED = 4096
+_NUM_CHILDREN = 500
+_NUM_OTHERS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class RankRow:
+    """A rank of a taxon's page: the ancestor there, what was drawn of it, photographs beside it."""
+
+    taxon: int
+    rank: Rank
+    label: str
+    picture: Kept | None
+    photographs: tuple[Photograph, ...]
+    num_photographs: int | None
+    share: Share | None
+    """Of this taxon's pictures that are named right."""
+    of_rank: Share | None
+    real: Share | None
+    """Of photographs that nobody trained on."""
+
+
+class Pages:
+    """Renders what the site shows; a taxon's page is kept until a picture comes or goes."""
+
+    def __init__(
+        self,
+        model: ServedModel,
+        store: Store,
+        limits: Limits,
+        photographs: Photographs | None,
+        evaluated: Evaluated | None,
+        twins: Twins | None = None,
+    ) -> None:
+        self._model, self._store, self._limits = model, store, limits
+        self._photographs, self._evaluated, self._twins = photographs, evaluated, twins
+        environment = Environment(loader=PackageLoader(__package__, ""), autoescape=True, undefined=StrictUndefined)
+        environment.globals |= {"model": model, "limits": limits, "scale": DEFAULT_SCALE, "steps": NUM_STEPS}
+        environment.filters["percent"] = lambda share: f"{share:.0%}"
+        self._environment = environment
+        self._cached: dict[object, tuple[int, str]] = {}
+
+    def home(self) -> str:
+        """Search, the tree, its coarsest taxa and the newest pictures."""
+        return self._once("home", lambda: self._page("home", roots=self._listed(None), latest=self._store.latest(12)))
+
+    def results(self, query: str, hits: tuple[Hit, ...]) -> str:
+        """What a search found, for who has no JavaScript."""
+        return self._page("results", query=query, hits=hits, where={hit.taxon: self._where(hit.taxon) for hit in hits})
+
+    def taxon(self, taxon: int) -> str:
+        """Raises `DataError` for a number that is no taxon."""
+        lineage = self._model.lineage(taxon)
+        return self._once(taxon, lambda: self._taxon(taxon, lineage))
+
+    def job(self, job: JobView, ask: Ask, *, own: bool) -> str:
+        """A job with its pictures so far. own: the visitor may cancel it."""
+        kept = [self._store.get(picture) for picture in job.pictures]
+        return self._page(
+            "job",
+            job=job,
+            ask=ask,
+            own=own,
+            taxon=self._model.ids.get(ask.lineage),
+            pictures=[one for one in kept if one is not None],
+            num_gone=sum(one is None for one in kept),
+            command=command_line(ask, self._model),
+            python=python_lines(ask, self._model),
+            columns=ask.number,
+        )
+
+    def picture(self, kept: Kept) -> str:
+        """One picture with all that is known of it."""
+        ask = ask_of(kept.recipe, self._model.ranks)
+        twin = self._twins.of(kept) if self._twins is not None else None
+        return self._page(
+            "picture",
+            kept=kept,
+            taxon=self._model.ids.get(kept.lineage),
+            title=ask.title,
+            command=command_line(ask, self._model),
+            python=python_lines(ask, self._model),
+            twin=twin,
+            photograph=self._photograph_of(twin),
+            why_no_twin=self._why_no_twin(),
+        )
+
+    def fault(self, status: int, message: str) -> str:
+        """What went wrong, in words, and the way back."""
+        return self._page("fault", status=status, message=message)
+
+    def tree(self) -> str:
+        """JSON of the icicle: taxa, parents, counts and a picture of each. Pruned from the finest rank where large."""
+        return self._once("tree", self._tree)
+
+    # parts
+
+    def _taxon(self, taxon: int, lineage: Lineage) -> str:
+        strip = self._store.strip(lineage)
+        path = self._model.path(taxon)
+        rows = [self._rank_row(*pair) for pair in zip(path, strip, strict=True)]
+        in_strip = {kept.id for kept in strip if kept is not None}
+        others = [kept for kept in self._store.of_taxon(lineage) if kept.id not in in_strip]
+        return self._page(
+            "taxon",
+            taxon=taxon,
+            lineage=lineage,
+            rows=rows,
+            has_strip=bool(in_strip),
+            others=others[:_NUM_OTHERS],
+            children=self._listed(taxon)[:_NUM_CHILDREN],
+            num_children=len(self._model.children.get(taxon, ())),
+            num_species=self._model.species_below[taxon],
+            num_photographs=self._num_photographs(taxon),
+            photographs=self._photographs.shown(taxon) if self._photographs else None,
+            evaluated=self._evaluated,
+            most_rows=self._limits.pictures // max(1, len(path)),
+        )
+
+    def _rank_row(self, taxon: int, picture: Kept | None) -> RankRow:
+        lineage, evaluated = self._model.lineages[taxon], self._evaluated
+        rank = str(lineage.rank)
+        return RankRow(
+            taxon,
+            rank,
+            lineage.label,
+            picture,
+            tuple(self._photographs.shown(taxon, 3)) if self._photographs else (),
+            self._num_photographs(taxon),
+            evaluated.taxa.get(lineage) if evaluated else None,
+            evaluated.ranks.get(rank) if evaluated else None,
+            evaluated.real.get(rank) if evaluated else None,
+        )
+
+    def _num_photographs(self, taxon: int) -> int | None:
+        """That taught the taxon; None where nobody says."""
+        if self._photographs is not None:
+            return self._photographs.count(taxon)
+        known = self._evaluated.num_photographs if self._evaluated else {}
+        return known.get(self._model.lineages[taxon])
+
+    def _listed(self, taxon: int | None) -> list[tuple[int, str, str, int, int | None]]:
+        """Number, label, rank, species below and photographs of each child."""
+        model = self._model
+        return [
+            (
+                child,
+                model.lineages[child].label,
+                str(model.lineages[child].rank),
+                model.species_below[child],
+                self._num_photographs(child),
+            )
+            for child in model.children.get(taxon, ())
+        ]
+
+    def _where(self, taxon: int) -> str:
+        return " › ".join(self._model.lineages[above].label for above in self._model.path(taxon)[:-1])
+
+    def _photograph_of(self, twin: Twin | None) -> Photograph | None:
+        return self._photographs.told(twin.row) if twin is not None and self._photographs is not None else None
+
+    def _why_no_twin(self) -> str:
+        if self._photographs is None:
+            return "The training photographs are not at hand: start the page with --data."
+        if self._twins is None:
+            return "Nobody looked: start the page with --extractor as well."
+        return self._twins.state
+
+    def _tree(self) -> str:
+        model = self._model
+        ranks = list(model.ranks)
+        while len(taxa := [t for t, one in model.lineages.items() if one.rank in ranks]) > self._limits.tree_taxa:
+            ranks.pop()
+        by_photographs = self._photographs is not None
+        counts = [self._photographs.count(t) if self._photographs else model.species_below[t] for t in taxa]
+        document = {
+            "ids": [str(taxon) for taxon in taxa],
+            "parents": ["" if (above := model.parents[taxon]) is None else str(above) for taxon in taxa],
+            "labels": [html.escape(model.lineages[taxon].label) for taxon in taxa],
+            "ranks": [str(model.lineages[taxon].rank) for taxon in taxa],
+            "counts": counts,
+            "unit": "training photographs" if by_photographs else "species",
+            "thumbnails": [self._thumbnail(taxon) for taxon in taxa],
+        }
+        return json.dumps(document, separators=(",", ":"))
+
+    def _thumbnail(self, taxon: int) -> str:
+        """The address of a picture of the taxon; "" where there is none."""
+        drawn = self._store.of_taxon(self._model.lineages[taxon]) if len(self._model.lineages) <= _CACHED else []
+        if drawn:
+            return f"/pictures/{drawn[0].id}.png"
+        row = self._photographs.first(taxon) if self._photographs else None
+        return "" if row is None else f"/photographs/{row}.jpg"
+
+    def _once(self, key: object, render: Callable[[], str]) -> str:
+        """Rendered anew only where the pictures are others than when it was."""
+        version = self._store.version + (self._twins.version if self._twins else 0)
+        kept = self._cached.get(key)
+        if kept is not None and kept[0] == version:
+            return kept[1]
+        text = render()
+        if len(self._cached) >= _CACHED:
+            self._cached.clear()
+        self._cached[key] = version, text
+        return text
+
+    def _page(self, name: str, **values: Any) -> str:
+        shown: Mapping[str, Any] = {"ranks": self._model.ranks, **values}
+        return self._environment.get_template(f"{name}.html.jinja").render(shown)

@@ -1,0 +1,136 @@
+"""Everything a page needs, opened in the order in which it can fail cheaply, and served until it is stopped."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from taxadiffusion.dataset import PreparedDataset
+from taxadiffusion.errors import SettingsError
+from taxadiffusion.web.evaluated import found_evaluation, read_evaluation
+from taxadiffusion.web.find import Finder, OtherName, read_other_names
+from taxadiffusion.web.guard import AsgiApp, Guard
+from taxadiffusion.web.limits import LIMITS, Limits
+from taxadiffusion.web.looking import Looking
+from taxadiffusion.web.pages import Pages
+from taxadiffusion.web.photographs import Photographs
+from taxadiffusion.web.served import ServedModel
+from taxadiffusion.web.site import Site
+from taxadiffusion.web.store import Store
+from taxadiffusion.web.twins import Twins
+from taxadiffusion.web.worker import Opening
+from taxadiffusion.web.workshop import Workshop
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is shown beside the model's own pictures; each may be absent."""
+
+    data: Path | None = None
+    """The prepared data set that taught it."""
+    root: Path | None = None
+    evaluation: Path | None = None
+    other_names: Path | None = None
+    extractor: str | None = None
+    """Of what looks for copies; as `evaluate` takes it, with its weights."""
+    weights: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where it listens, and further names by which people call it."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    names: Sequence[str] = ()
+
+
+@contextmanager
+def opened(
+    opening: Opening, beside: Beside, address: Address, tell: Tell, limits: Limits = LIMITS
+) -> Iterator[tuple[AsgiApp, Workshop]]:
+    """The application with its worker, for as long as the context lasts. Raises what cannot be opened."""
+    if beside.extractor is not None and beside.data is None:
+        raise SettingsError("--extractor looks for copies of training photographs; say where they are with --data")
+    dataset = PreparedDataset.open(beside.data, beside.root) if beside.data is not None else None
+    workshop = Workshop(opening, limits)
+    tell(f"opening {opening.model}")
+    try:
+        facts = workshop.open()
+        model = ServedModel(opening.model, facts)
+        store = Store(opening.store, facts.ranks, facts.sha256, limits)
+        try:
+            photographs = Photographs(dataset, model, limits) if dataset is not None else None
+            others = _other_names(beside.other_names, model, tell)
+            evaluation = beside.evaluation or found_evaluation(opening.model)
+            evaluated = read_evaluation(evaluation, model) if evaluation is not None else None
+            twins = None
+            if dataset is not None and beside.extractor is not None:
+                base = opening.base or facts.base
+                where = (dataset.path, dataset.root, model.ranks)
+                what = (base, beside.extractor, beside.weights)
+                twins = Twins(Looking(*where, *what, opening.store))
+            pages = Pages(model, store, limits, photographs, evaluated, twins)
+            site = Site(model, store, workshop, Finder(model, others), pages, limits)
+            workshop.begin(store)
+            if twins is not None:
+                twins.begin()
+            try:
+                yield Guard(site.app(photographs), address.host, address.names, limits.body_bytes), workshop
+            finally:
+                if twins is not None:
+                    twins.close()
+        finally:
+            store.close()
+    finally:
+        workshop.close()
+
+
+def serve(opening: Opening, beside: Beside, address: Address, tell: Tell) -> None:
+    """Serve until Ctrl-C or SIGTERM. Raises `SettingsError` for an address that cannot be had."""
+    listening = _listening(address)
+    try:
+        with opened(opening, beside, address, tell) as (app, _):
+            port = listening.getsockname()[1]
+            host = f"[{address.host}]" if ":" in address.host else address.host
+            tell(f"http://{host}:{port} (Ctrl-C ends it)")
+            config = uvicorn.Config(
+                app,  # type: ignore[arg-type]
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                limit_concurrency=1024,
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=3,
+            )
+            uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        listening.close()
+
+
+def _listening(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((address.host, address.port))
+        found.listen(256)
+    except (OSError, OverflowError) as error:
+        found.close()
+        raise SettingsError(f"--host {address.host} --port {address.port} cannot be had: {error}") from error
+    return found
+
+
+def _other_names(path: Path | None, model: ServedModel, tell: Tell) -> tuple[OtherName, ...]:
+    if path is None:
+        return ()
+    names, elsewhere = read_other_names(path, model)
+    tell(f"{len(names)} other names of its taxa in {path}; {elsewhere} rows are of other taxa")
+    return names

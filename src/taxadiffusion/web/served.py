@@ -1,0 +1,88 @@
+"""What the pages know of the model: its name, its taxa and their relations. Plain values, no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from taxadiffusion.errors import DataError
+from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.taxonomy import Taxonomy, find_taxon
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the worker says of the model that it has opened."""
+
+    ranks: tuple[Rank, ...]
+    taxonomy: Mapping[str, Any]
+    """As `Taxonomy.to_json`."""
+    image_size_px: int
+    base: str
+    sha256: str
+    """As in the recipes of its pictures."""
+    device: str
+
+
+class ServedModel:
+    """The taxa of a model that have one of its ranks, by their number in its taxonomy."""
+
+    def __init__(self, name: str, facts: ModelFacts) -> None:
+        """name: as the person who serves it wrote it."""
+        self.name, self.facts, self.ranks = name, facts, facts.ranks
+        self.taxonomy = Taxonomy.from_json(dict(facts.taxonomy))
+        self.lineages: dict[int, Lineage] = {}
+        """Over the model's ranks, ascending by number."""
+        self.parents: dict[int, int | None] = {}
+        self.children: dict[int | None, list[int]] = {}
+        for taxon in range(len(self.taxonomy)):
+            if self.taxonomy.rank(taxon) not in self.ranks:
+                continue
+            self.lineages[taxon] = self.taxonomy.lineage(taxon).only(self.ranks)
+            above = self.taxonomy.parent(taxon)
+            while above is not None and above not in self.lineages:
+                above = self.taxonomy.parent(above)
+            self.parents[taxon] = above
+            self.children.setdefault(above, []).append(taxon)
+
+    def lineage(self, taxon: int) -> Lineage:
+        """Raises `DataError` for a number that is no taxon of the model."""
+        if taxon not in self.lineages:
+            raise DataError(f"this model has no taxon {taxon}")
+        return self.lineages[taxon]
+
+    @cached_property
+    def ids(self) -> dict[Lineage, int]:
+        """Lineage → number; of several the first."""
+        found: dict[Lineage, int] = {}
+        for taxon, lineage in self.lineages.items():
+            found.setdefault(lineage, taxon)
+        return found
+
+    @cached_property
+    def species_below(self) -> dict[int, int]:
+        """How many taxa of the model's finest rank each holds; itself is one."""
+        finest = self.ranks[-1]
+        found = {taxon: int(lineage.rank == finest) for taxon, lineage in self.lineages.items()}
+        for taxon in reversed(found):
+            if (above := self.parents[taxon]) is not None:
+                found[above] += found[taxon]
+        return found
+
+    def path(self, taxon: int) -> tuple[int, ...]:
+        """The taxon's ancestors and itself, coarse to fine."""
+        found = [taxon]
+        while (above := self.parents[found[-1]]) is not None:
+            found.append(above)
+        return tuple(reversed(found))
+
+    def written(self, lineage: Lineage) -> str:
+        """What to type for this taxon and no other: its label where that is enough, else its whole lineage."""
+        try:
+            found = find_taxon(self.taxonomy, lineage.label)
+        except DataError:
+            return str(lineage)
+        plain = found.note is None and found.lineage.only(self.ranks) == lineage
+        return lineage.label if plain else str(lineage)
