@@ -92,9 +92,10 @@ def _prepared(looking: Looking, pipe: Connection) -> tuple[CopyJudge, Extractor,
     dataset = PreparedDataset.open(looking.dataset, looking.root)
     extractor = open_extractor(looking.extractor, looking.weights)
     planter = Planter(Backbone.load(looking.base))
-    sides = [_side(dataset, split, looking, extractor, pipe) for split in ("train", unseen_split(dataset))]
+    train = _side(dataset, "train", looking, extractor, pipe)
+    unseen = _side(dataset, unseen_split(dataset), looking, extractor, pipe)
     how = CopySettings(SIZE_PX, _EXPECTED, seed=0)
-    judge = CopyJudge(*sides, extractor, planter, how, lambda words: pipe.send(Told(words)))
+    judge = CopyJudge(train, unseen, extractor, planter, how, lambda words: pipe.send(Told(words)))
     rows = {str(dataset.record(int(row)).path): int(row) for row in dataset.rows("train")}
     return judge, extractor, rows
 

@@ -199,13 +199,13 @@ class Pages:
         by_photographs = self._photographs is not None
         counts = [self._photographs.count(t) if self._photographs else model.species_below[t] for t in taxa]
         document = {
-            "ids": [str(taxon) for taxon in taxa],
-            "parents": ["" if (above := model.parents[taxon]) is None else str(above) for taxon in taxa],
-            "labels": [html.escape(model.lineages[taxon].label) for taxon in taxa],
-            "ranks": [str(model.lineages[taxon].rank) for taxon in taxa],
-            "counts": counts,
+            "ids": ["all", *(str(taxon) for taxon in taxa)],
+            "parents": ["", *("all" if (above := model.parents[t]) is None else str(above) for t in taxa)],
+            "labels": [html.escape(model.name), *(html.escape(model.lineages[taxon].label) for taxon in taxa)],
+            "ranks": ["all taxa of", *(str(model.lineages[taxon].rank) for taxon in taxa)],
+            "counts": [sum(count for t, count in zip(taxa, counts, strict=True) if model.parents[t] is None), *counts],
             "unit": "training photographs" if by_photographs else "species",
-            "thumbnails": [self._thumbnail(taxon) for taxon in taxa],
+            "thumbnails": ["", *(self._thumbnail(taxon) for taxon in taxa)],
         }
         return json.dumps(document, separators=(",", ":"))
 

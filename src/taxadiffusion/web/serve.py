@@ -102,7 +102,7 @@ def serve(opening: Opening, beside: Beside, address: Address, tell: Tell) -> Non
             host = f"[{address.host}]" if ":" in address.host else address.host
             tell(f"http://{host}:{port} (Ctrl-C ends it)")
             config = uvicorn.Config(
-                app,  # type: ignore[arg-type]
+                app,
                 log_level="warning",
                 access_log=False,
                 server_header=False,

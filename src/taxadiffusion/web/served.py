@@ -71,6 +71,11 @@ class ServedModel:
                 found[above] += found[taxon]
         return found
 
+    @property
+    def finest_words(self) -> str:
+        """What `species_below` counts: "species", or "genus taxa"."""
+        return "species" if self.ranks[-1] == "species" else f"{self.ranks[-1]} taxa"
+
     def path(self, taxon: int) -> tuple[int, ...]:
         """The taxon's ancestors and itself, coarse to fine."""
         found = [taxon]

@@ -31,6 +31,7 @@ _STATIC = {
     "page.js": "text/javascript",
     "tree.js": "text/javascript",
     "style.css": "text/css",
+    "tree.css": "text/css",
     "plotly.js": "text/javascript",
 }
 _ID = re.compile(r"[0-9a-f]{10}")

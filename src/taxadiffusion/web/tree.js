@@ -13,16 +13,17 @@
   const palette = ["#2f7f7b", "#b5613c", "#4d7ea8", "#8a6fa8", "#8a7a2e", "#4f7d4a"];
   await Plotly.newPlot(plot, [{
     type: "icicle",
+    root: { color: "#4b5d67" },
     ids: taxa.ids, labels: taxa.labels, parents: taxa.parents, values: taxa.counts, customdata: taxa.ranks,
     branchvalues: "total",
     tiling: { orientation: narrow ? "v" : "h" },
-    maxdepth: narrow ? 3 : 4,
+    maxdepth: narrow ? 4 : 5,
     hovertemplate: `%{customdata} <b>%{label}</b><br>%{value} ${taxa.unit}<extra></extra>`,
     textfont: { color: "#ffffff" },
     pathbar: { visible: true },
   }], {
     margin: { t: 24, l: 0, r: 0, b: 0 },
-    paper_bgcolor: colour("--paper"), icicleColorway: palette, iciclecolorway: palette,
+    paper_bgcolor: colour("--paper"), iciclecolorway: palette,
     font: { family: "system-ui, sans-serif", size: 14, color: colour("--ink") },
   }, { displayModeBar: false, responsive: true });
   const show = event => {
@@ -37,7 +38,7 @@
       parts.push(image);
     }
     const link = document.createElement("a");
-    link.href = `/taxa/${taxa.ids[at]}`;
+    link.href = at === 0 ? "/" : `/taxa/${taxa.ids[at]}`;
     link.textContent = `Open ${name}`;
     const words = document.createElement("small");
     words.textContent = ` ${taxa.ranks[at]}, ${taxa.counts[at].toLocaleString("en")} ${taxa.unit}`;
