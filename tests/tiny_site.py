@@ -29,6 +29,7 @@ CLARKII, OCELLARIS, CORNUTUS, HARMFUL = (
         ("Acanthuriformes", "../../etc", "<b>Bad</b>", HOSTILE),
     )
 )
+NOTHING = Beside()
 TAXONOMY = taxonomy_of((CLARKII, OCELLARIS, CORNUTUS, HARMFUL), RANKS)
 
 
@@ -45,6 +46,6 @@ def write_model(folder: Path) -> Opening:
 
 
 @contextmanager
-def serving(opening: Opening, limits: Limits, beside: Beside = Beside()) -> Iterator[tuple[AsgiApp, Workshop]]:
+def serving(opening: Opening, limits: Limits, beside: Beside = NOTHING) -> Iterator[tuple[AsgiApp, Workshop]]:
     with opened(opening, beside, Address(), lambda _: None, limits) as (app, workshop):
         yield app, workshop

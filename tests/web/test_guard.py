@@ -22,8 +22,9 @@ def client(host: str = "127.0.0.1", names: tuple[str, ...] = ()) -> TestClient:
 @pytest.mark.parametrize(
     ("host", "status"),
     [
-        ("127.0.0.1:8000", 200), ("localhost", 200), ("LOCALHOST:1", 200), ("[::1]:8000", 200), ("fish.museum.org", 200),
-        ("evil.example", 421), ("127.0.0.1.evil.example", 421), ("", 421), ("192.168.1.5:8000", 421),
+        ("127.0.0.1:8000", 200), ("localhost", 200), ("LOCALHOST:1", 200), ("[::1]:8000", 200),
+        ("fish.museum.org", 200), ("evil.example", 421), ("127.0.0.1.evil.example", 421), ("", 421),
+        ("192.168.1.5:8000", 421),
         ("localhost@evil.example", 421), ("evil.example:8000", 421),
     ],
 )  # fmt: skip

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -106,10 +109,6 @@ def test_a_picture_is_made_told_of_shown_and_downloaded_with_its_recipe(served: 
 
 
 def test_the_command_line_shown_makes_the_same_file_bit_for_bit(served: Served, tmp_path: Path) -> None:
-    import html
-    import re
-    import shlex
-
     visitor = served.visitor()
     for fields in ({"seed": "3"}, {"towards": str(ID[OCELLARIS]), "fraction": "0.25", "rank": "genus"}):
         number = make(visitor, **fields)
@@ -218,8 +217,9 @@ def test_what_is_not_there_is_a_page_that_says_so(served: Served, address: str, 
 @pytest.mark.parametrize(
     ("body", "kind", "status"),
     [
-        (b"", None, 400), (b"taxon=0&taxon=1", None, 400), (b"taxon=0&number=99", None, 400), (b"\xff\xfe=%ff", None, 400),
-        (b'{"taxon": 0}', "application/json", 415), (b"x" * 20_000, None, 413), (b"taxon=0&towards=999", None, 404),
+        (b"", None, 400), (b"taxon=0&taxon=1", None, 400), (b"taxon=0&number=99", None, 400),
+        (b"\xff\xfe=%ff", None, 400), (b'{"taxon": 0}', "application/json", 415), (b"x" * 20_000, None, 413),
+        (b"taxon=0&towards=999", None, 404),
     ],
 )  # fmt: skip
 def test_a_form_that_cannot_be_served_is_refused(served: Served, body: bytes, kind: str | None, status: int) -> None:
@@ -253,8 +253,8 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
-def test_the_main_road_in_a_browser(served: Served, address: str, browser: Any, tmp_path: Path) -> None:
-    """A misspelt name, its taxon, pictures at every rank, progress, a download and its recipe; nothing from outside."""
+def test_the_main_road_in_a_browser(address: str, browser: Any, tmp_path: Path) -> None:
+    """A misspelt name, its taxon, a picture, its progress, a download and its recipe; nothing from outside."""
     page = browser.new_page(viewport={"width": 360, "height": 740})
     asked, faults = [], []
     page.on("request", lambda request: asked.append(request.url))

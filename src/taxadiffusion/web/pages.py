@@ -135,7 +135,7 @@ class Pages:
             others=others[:_NUM_OTHERS],
             children=self._listed(taxon)[:_NUM_CHILDREN],
             num_children=len(self._model.children.get(taxon, ())),
-            num_species=self._model.species_below[taxon],
+            num_species=self._model.finest_below[taxon],
             num_photographs=self._num_photographs(taxon),
             photographs=self._photographs.shown(taxon) if self._photographs else None,
             evaluated=self._evaluated,
@@ -172,7 +172,7 @@ class Pages:
                 child,
                 model.lineages[child].label,
                 str(model.lineages[child].rank),
-                model.species_below[child],
+                model.finest_below[child],
                 self._num_photographs(child),
             )
             for child in model.children.get(taxon, ())
@@ -197,7 +197,7 @@ class Pages:
         while len(taxa := [t for t, one in model.lineages.items() if one.rank in ranks]) > self._limits.tree_taxa:
             ranks.pop()
         by_photographs = self._photographs is not None
-        counts = [self._photographs.count(t) if self._photographs else model.species_below[t] for t in taxa]
+        counts = [self._photographs.count(t) if self._photographs else model.finest_below[t] for t in taxa]
         document = {
             "ids": ["all", *(str(taxon) for taxon in taxa)],
             "parents": ["", *("all" if (above := model.parents[t]) is None else str(above) for t in taxa)],

@@ -97,10 +97,10 @@ def serve(opening: Opening, beside: Beside, address: Address, tell: Tell) -> Non
     """Serve until Ctrl-C or SIGTERM. Raises `SettingsError` for an address that cannot be had."""
     listening = _listening(address)
     try:
-        with opened(opening, beside, address, tell) as (app, _):
+        with opened(opening, beside, address, tell) as (app, workshop):
             port = listening.getsockname()[1]
             host = f"[{address.host}]" if ":" in address.host else address.host
-            tell(f"http://{host}:{port} (Ctrl-C ends it)")
+            tell(f"http://{host}:{port} (process {workshop.worker_pid} draws; Ctrl-C ends it)")
             config = uvicorn.Config(
                 app,
                 log_level="warning",

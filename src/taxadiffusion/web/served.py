@@ -62,7 +62,7 @@ class ServedModel:
         return found
 
     @cached_property
-    def species_below(self) -> dict[int, int]:
+    def finest_below(self) -> dict[int, int]:
         """How many taxa of the model's finest rank each holds; itself is one."""
         finest = self.ranks[-1]
         found = {taxon: int(lineage.rank == finest) for taxon, lineage in self.lineages.items()}
@@ -73,7 +73,7 @@ class ServedModel:
 
     @property
     def finest_words(self) -> str:
-        """What `species_below` counts: "species", or "genus taxa"."""
+        """What `finest_below` counts: "species", or "genus taxa"."""
         return "species" if self.ranks[-1] == "species" else f"{self.ranks[-1]} taxa"
 
     def path(self, taxon: int) -> tuple[int, ...]:

@@ -1,0 +1,46 @@
+"""Laws of the command: what cannot be served is one error before anything is drawn."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from taxadiffusion.cli import app
+from taxadiffusion.errors import CheckpointError, DataError, SettingsError
+
+
+def test_a_port_that_is_taken_is_a_setting_that_is_wrong(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        result = CliRunner().invoke(app, ["serve", "--port", port, "--store", str(tmp_path)])
+    assert isinstance(result.exception, SettingsError)
+    assert f"--port {port}" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("options", "fault", "words"),
+    [
+        (["--extractor", "inception"], SettingsError, "--data"),
+        (["--data", "nowhere"], DataError, "nowhere"),
+        (["--host", "256.1.1.1"], SettingsError, "--host"),
+    ],
+)
+def test_what_is_missing_is_told_before_a_model_is_opened(
+    options: list[str], fault: type[Exception], words: str, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(app, ["serve", "no-model", "--port", "0", "--store", str(tmp_path), *options])
+    assert isinstance(result.exception, fault), result.exception
+    assert words in str(result.exception)
+
+
+def test_a_model_that_cannot_be_opened_is_its_own_error(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = CliRunner().invoke(app, ["serve", str(tmp_path / "empty"), "--port", "0", "--store", str(tmp_path / "s")])
+    assert isinstance(result.exception, CheckpointError), result.exception
+    assert "adapter.json" in str(result.exception)
+    assert not (tmp_path / "s").exists()
