@@ -95,6 +95,16 @@ def test_rank_and_guidance_rank_mean_what_they_say(pipeline: TaxaDiffusionPipeli
     assert np.array_equal(draw("Zanclus", generator=one), draw("Zanclus", generator=two))
 
 
+def test_a_mix_is_the_sampler_s(pipeline: TaxaDiffusionPipeline) -> None:
+    asked = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "np"}
+    images = pipeline("Amphiprion clarkii", towards="Zanclus cornutus", fraction=0.25, **asked).images
+    request = Request(TAXA[0], 0, Guidance(3.0), TAXA[1], 0.25)
+    (sample,) = Sampler(pipeline.adapter.denoiser)([request], num_steps=2)
+    assert np.array_equal((images[0] * 255).round().astype(np.uint8), sample.image.transpose(1, 2, 0))
+    alone = pipeline("Amphiprion clarkii", **asked).images
+    assert not np.array_equal(images, alone)
+
+
 def test_stock_diffusers_draws_the_same_from_exported_conditions(
     pipeline: TaxaDiffusionPipeline, folder: Path, tmp_path: Path
 ) -> None:

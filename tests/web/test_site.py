@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
@@ -44,7 +45,6 @@ class Served:
     app: Any
     workshop: Workshop
     model: Path
-    base: str
 
     def visitor(self) -> TestClient:
         client = TestClient(self.app, base_url="http://127.0.0.1:8000", follow_redirects=False)
@@ -56,7 +56,7 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     opening = write_model(tmp_path_factory.mktemp("site"))
     with serving(opening, replace(LIMITS, queue=6, per_client=4)) as (app, workshop):
-        yield Served(app, workshop, Path(opening.model), str(opening.base))
+        yield Served(app, workshop, Path(opening.model))
 
 
 def make(visitor: TestClient, lineage: object = CLARKII, **fields: str) -> int:
@@ -108,7 +108,7 @@ def test_a_picture_is_made_told_of_shown_and_downloaded_with_its_recipe(served: 
     assert "digital source type" in visitor.get(f"/pictures/{first}").text
 
 
-def test_the_command_line_shown_makes_the_same_file_bit_for_bit(served: Served, tmp_path: Path) -> None:
+def test_the_command_and_the_lines_shown_make_the_same_picture_bit_for_bit(served: Served, tmp_path: Path) -> None:
     visitor = served.visitor()
     for fields in ({"seed": "3"}, {"towards": str(ID[OCELLARIS]), "fraction": "0.25", "rank": "genus"}):
         number = make(visitor, **fields)
@@ -118,12 +118,18 @@ def test_the_command_line_shown_makes_the_same_file_bit_for_bit(served: Served, 
         assert shown is not None
         words = shlex.split(html.unescape(shown[1]))[1:]
         out = tmp_path / str(number)
-        result = CliRunner().invoke(commands, [*words, "--base", served.base, "--out", str(out)])
+        result = CliRunner().invoke(commands, [*words, "--out", str(out)])
         assert result.exit_code == 0, result.output
         (made,) = out.rglob("*.png")
         picture = served.workshop.view(number).pictures[0]  # type: ignore[union-attr]
         assert made.stem.endswith(picture)
         assert visitor.get(f"/pictures/{picture}.png").content == made.read_bytes()
+        lines = re.search(r"<pre><code>(from .*?)</code>", page, re.DOTALL)
+        assert lines is not None
+        names: dict[str, Any] = {}
+        exec(html.unescape(lines[1]), names)
+        with Image.open(made) as image:
+            assert np.array_equal(np.asarray(names["images"][0]), np.asarray(image))
 
 
 def test_the_same_recipe_is_drawn_once(served: Served) -> None:

@@ -105,6 +105,8 @@ def command_line(ask: Ask, model: ServedModel) -> str:
         words += ["--towards", model.written(ask.towards), "--fraction", f"{ask.fraction:g}"]
     if ask.every_rank:
         words.append("--lineage-strip")
+    if model.base is not None:
+        words += ["--base", model.base]
     return shlex.join([*words, "--batch-size", "1"])
 
 
@@ -119,9 +121,10 @@ def python_lines(ask: Ask, model: ServedModel) -> str:
     if ask.every_rank:
         one = f"pipeline({shown}, rank=rank, {', '.join([*given, 'batch_size=1'])}).images"
         call = f"[{one}\n          for rank in {ask.lineage.ranks!r}]"
+    base = "" if model.base is None else f", base={model.base!r}"
     return (
         "from taxadiffusion.pipeline import TaxaDiffusionPipeline\n\n"
-        f"pipeline = TaxaDiffusionPipeline.from_pretrained({model.name!r})\n"
+        f"pipeline = TaxaDiffusionPipeline.from_pretrained({model.name!r}{base})\n"
         f"images = {call}"
     )
 

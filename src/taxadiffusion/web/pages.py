@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,10 @@ class RankRow:
     rank: Rank
     label: str
     picture: Kept | None
+    twin: Twin | None
+    """Of the picture, where it is known."""
+    like: Photograph | None
+    """The twin's photograph."""
     photographs: tuple[Photograph, ...]
     num_photographs: int | None
     share: Share | None
@@ -132,6 +136,9 @@ class Pages:
             lineage=lineage,
             rows=rows,
             has_strip=bool(in_strip),
+            next_seed=1 + max((int(kept.recipe["seed"]) for kept in strip if kept is not None), default=-1),
+            why_no_twin=self._why_no_twin(),
+            looks_for_twins=self._twins is not None,
             others=others[:_NUM_OTHERS],
             children=self._listed(taxon)[:_NUM_CHILDREN],
             num_children=len(self._model.children.get(taxon, ())),
@@ -145,12 +152,15 @@ class Pages:
     def _rank_row(self, taxon: int, picture: Kept | None) -> RankRow:
         lineage, evaluated = self._model.lineages[taxon], self._evaluated
         rank = str(lineage.rank)
+        twin = self._twins.of(picture) if self._twins is not None and picture is not None else None
         return RankRow(
             taxon,
             rank,
             lineage.label,
             picture,
-            tuple(self._photographs.shown(taxon, 3)) if self._photographs else (),
+            twin,
+            self._photograph_of(twin),
+            tuple(self._photographs.shown(taxon, 1)) if self._photographs else (),
             self._num_photographs(taxon),
             evaluated.taxa.get(lineage) if evaluated else None,
             evaluated.ranks.get(rank) if evaluated else None,
@@ -205,17 +215,17 @@ class Pages:
             "ranks": ["all taxa of", *(str(model.lineages[taxon].rank) for taxon in taxa)],
             "counts": [sum(count for t, count in zip(taxa, counts, strict=True) if model.parents[t] is None), *counts],
             "unit": "training photographs" if by_photographs else "species",
-            "thumbnails": ["", *(self._thumbnail(taxon) for taxon in taxa)],
+            "thumbnails": ["", *self._thumbnails(taxa)],
         }
         return json.dumps(document, separators=(",", ":"))
 
-    def _thumbnail(self, taxon: int) -> str:
-        """The address of a picture of the taxon; "" where there is none."""
-        drawn = self._store.of_taxon(self._model.lineages[taxon]) if len(self._model.lineages) <= _CACHED else []
-        if drawn:
-            return f"/pictures/{drawn[0].id}.png"
-        row = self._photographs.first(taxon) if self._photographs else None
-        return "" if row is None else f"/photographs/{row}.jpg"
+    def _thumbnails(self, taxa: Sequence[int]) -> Iterator[str]:
+        """The address of a picture of each taxon, drawn or a photograph; "" where there is none."""
+        drawn = self._store.newest()
+        for taxon in taxa:
+            picture = drawn.get(self._model.lineages[taxon])
+            row = self._photographs.first(taxon) if self._photographs else None
+            yield f"/pictures/{picture.id}.png" if picture else "" if row is None else f"/photographs/{row}.jpg"
 
     def _once(self, key: object, render: Callable[[], str]) -> str:
         """Rendered anew only where the pictures are others than when it was."""

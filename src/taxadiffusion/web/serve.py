@@ -64,7 +64,7 @@ def opened(
     tell(f"opening {opening.model}")
     try:
         facts = workshop.open()
-        model = ServedModel(opening.model, facts)
+        model = ServedModel(opening.model, facts, opening.base)
         store = Store(opening.store, facts.ranks, facts.sha256, limits)
         try:
             photographs = Photographs(dataset, model, limits) if dataset is not None else None

@@ -29,9 +29,9 @@ class ModelFacts:
 class ServedModel:
     """The taxa of a model that have one of its ranks, by their number in its taxonomy."""
 
-    def __init__(self, name: str, facts: ModelFacts) -> None:
-        """name: as the person who serves it wrote it."""
-        self.name, self.facts, self.ranks = name, facts, facts.ranks
+    def __init__(self, name: str, facts: ModelFacts, base: str | None = None) -> None:
+        """name, base: as the person who serves it wrote them; base None: the model's own word for it."""
+        self.name, self.facts, self.ranks, self.base = name, facts, facts.ranks, base
         self.taxonomy = Taxonomy.from_json(dict(facts.taxonomy))
         self.lineages: dict[int, Lineage] = {}
         """Over the model's ranks, ascending by number."""

@@ -219,7 +219,7 @@ class Site:
 
     def _hit(self, hit: Hit) -> dict[str, object]:
         above = [self._model.lineages[taxon].label for taxon in self._model.path(hit.taxon)[:-1]]
-        found = "" if hit.name == hit.label and not hit.how else hit.name
+        found = "" if hit.name == hit.label else hit.name
         return {
             "href": f"/taxa/{hit.taxon}", "id": hit.taxon, "label": hit.label, "rank": hit.rank, "found": found,
             "how": hit.how, "above": " › ".join(above),

@@ -127,6 +127,10 @@ class Store:
         """The newest pictures, newest first."""
         return self._all()[::-1][:number]
 
+    def newest(self) -> dict[Lineage, Kept]:
+        """Of each taxon that was drawn its newest picture that is no mix."""
+        return {kept.lineage: kept for kept in self._all() if not kept.is_mix}
+
     def _all(self) -> list[Kept]:
         with self._guard:
             return list(self._kept.values())

@@ -13,12 +13,13 @@
   const palette = ["#2f7f7b", "#b5613c", "#4d7ea8", "#8a6fa8", "#8a7a2e", "#4f7d4a"];
   await Plotly.newPlot(plot, [{
     type: "icicle",
+    leaf: { opacity: 1 },
     root: { color: "#4b5d67" },
     ids: taxa.ids, labels: taxa.labels, parents: taxa.parents, values: taxa.counts, customdata: taxa.ranks,
     branchvalues: "total",
     tiling: { orientation: narrow ? "v" : "h" },
     maxdepth: narrow ? 4 : 5,
-    hovertemplate: `%{customdata} <b>%{label}</b><br>%{value} ${taxa.unit}<extra></extra>`,
+    hovertemplate: `%{customdata} %{label}<br>%{value} ${taxa.unit}<extra></extra>`,
     textfont: { color: "#ffffff" },
     pathbar: { visible: true },
   }], {
