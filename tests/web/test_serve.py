@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from taxadiffusion.cli import app
 from taxadiffusion.errors import CheckpointError, DataError, SettingsError
+from taxadiffusion.web.serve import Address, _listening
 
 
 def test_a_port_that_is_taken_is_a_setting_that_is_wrong(tmp_path: Path) -> None:
@@ -36,6 +37,12 @@ def test_what_is_missing_is_told_before_a_model_is_opened(
     result = CliRunner().invoke(app, ["serve", "no-model", "--port", "0", "--store", str(tmp_path), *options])
     assert isinstance(result.exception, fault), result.exception
     assert words in str(result.exception)
+
+
+def test_a_page_is_sent_at_once() -> None:
+    """asyncio sets TCP_NODELAY where the socket names its protocol; else head and body wait 40 ms for each other."""
+    with _listening(Address(port=0)) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
 
 
 def test_a_model_that_cannot_be_opened_is_its_own_error(tmp_path: Path) -> None:

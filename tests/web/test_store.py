@@ -88,7 +88,13 @@ def test_a_strip_is_of_one_seed_and_the_same_settings(tmp_path: Path) -> None:
         store.add(put(tmp_path, number, made), made)
     found = [None if kept is None else kept.id for kept in store.strip(CORNUTUS)]
     assert found == ["0000000001", None, None, "0000000002"]
-    assert [kept.id for kept in store.of_taxon(CORNUTUS)] == ["0000000003", "0000000002"]
+    for number in (5, 6):
+        made = recipe((order, CORNUTUS)[number - 5], 3)
+        store.add(put(tmp_path, number, made), made)
+    store.get("0000000001")  # looking at one asks for nothing
+    found = [None if kept is None else kept.id for kept in store.strip(CORNUTUS)]
+    assert found == ["0000000005", None, None, "0000000006"]
+    assert [kept.id for kept in store.of_taxon(CORNUTUS)] == ["0000000006", "0000000003", "0000000002"]
     store.close()
 
 

@@ -34,6 +34,8 @@ class Kept:
     recipe: dict[str, str]
     lineage: Lineage
     num_bytes: int
+    asked: int = 0
+    """Grows with each picture that is asked for: what was asked for last has the largest."""
 
     @property
     def is_mix(self) -> bool:
@@ -80,7 +82,7 @@ class Store:
             return None
         lineage = Lineage.of({rank: recipe.get(rank, "") for rank in self._ranks})
         with self._guard:
-            self._kept[named["id"]] = Kept(named["id"], path, recipe, lineage, path.stat().st_size)
+            self._kept[named["id"]] = Kept(named["id"], path, recipe, lineage, path.stat().st_size, self.version)
             self._kept.move_to_end(named["id"])
             self.version += 1
         return named["id"]
@@ -107,33 +109,33 @@ class Store:
             return gone
 
     def of_taxon(self, lineage: Lineage) -> list[Kept]:
-        """Its own pictures, no mixes, newest first."""
+        """Its own pictures, no mixes, asked for last first."""
         return [kept for kept in reversed(self._all()) if kept.lineage == lineage and not kept.is_mix]
 
     def strip(self, lineage: Lineage) -> list[Kept | None]:
         """Of each of its ranks a picture, all with one seed and the same settings; None where there is none.
 
-        Of several such rows the one with the most pictures, then the newest.
+        Of several such rows the one with the most pictures, then the one asked for last.
         """
         chain = [lineage.truncated(rank) for rank in lineage.ranks]
         rows: dict[tuple[str, ...], dict[Lineage, Kept]] = {}
-        for kept in self._all():
+        for kept in reversed(self._all()):
             if kept.lineage in chain and not kept.is_mix:
-                rows.setdefault(kept.settings, {})[kept.lineage] = kept
+                rows.setdefault(kept.settings, {}).setdefault(kept.lineage, kept)
         best = max(rows.values(), key=len, default={})
         return [best.get(part) for part in chain]
 
     def latest(self, number: int) -> list[Kept]:
-        """The newest pictures, newest first."""
+        """The pictures asked for last, first."""
         return self._all()[::-1][:number]
 
     def newest(self) -> dict[Lineage, Kept]:
-        """Of each taxon that was drawn its newest picture that is no mix."""
+        """Of each taxon that was drawn the picture, no mix, that was asked for last."""
         return {kept.lineage: kept for kept in self._all() if not kept.is_mix}
 
     def _all(self) -> list[Kept]:
         with self._guard:
-            return list(self._kept.values())
+            return sorted(self._kept.values(), key=lambda kept: kept.asked)
 
 
 def archive(pictures: Sequence[Kept]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -14,6 +15,9 @@ from taxadiffusion.web.served import ModelFacts
 
 if TYPE_CHECKING:
     from taxadiffusion.adapter import Adapter
+
+_NICE = 5
+"""Who reads goes before who draws."""
 
 STOP = "stop"
 """What the pages say to have the job at hand ended."""
@@ -68,6 +72,7 @@ class _StoppedError(Exception):
 def work(pipe: Connection, opening: Opening) -> None:
     """Open the model and draw what comes, until the pages are gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pages, which close the pipe
+    os.nice(_NICE)
     try:
         adapter, facts = _opened(opening)
     except TaxaDiffusionError as error:
