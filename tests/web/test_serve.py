@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from taxadiffusion.cli import app
 from taxadiffusion.errors import CheckpointError, DataError, SettingsError
+from taxadiffusion.web import workshop
 from taxadiffusion.web.serve import Address, _listening
+from tests import fake_processes
 
 
 def test_a_port_that_is_taken_is_a_setting_that_is_wrong(tmp_path: Path) -> None:
@@ -45,9 +47,9 @@ def test_a_page_is_sent_at_once() -> None:
         assert listening.proto == socket.IPPROTO_TCP
 
 
-def test_a_model_that_cannot_be_opened_is_its_own_error(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    result = CliRunner().invoke(app, ["serve", str(tmp_path / "empty"), "--port", "0", "--store", str(tmp_path / "s")])
+def test_a_model_that_cannot_be_opened_is_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workshop, "work", fake_processes.refuse)
+    result = CliRunner().invoke(app, ["serve", "empty", "--port", "0", "--store", str(tmp_path / "s")])
     assert isinstance(result.exception, CheckpointError), result.exception
-    assert "adapter.json" in str(result.exception)
+    assert str(result.exception) == "empty holds no adapter.json"
     assert not (tmp_path / "s").exists()

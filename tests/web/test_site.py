@@ -17,6 +17,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from typer.testing import CliRunner
 
 from taxadiffusion.cli import app as commands
 from taxadiffusion.web.limits import LIMITS
+from taxadiffusion.web.worker import Opening, work
 from taxadiffusion.web.workshop import Workshop
 from tests.tiny_site import CLARKII, CORNUTUS, HARMFUL, HOSTILE, OCELLARIS, served_model, serving, write_model
 
@@ -172,6 +174,16 @@ def test_a_worker_that_is_killed_is_told_of_and_the_queue_goes_on(served: Served
     assert "signal 9" in visitor.get(f"/jobs/{first}").text
     assert over(served, second).state == "done"
     assert served.workshop.worker_pid != before
+
+
+def test_a_worker_says_why_a_model_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("os.nice", lambda _: 0)
+    ours, theirs = Pipe()
+    work(theirs, Opening(str(tmp_path), None, "cpu", tmp_path / "served"))
+    refused = ours.recv()
+    assert refused.exit_code == 4
+    assert "adapter.json" in refused.message
 
 
 def test_pages_are_read_without_scripts(served: Served) -> None:

@@ -13,7 +13,7 @@ from taxadiffusion.names import Lineage
 from taxadiffusion.web import twins
 from taxadiffusion.web.looking import Looking, Twin
 from taxadiffusion.web.store import Kept
-from tests import fake_looking
+from tests import fake_processes
 
 FISH = Lineage.of({"genus": "Zanclus", "species": "cornutus"})
 
@@ -24,7 +24,7 @@ def kept(number: int, name: str = "fish.png") -> Kept:
 
 @contextmanager
 def looking(monkeypatch: pytest.MonkeyPatch, extractor: str = "inception") -> Iterator[twins.Twins]:
-    monkeypatch.setattr(twins, "look", fake_looking.look)
+    monkeypatch.setattr(twins, "look", fake_processes.look)
     begun = twins.Twins(Looking(Path(), Path(), ("genus", "species"), "nano", extractor, None, Path()))
     begun.begin()
     yield begun
