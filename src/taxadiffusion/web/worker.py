@@ -89,8 +89,6 @@ def work(pipe: Connection, opening: Opening) -> None:
 
 
 def _opened(opening: Opening) -> tuple[Adapter, ModelFacts]:
-    import hashlib
-
     from taxadiffusion.adapter import open_model
     from taxadiffusion.base.device import chosen_device, described
 
@@ -102,7 +100,7 @@ def _opened(opening: Opening) -> tuple[Adapter, ModelFacts]:
         adapter.taxonomy.to_json(),
         card.image_size_px,
         card.base,
-        hashlib.sha256(card.model_dump_json().encode()).hexdigest(),
+        card.content_hash,
         described(where),
     )
     return adapter, facts
