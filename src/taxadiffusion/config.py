@@ -18,7 +18,7 @@ from taxadiffusion.condition.methods import ConditionSection, Method, method_nam
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Rank, ordered_ranks
 from taxadiffusion.sections import RETIRED, OptionalPath, SettingsSection, UserPath, UserText, free
-from taxadiffusion.trainer.settings import LoopSettings, Seeded
+from taxadiffusion.trainer.settings import LoopSettings, Seeded, TrackerName
 
 Json = Any
 
@@ -29,6 +29,12 @@ def _ranks_in_order(ranks: tuple[Rank, ...] | None) -> tuple[Rank, ...] | None:
     if ranks is not None and (not ranks or ordered_ranks(ranks) != ranks):
         raise ValueError(f"ranks run coarse to fine, without repeats: {', '.join(ordered_ranks(ranks))}")
     return ranks
+
+
+def _each_once(names: tuple[TrackerName, ...]) -> tuple[TrackerName, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("names a tracker twice")
+    return names
 
 
 class DataSettings(SettingsSection):
@@ -79,6 +85,9 @@ class StageSettings(SettingsSection):
 class OutputSettings(SettingsSection):
     path: UserPath = free(Path("runs/run"), "the run directory")
     tensorboard: bool = free(True, "write event files, where tensorboard is installed")
+    trackers: Annotated[tuple[TrackerName, ...], AfterValidator(_each_once)] = free(
+        (), "tell these how it goes, each of which must be installed: tensorboard, wandb"
+    )
 
 
 class SearchSettings(SettingsSection):

@@ -16,7 +16,7 @@ from taxadiffusion.names import Lineage
 from taxadiffusion.trainer import events
 from taxadiffusion.trainer.curve import draw_curve
 from taxadiffusion.trainer.previews import preview_sheet, preview_taxa
-from taxadiffusion.trainer.watchers import Curve, MetricsLog, Previews, TensorBoard, read_metrics, watched
+from taxadiffusion.trainer.watchers import Curve, MetricsLog, Previews, read_metrics, watched
 from tests.tiny_run import lineage_of, tiny_denoiser
 
 
@@ -63,14 +63,16 @@ def test_the_curve_falls_where_the_loss_falls(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "losses.png").size == draw_curve([]).size
 
 
-@pytest.mark.skipif(not TensorBoard.installed(), reason="tensorboard is not installed")
-def test_event_files_hold_the_losses(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+def test_what_a_watcher_says_is_shown_to_all_and_passed_on_after_the_event(tmp_path: Path) -> None:
+    lost = events.TrackerLost(1, "wandb", "gone")
+    seen: list[events.Event] = []
 
-    list(watched(iter([done(1, 0.75), events.Finished(1, False)]), [TensorBoard(tmp_path)]))
-    accumulator = EventAccumulator(str(tmp_path / "tensorboard"))
-    accumulator.Reload()
-    assert [(e.step, e.value) for e in accumulator.Scalars("train/loss")] == [(1, 0.75)]
+    def says(event: events.Event) -> events.Event | None:
+        return lost if isinstance(event, events.StepDone) else None
+
+    passed_on = list(watched(iter([done(1)]), [seen.append, says, MetricsLog(tmp_path)]))
+    assert passed_on == seen == [done(1), lost]
+    assert [line["event"] for line in read_metrics(tmp_path / "metrics.jsonl")] == ["StepDone", "TrackerLost"]
 
 
 def test_previews_are_drawn_when_due_and_not_when_given_up(tmp_path: Path) -> None:

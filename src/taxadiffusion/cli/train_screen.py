@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -12,6 +14,8 @@ from rich.progress import TimeRemainingColumn as Remaining
 
 from taxadiffusion.config import Settings
 from taxadiffusion.trainer import events
+
+_SAY_EVERY_S = 60
 
 COLLAPSED = 0.02
 """Names nearer than this were drawn alike; encoders that told them apart had 0.05 to 0.35 (docs/log.md)."""
@@ -40,7 +44,7 @@ class Screen:
 
     def __init__(self, settings: Settings) -> None:
         self.run_dir = settings.output.path
-        self.tensorboard = settings.output.tensorboard
+        self.output = settings.output
         self.console = Console(highlight=False)
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -55,6 +59,8 @@ class Screen:
         self.cache_task: dict[str, TaskID] = {}
         self.task: TaskID | None = None
         self.smoothed: float | None = None
+        self.cost = ""
+        self.said_at = float("-inf")
 
     def __enter__(self) -> Screen:
         self.progress.start()
@@ -84,16 +90,14 @@ class Screen:
         for note in run.notes:
             self._say(note)
         self._say(f"on {described(run.trainer.world.device)}")
-        self._note_tensorboard()
+        self._note_trackers()
         self.task = self.progress.add_task("training", total=total, note="")
 
     def show(self, event: events.Event) -> None:
         """One event, as one changes the screen."""
         assert self.task is not None
         if isinstance(event, events.StepDone):
-            self.smoothed = event.loss if self.smoothed is None else 0.98 * self.smoothed + 0.02 * event.loss
-            note = f"loss {self.smoothed:.4f}"
-            self.progress.update(self.task, completed=event.step, description=event.stage, note=note)
+            self._step(event)
         elif isinstance(event, events.Resumed):
             self._resumed(event)
         elif isinstance(event, events.StageStarted):
@@ -103,14 +107,39 @@ class Screen:
             self._say(f"step {event.step}: loss on {event.num_samples} held-out images {event.loss:.4f}")
         elif isinstance(event, events.NamesCompared):
             self._names(event)
-        elif isinstance(event, events.StepRefused):
+        elif isinstance(event, events.Spent):
+            self._spent(event)
+        elif isinstance(event, events.Finished):
+            self._finished(event)
+        else:
+            self._trouble(event)
+
+    def _trouble(self, event: events.Event) -> None:
+        if isinstance(event, events.StepRefused):
             self._warn(f"step {event.step}: {event.reason}, no parameter was changed; rows {list(event.rows[:8])}")
         elif isinstance(event, events.SamplesSkipped):
             self._warn(
                 f"step {event.step}: rows {list(event.rows)} cannot be read and were left out ({event.total} so far)"
             )
-        elif isinstance(event, events.Finished):
-            self._finished(event)
+        elif isinstance(event, events.TrackerLost):
+            self._warn(f"step {event.step}: {event.tracker} failed and is told nothing more ({event.reason})")
+
+    def _step(self, event: events.StepDone) -> None:
+        assert self.task is not None
+        self.smoothed = event.loss if self.smoothed is None else 0.98 * self.smoothed + 0.02 * event.loss
+        cost = f" · {self.cost}" if self.cost else ""
+        note = f"loss {self.smoothed:.4f}{cost}"
+        self.progress.update(self.task, completed=event.step, description=event.stage, note=note)
+
+    def _spent(self, event: events.Spent) -> None:
+        """In the bar at every commit; as a line, which a job's log keeps, at most once a minute."""
+        hours = [f"{event.gpu_hours:.2f} GPU-hours"] if event.gpu_hours else []
+        hours += [f"{event.core_hours:.2f} core-hours"] if event.core_hours else []
+        self.cost = f"{event.images_per_second:.1f} images/s · {' + '.join(hours)}"
+        if time.monotonic() - self.said_at >= _SAY_EVERY_S:
+            self.said_at = time.monotonic()
+            left = timedelta(seconds=round(event.left_s))
+            self._say(f"step {event.step}: {self.cost.replace(' · ', ', ')} so far, about {left} left")
 
     def _resumed(self, event: events.Resumed) -> None:
         assert self.task is not None
@@ -143,11 +172,13 @@ class Screen:
             self._say(line)
         self._say(f"the model is in {Path(self.run_dir) / 'adapter'}")
 
-    def _note_tensorboard(self) -> None:
-        from taxadiffusion.trainer.watchers import TensorBoard
+    def _note_trackers(self) -> None:
+        from taxadiffusion.trainer.trackers import installed
 
-        if self.tensorboard and not TensorBoard.installed():
+        if self.output.tensorboard and not installed("tensorboard"):
             self._say("no TensorBoard events: tensorboard is not installed (pip install 'taxadiffusion[track]')")
+        if self.output.trackers:
+            self._say(f"also told to {' and '.join(self.output.trackers)}")
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)

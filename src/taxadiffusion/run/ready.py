@@ -39,6 +39,7 @@ from taxadiffusion.trainer.history import Identity, require_same_run
 from taxadiffusion.trainer.loader import Share
 from taxadiffusion.trainer.lock import require_writable
 from taxadiffusion.trainer.signals import StopSignal
+from taxadiffusion.trainer.trackers import require_installed
 from taxadiffusion.trainer.world import World
 
 NAME_OF_DEFAULTS = "recipe"
@@ -79,6 +80,7 @@ def ready(settings: Settings, world: World, *, stop: StopSignal, allow_change: S
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
     _check_numbers(settings, world)
+    require_installed(settings.output.trackers)
     _check_writable(cache_dir_of(settings))
     known = open_known(settings)
     dataset = PreparedDataset.open(settings.data.path, settings.data.root)

@@ -102,6 +102,27 @@ class CheckpointCommitted:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """At a commit: the rate of the steps since the last one, the time that is left at their pace, and the cost of the
+    whole run so far, in hours of cores (on CPUs) and of GPUs."""
+
+    step: int
+    images_per_second: float  # of all processes
+    left_s: float
+    core_hours: float
+    gpu_hours: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerLost:
+    """A tracker failed and is told nothing more; the run goes on."""
+
+    step: int
+    tracker: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """All stages are done. `already` when the run had ended before this command."""
 
@@ -120,6 +141,8 @@ Event = (
     | PreviewDue
     | StageDone
     | CheckpointCommitted
+    | Spent
+    | TrackerLost
     | Finished
 )
 EventStream = Iterator[Event]

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from taxadiffusion.sections import SettingsSection, free
 
+TrackerName = Literal["tensorboard", "wandb"]
+
 
 class OptimiserSettings(SettingsSection):
     """AdamW, begun anew in every stage."""

@@ -1,4 +1,4 @@
-"""Those who watch a run from outside: the log of numbers, the curve, TensorBoard, the preview pictures."""
+"""Those who watch a run from outside: the log of numbers, the curve, the preview pictures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,17 +17,25 @@ from taxadiffusion.trainer.curve import draw_curve
 
 METRICS_FILE = "metrics.jsonl"
 
-_LOGGED = events.StepDone | events.Validated | events.NamesCompared | events.StepRefused | events.SamplesSkipped
+_LOGGED = (
+    events.StepDone
+    | events.Validated
+    | events.NamesCompared
+    | events.StepRefused
+    | events.SamplesSkipped
+    | events.Spent
+    | events.TrackerLost
+)
 
 
 class Watcher(Protocol):
-    """Sees every event, in order; changes nothing of the run."""
+    """Sees every event, in order; changes nothing of the run. What it returns is shown to all as well."""
 
-    def __call__(self, event: events.Event) -> None: ...
+    def __call__(self, event: events.Event) -> events.Event | None: ...
 
 
 class MetricsLog:
-    """`metrics.jsonl`: one line per step, validation, comparison of names, refusal, skip; no step is there twice."""
+    """`metrics.jsonl`: a line per step, validation, comparison of names, refusal, skip, cost; no step twice."""
 
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / METRICS_FILE
@@ -76,47 +83,11 @@ class Curve:
                 picture.save(aside, format="PNG")
 
 
-class TensorBoard:
-    """Event files for TensorBoard, below `tensorboard/`."""
-
-    def __init__(self, run_dir: Path) -> None:
-        self.directory = run_dir / "tensorboard"
-        self.writer: Any = None
-
-    @staticmethod
-    def installed() -> bool:
-        return find_spec("tensorboard") is not None
-
-    def __call__(self, event: events.Event) -> None:
-        if isinstance(event, events.Resumed):
-            self._open(event.step + 1)
-        elif isinstance(event, events.StepDone):
-            writer = self._open(None)
-            for name in ("loss", "grad_norm", "learning_rate", "seconds"):
-                writer.add_scalar(f"train/{name}", getattr(event, name), event.step)
-        elif isinstance(event, events.Validated):
-            self._open(None).add_scalar("validation/loss", event.loss, event.step)
-        elif isinstance(event, events.NamesCompared):
-            for rank, spread in event.spread.items():
-                self._open(None).add_scalar(f"names_apart/{rank}", spread, event.step)
-        elif isinstance(event, events.CheckpointCommitted):
-            self._open(None).flush()
-        elif isinstance(event, events.Finished) and self.writer is not None:
-            self.writer.close()
-
-    def _open(self, purge_step: int | None) -> Any:
-        if self.writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(self.directory), purge_step=purge_step)
-        return self.writer
-
-
 class Previews:
     """`previews/step-N-RANK.png`: the same taxa and seeds each time. `draw` makes the sheet and may give up (None)."""
 
     def __init__(self, run_dir: Path, draw: Callable[[Rank], Any | None]) -> None:
-        self.directory = run_dir / "previews"
+        self.run_dir = run_dir
         self.draw = draw
 
     def __call__(self, event: events.Event) -> None:
@@ -125,18 +96,29 @@ class Previews:
         picture = self.draw(event.rank)
         if picture is None:
             return
-        path = self.directory / f"step-{event.step}-{event.rank}.png"
+        path = preview_path(self.run_dir, event)
         with _guarded(path, picture.width * picture.height):
-            self.directory.mkdir(exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
             picture.save(path)
 
 
+def preview_path(run_dir: Path, event: events.PreviewDue) -> Path:
+    """Where the sheet of this moment lies."""
+    return run_dir / "previews" / f"step-{event.step}-{event.rank}.png"
+
+
 def watched(run: events.EventStream, watchers: Sequence[Watcher]) -> events.EventStream:
-    """The same events, each shown to every watcher before it is passed on."""
+    """The same events, each shown to every watcher before it is passed on; then what the watchers said to it."""
     for event in run:
-        for watcher in watchers:
-            watcher(event)
-        yield event
+        yield from _shown(event, watchers)
+
+
+def _shown(event: events.Event, watchers: Sequence[Watcher]) -> events.EventStream:
+    said = [watcher(event) for watcher in watchers]
+    yield event
+    for more in said:
+        if more is not None:
+            yield from _shown(more, watchers)
 
 
 @contextmanager
