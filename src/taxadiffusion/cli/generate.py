@@ -47,6 +47,12 @@ Seed = Annotated[
     int, typer.Option(min=0, max=options.MAX_SEED, help="Of the first picture; the next has the next seed.")
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the pictures; the same command again goes on.")]
+Sign = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="CERT", help="Sign each picture (C2PA) with this PEM file: certificate, those that vouch for it, key."
+    ),
+]
 LineageStrip = Annotated[bool, typer.Option("--lineage-strip", help="The same seeds at every rank, coarse to fine.")]
 
 
@@ -67,6 +73,7 @@ def generate(
     seed: Seed = 0,
     out: Out = Path("generated"),
     lineage_strip: LineageStrip = False,
+    sign: Sign = None,
     base: options.Base = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures denoised together.")] = 16,
     engine: options.Engine = "torch",
@@ -76,22 +83,17 @@ def generate(
 
     Under accelerate launch the processes share the pictures.
     """
-    from taxadiffusion.errors import SettingsError
-
-    if bool(taxa) == all_species:
-        raise SettingsError("name at least one taxon, or give --all-species (not both)")
-    if (towards is None) != (fraction is None):
-        raise SettingsError("--towards TAXON and --fraction F go together: give both, or neither")
-    if towards is not None and lineage_strip:
-        raise SettingsError("--towards mixes conditions of one depth, so it does not go with --lineage-strip")
+    _check_choice(taxa, all_species, towards, fraction, lineage_strip)
     from taxadiffusion.adapter import open_model
     from taxadiffusion.base.device import chosen_device, described
     from taxadiffusion.base.onnx import only_on_cpu
     from taxadiffusion.dataset.shards import Shard
     from taxadiffusion.pictures.generate import Sampling
     from taxadiffusion.pictures.generate import generate as make
+    from taxadiffusion.pictures.sign import open_signer
     from taxadiffusion.sampler import Request
 
+    signer = None if sign is None else open_signer(sign)
     where = chosen_device(device, cpu_only=only_on_cpu(engine))
     adapter = open_model(model, base=base, device=where)
     lineages, notes = _lineages(adapter, taxa, rank)
@@ -106,10 +108,23 @@ def generate(
     if not shard.number:
         typer.echo(f"{len(requests)} pictures on {described(where)}", err=True)
     sampling = Sampling(num_steps, batch_size, sampler, engine)
-    made = _shown(make(adapter, requests, out, sampling, shard, notes), len(requests))
+    made = _shown(make(adapter, requests, out, sampling, shard, notes, signer), len(requests))
     if shard.number:
         return  # the first process tells of all of them
     _tell(made, requests, num_images, out)
+
+
+def _check_choice(
+    taxa: list[str] | None, all_species: bool, towards: str | None, fraction: float | None, lineage_strip: bool
+) -> None:
+    from taxadiffusion.errors import SettingsError
+
+    if bool(taxa) == all_species:
+        raise SettingsError("name at least one taxon, or give --all-species (not both)")
+    if (towards is None) != (fraction is None):
+        raise SettingsError("--towards TAXON and --fraction F go together: give both, or neither")
+    if towards is not None and lineage_strip:
+        raise SettingsError("--towards mixes conditions of one depth, so it does not go with --lineage-strip")
 
 
 def _lineages(adapter: Adapter, taxa: list[str] | None, rank: str | None) -> tuple[list[Lineage], dict[Lineage, str]]:

@@ -24,6 +24,7 @@ from taxadiffusion.images.shelves import shelf
 from taxadiffusion.names import Lineage
 from taxadiffusion.pictures.png import DIGITAL_SOURCE_TYPE, SOURCE, is_whole, save_picture
 from taxadiffusion.pictures.recipe import TABLE, require_one_recipe
+from taxadiffusion.pictures.sign import Signer
 from taxadiffusion.sampler import Request, Sampler
 
 ALONE = Shard()
@@ -61,6 +62,7 @@ def generate(
     sampling: Sampling = Sampling(),
     shard: Shard = ALONE,
     notes: Mapping[Lineage, str] = MappingProxyType({}),
+    signer: Signer | None = None,
 ) -> Iterator[Generated]:
     """Make the pictures and write them below `out`, batch by batch, in the order of the requests.
 
@@ -76,14 +78,18 @@ def generate(
     `datasets` read. `notes` says of a lineage how it came to be drawn where it is not simply what was asked for; its
     pictures keep that in their recipe.
 
+    signer: puts content credentials into each, also into what lay there without; they decide no pixel and no name.
+
     A folder holds one recipe (`pictures.recipe.SHARED`): other taxa and seeds may join it, other settings are a
-    `SettingsError`
-    before anything is drawn. Raises `DataError` when `out` cannot be written, `NonFiniteError` for a blank picture.
+    `SettingsError` before anything is drawn. Raises `DataError` if `out` cannot be written, `NonFiniteError` if blank.
     """
     folder = _Folder(adapter, requests, out, sampling, shard, recipes_of(adapter, requests, sampling, notes))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        yield from folder.own() if shard.number else folder.all()
+        for picture in folder.own() if shard.number else folder.all():
+            if signer is not None:
+                signer.sign(picture.path)
+            yield picture
     except OSError as error:
         raise DataError(f"{out}: the pictures cannot be written: {error.strerror}") from error
 

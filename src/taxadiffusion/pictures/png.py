@@ -19,6 +19,8 @@ DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlg
 
 SOURCE = "synthetic image"
 
+RECIPE_CHUNK = "taxadiffusion"
+"""The text chunk that holds the recipe, as JSON."""
 
 _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -38,7 +40,7 @@ def save_picture(image: np.ndarray[Any, np.dtype[np.uint8]], path: Path, recipe:
     info = PngInfo()
     info.add_itxt("Title", f"{recipe['scientific_name']} ({SOURCE})")
     info.add_itxt("Software", recipe["software"])
-    info.add_itxt("taxadiffusion", json.dumps(recipe, ensure_ascii=False))
+    info.add_itxt(RECIPE_CHUNK, json.dumps(recipe, ensure_ascii=False))
     packet = _XMP.format(
         source_type=quoteattr(DIGITAL_SOURCE_TYPE),
         tool=quoteattr(recipe["software"]),
