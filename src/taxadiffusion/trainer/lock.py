@@ -9,12 +9,14 @@ from pathlib import Path
 from taxadiffusion.errors import CheckpointError
 from taxadiffusion.files import locked
 
+LOCK_FILE = "lock"
+
 
 def require_free(run_dir: Path) -> None:
     """Raise what `RunLock` would raise, and leave nothing behind: neither lock nor directory."""
     try:
         require_writable(run_dir)
-        descriptor = os.open(run_dir / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(run_dir / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -45,7 +47,7 @@ class RunLock:
         try:
             require_writable(run_dir)
             run_dir.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(run_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = os.open(run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise _unwritable(run_dir, error) from error
         try:
