@@ -114,7 +114,7 @@ def commands(text: str) -> Iterator[list[str]]:
 
 def faults(words: Sequence[str]) -> list[str]:
     program, *arguments = words
-    arguments = [word.strip("[]") for word in arguments]
+    arguments = [word if "=[" in word else word.strip("[]") for word in arguments]  # a list is no option left out
     if program == "taxadiffusion":
         return faults_of_ours(arguments)
     if program == "make":
