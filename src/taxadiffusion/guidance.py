@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Lineage, Rank, rank_index
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 DEFAULT_SCALE = 6.0
 """Of every command and of the pipeline. More is named right more often and varies less; the paper samples with 9."""
+
+Base = Literal["ancestor", "sister", "weaker model"]
 
 Term = tuple[Lineage, float]
 """A condition and the coefficient of its prediction."""
@@ -38,14 +40,21 @@ class Guidance:
     classifier-free guidance). interval: the part of the noise schedule, as fractions of it (0 = clean, 1 = pure noise),
     within which guidance acts; outside only the target is predicted. rank_scales: one scale for each rank finer than
     the base, used instead of `scale`; ranks that are not named keep `scale`.
+
+    base: "ancestor" is all that; "sister" guides away from the condition of a taxon that is easily taken for this one,
+    which the request names; "weaker model" away from what an earlier or smaller model predicts of the same condition
+    (autoguidance; Karras et al. 2024, arXiv 2406.02507). These two have one scale and no rank.
     """
 
     scale: float = 1.0
     rank: Rank | None = None
     interval: tuple[float, float] = (0.0, 1.0)
     rank_scales: tuple[tuple[Rank, float], ...] = ()
+    base: Base = "ancestor"
 
     def __post_init__(self) -> None:
+        if self.base != "ancestor" and (self.rank is not None or self.rank_scales):
+            raise SettingsError(f"guidance from a {self.base} has one scale and no rank; leave the ranks out")
         low, high = self.interval
         if not 0.0 <= low < high <= 1.0:
             raise SettingsError(f"guidance interval must satisfy 0 <= low < high <= 1, got {self.interval}")
@@ -59,15 +68,25 @@ class Guidance:
         """Whether guidance acts at this place of the noise schedule (0 = clean, 1 = pure noise)."""
         return self.interval[0] <= noise_fraction <= self.interval[1]
 
-    def terms(self, lineage: Lineage) -> tuple[Term, ...]:
+    @property
+    def weaker_coefficient(self) -> float:
+        """What the weaker model's prediction enters with; 0 where there is none."""
+        return 1.0 - self.scale if self.base == "weaker model" else 0.0
+
+    def terms(self, lineage: Lineage, sister: Lineage | None = None) -> tuple[Term, ...]:
         """The conditions to predict under and their coefficients, target last; terms that vanish are left out.
+
+        sister: where guidance is away from one; None: the taxon has none, and the null takes its place.
 
         M6: `base + scale·(target − base) = (1 − scale)·base + scale·target`. M7, coarse to fine from the base:
         `ε(c⁰) + Σ_i s_i·(ε(c^i) − ε(c^{i−1})) = Σ_i (s_i − s_{i+1})·ε(c^i)` with `s_0 = 1` and none after the last.
-        Scale 1, or a base that equals the target, leaves the target alone: one prediction instead of two.
+        Scale 1, or a base that equals the target, leaves the target alone: one prediction instead of two. From a weaker
+        model the base is no condition of this one: the target's coefficient is the scale.
         """
+        if self.base == "weaker model":
+            return ((lineage, self.scale),)
         scales = dict(self.rank_scales)
-        chain = [Lineage() if self.rank is None else lineage.truncated(self.rank)]
+        chain = [sister or Lineage() if self.rank is None else lineage.truncated(self.rank)]
         if self.rank_scales:
             finer = [rank for rank in lineage.ranks if rank not in chain[0].ranks]
             chain += [lineage.truncated(rank) for rank in finer]

@@ -14,16 +14,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taxadiffusion.base.attention import Conditions
 from taxadiffusion.base.noise import SamplerName
 from taxadiffusion.base.onnx import EngineName
 from taxadiffusion.base.transfer import memory_faults, moved
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import NonFiniteError, SettingsError
-from taxadiffusion.guidance import Guidance, combined
-from taxadiffusion.names import Lineage
+from taxadiffusion.guidance import combined
+from taxadiffusion.names import Rank
+from taxadiffusion.request import (
+    NO_GUIDANCE,
+    Mix,
+    Predictions,
+    Request,
+    conditions_of,
+    gathered,
+    gathered_weaker,
+    target,
+    terms,
+)
 
-NO_GUIDANCE = Guidance()
+__all__ = ["BLANK_LEVELS", "NO_GUIDANCE", "Request", "Sample", "Sampler", "Weaker", "seeded"]
 
 _TWISTER = slice(24, 24 + 8 * 624)
 """Where the state of a generator on the CPU holds the Mersenne Twister's 624 words of 32 bits, in 64 each."""
@@ -33,27 +43,19 @@ BLANK_LEVELS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A picture to make. `towards` mixes conditions (M8): `(1−fraction)·c(lineage) + fraction·c(towards)`."""
-
-    lineage: Lineage
-    seed: int
-    guidance: Guidance = NO_GUIDANCE
-    towards: Lineage | None = None
-    fraction: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Raises `SettingsError` for a mix that its guidance cannot act on."""
-        if self.towards is not None:
-            self.guidance.require_mixable(self.lineage, self.towards)
-
-
-@dataclass(frozen=True, slots=True)
 class Sample:
     """A picture and what was asked for."""
 
     request: Request
     image: NDArray[np.uint8]  # (3, h, w)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weaker:
+    """A model of the same base that guidance is away from. rank: where its conditions are cut, if they are."""
+
+    denoiser: Denoiser
+    rank: Rank | None = None
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -69,24 +71,6 @@ def seeded(seed: int) -> torch.Generator:
         words[:] = np.random.MT19937(seed).state["state"]["key"]
         generator.set_state(state)
     return generator
-
-
-@dataclass(frozen=True, slots=True)
-class _Mix:
-    """A condition: of one lineage, or between two."""
-
-    lineage: Lineage
-    towards: Lineage | None
-    fraction: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Predictions:
-    """What one step predicts: M conditions, the picture each belongs to and the coefficient it enters with."""
-
-    conditions: Conditions
-    pictures: Tensor  # (M,)
-    coefficients: Tensor  # (M,)
 
 
 class Sampler:
@@ -105,11 +89,13 @@ class Sampler:
         scheduler: SamplerName | None = None,
         size_px: int | None = None,
         engine: EngineName = "torch",
+        weaker: Weaker | None = None,
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
         """on_step: called after each step of a batch; what it raises ends the sampling, and the model is as it was."""
         self.denoiser = denoiser
         self._on_step = on_step
+        self.weaker = weaker
         denoiser.backbone.schedule.scheduler(scheduler)  # one that cannot follow the base is refused here
         self.scheduler_name = scheduler
         self.engine = engine
@@ -128,35 +114,39 @@ class Sampler:
             raise SettingsError(f"num_steps must lie between 1 and the base's {limit}, got {num_steps}")
         if batch_size < 1:
             raise SettingsError(f"batch_size must be at least 1, got {batch_size}")
-        conditions: dict[_Mix, Tensor] = {}
+        if self.weaker is None and any(request.guidance.weaker_coefficient for request in requests):
+            raise SettingsError("guidance from a weaker model needs one: say which (--guide-with)")
+        own: dict[Mix, Tensor] = {}
+        weaker: dict[Mix, Tensor] = {}
         with ExitStack() as stack:
-            stack.enter_context(_evaluating(self.denoiser))
-            if self.engine == "onnxruntime":
-                stack.enter_context(self.denoiser.backbone.on_onnxruntime(self.latent_shape))
-            elif self.engine == "compiled":
-                stack.enter_context(self.denoiser.backbone.on_compiled_code())
+            for denoiser in (self.denoiser, *(() if self.weaker is None else (self.weaker.denoiser,))):
+                stack.enter_context(_evaluating(denoiser))
+                if self.engine == "onnxruntime":
+                    stack.enter_context(denoiser.backbone.on_onnxruntime(self.latent_shape))
+                elif self.engine == "compiled":
+                    stack.enter_context(denoiser.backbone.on_compiled_code())
             for start in range(0, len(requests), batch_size):
                 batch = requests[start : start + batch_size]
-                conditions = self._conditions(batch, conditions)
+                own, weaker = self._conditions(batch, own, weaker)
                 with memory_faults(f"{len(batch)} pictures of {self.size_px} px at once", "make the batch smaller"):
-                    images = self._decoded(batch, self._denoised(batch, conditions, num_steps))
+                    images = self._decoded(batch, self._denoised(batch, own, weaker, num_steps))
                 yield from (Sample(request, image) for request, image in zip(batch, images, strict=True))
 
-    @torch.no_grad()
-    def _conditions(self, batch: Sequence[Request], known: Mapping[_Mix, Tensor]) -> dict[_Mix, Tensor]:
-        """Every condition (T, D) that the batch needs, once; those of the batch before are used again."""
-        mixes = dict.fromkeys(mix for request in batch for mix, _ in (*_terms(request), (_target(request), 1.0)))
-        parts = {
-            lineage: None
-            for mix in mixes
-            if mix not in known
-            for lineage in (mix.lineage, *(() if mix.towards is None else (mix.towards,)))
-        }
-        states = dict(zip(parts, self.denoiser.conditioner(list(parts)), strict=True)) if parts else {}
-        return {mix: known[mix] if mix in known else _mixed(mix, states) for mix in mixes}
+    def _conditions(
+        self, batch: Sequence[Request], own: Mapping[Mix, Tensor], weaker: Mapping[Mix, Tensor]
+    ) -> tuple[dict[Mix, Tensor], dict[Mix, Tensor]]:
+        """Every condition (T, D) that the batch needs, of both models; those of the batch before are used again."""
+        mixes = dict.fromkeys(mix for request in batch for mix, _ in (*terms(request), (target(request), 1.0)))
+        own = conditions_of(self.denoiser.conditioner, list(mixes), own)
+        guided = dict.fromkeys(target(request) for request in batch if request.guidance.weaker_coefficient)
+        if self.weaker is None or not guided:
+            return own, {}
+        return own, conditions_of(self.weaker.denoiser.conditioner, list(guided), weaker, self.weaker.rank)
 
     @torch.no_grad()
-    def _denoised(self, batch: Sequence[Request], conditions: Mapping[_Mix, Tensor], num_steps: int) -> Tensor:
+    def _denoised(
+        self, batch: Sequence[Request], own: Mapping[Mix, Tensor], weaker: Mapping[Mix, Tensor], num_steps: int
+    ) -> Tensor:
         """Latents (B, C, H, W): the reverse process from each request's own noise."""
         schedule = self.denoiser.backbone.schedule
         device = self.denoiser.backbone.device
@@ -171,18 +161,24 @@ class Sampler:
             fraction = schedule.noise_fraction(level)
             now = tuple(request.guidance.acts(fraction) for request in batch)
             if now != acting:
-                acting, predictions = now, _gathered(batch, now, conditions, device)
+                acting = now
+                predictions = gathered(batch, now, own, device), gathered_weaker(batch, now, weaker, device)
             latents = self._step(scheduler, timestep, latents, predictions, extra)
             self._on_step()
         return latents
 
     def _step(
-        self, scheduler: Any, timestep: Tensor, latents: Tensor, predictions: _Predictions, extra: dict[str, Any]
+        self,
+        scheduler: Any,
+        timestep: Tensor,
+        latents: Tensor,
+        predictions: tuple[Predictions, Predictions | None],
+        extra: dict[str, Any],
     ) -> Tensor:
         scaled = scheduler.scale_model_input(latents, timestep) if hasattr(scheduler, "scale_model_input") else latents
-        noisy = scaled.index_select(0, predictions.pictures)  # (M, C, H, W)
-        predicted = self.denoiser.backbone(noisy, timestep.expand(len(noisy)), predictions.conditions)
-        guided = combined(predicted, predictions.coefficients, predictions.pictures, len(latents))
+        guided = _predicted(self.denoiser, scaled, timestep, predictions[0])
+        if self.weaker is not None and predictions[1] is not None:
+            guided = guided + _predicted(self.weaker.denoiser, scaled, timestep, predictions[1])
         stepped: Tensor = scheduler.step(guided, timestep, latents, **extra).prev_sample
         return stepped
 
@@ -196,55 +192,17 @@ class Sampler:
         return images
 
 
+def _predicted(denoiser: Denoiser, scaled: Tensor, timestep: Tensor, wanted: Predictions) -> Tensor:
+    """Of a step, (B, C, H, W): this model's predictions, added up."""
+    noisy = scaled.index_select(0, wanted.pictures)  # (M, C, H, W)
+    predicted = denoiser.backbone(noisy, timestep.expand(len(noisy)), wanted.conditions)
+    return combined(predicted, wanted.coefficients, wanted.pictures, len(scaled))
+
+
 def _refuse(requests: Sequence[Request], fault: str) -> None:
     if requests:
         named = "; ".join(f"{request.lineage} (seed {request.seed})" for request in requests)
         raise NonFiniteError(f"pictures came out {fault}: {named}; lower the guidance scale, or train further")
-
-
-def _target(request: Request) -> _Mix:
-    return _Mix(request.lineage, request.towards, request.fraction)
-
-
-def _terms(request: Request) -> tuple[tuple[_Mix, float], ...]:
-    """The guidance's terms; both ends of a mix are cut alike."""
-    mine = request.guidance.terms(request.lineage)
-    if request.towards is None:
-        return tuple((_Mix(lineage, None, 0.0), coefficient) for lineage, coefficient in mine)
-    other = request.guidance.terms(request.towards)
-    return tuple(
-        (_Mix(lineage, towards, request.fraction), coefficient)
-        for (lineage, coefficient), (towards, _) in zip(mine, other, strict=True)
-    )
-
-
-def _mixed(mix: _Mix, states: Mapping[Lineage, Tensor]) -> Tensor:
-    """(T, D), M8."""
-    if mix.towards is None:
-        return states[mix.lineage]
-    return torch.lerp(states[mix.lineage], states[mix.towards], mix.fraction)
-
-
-def _gathered(
-    batch: Sequence[Request], acting: Sequence[bool], conditions: Mapping[_Mix, Tensor], device: torch.device
-) -> _Predictions:
-    """All predictions of a step, for all pictures: where guidance does not act, the target alone."""
-    entries = [
-        (mix, picture, coefficient)
-        for picture, (request, acts) in enumerate(zip(batch, acting, strict=True))
-        for mix, coefficient in (_terms(request) if acts else ((_target(request), 1.0),))
-    ]
-    mixes, pictures, coefficients = zip(*entries, strict=True)
-    rows = {mix: row for row, mix in enumerate(dict.fromkeys(mixes))}
-    return _Predictions(
-        Conditions(
-            moved(torch.stack([conditions[mix] for mix in rows]), device),
-            moved(torch.tensor([rows[mix] for mix in mixes]), device),
-            kept={},
-        ),
-        moved(torch.tensor(pictures), device),
-        moved(torch.tensor(coefficients), device),
-    )
 
 
 @contextmanager

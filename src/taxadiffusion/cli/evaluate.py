@@ -42,7 +42,9 @@ def evaluate(
     guidance_interval: options.GuidanceInterval = options.WHOLE_SCHEDULE,
     engine: options.Engine = "torch",
     base: options.Base = None,
-    guidance_rank: Annotated[str | None, typer.Option(help="Ancestor to guide from; none: the empty lineage.")] = None,
+    guidance_rank: Annotated[
+        str | None, typer.Option(help="Ancestor to guide from, or sister; none: the null.")
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=options.MAX_SEED, help="Of what a model draws, and of what is drawn to measure.")
     ] = 0,
@@ -61,7 +63,13 @@ def evaluate(
 
     where = chosen_device(device, cpu_only=only_on_cpu(engine))
     Console(stderr=True, highlight=False).print(f"on {described(where)}", markup=False)
-    guidance = Guidance(guidance_scale, guidance_rank, guidance_interval)
+    from_sister = guidance_rank == "sister"
+    guidance = Guidance(
+        guidance_scale,
+        None if from_sister else guidance_rank,
+        guidance_interval,
+        base="sister" if from_sister else "ancestor",
+    )
     asked = Measured(
         generated,
         data,

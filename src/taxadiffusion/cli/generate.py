@@ -32,7 +32,14 @@ Taxa = Annotated[
     list[str] | None, typer.Argument(help="Binomials, genera, families …; a homonym as “Ancestor > Name”.")
 ]
 GuidanceRank = Annotated[
-    str, typer.Option(help="Guide away from the ancestor at this rank; `coarsest`, or `unconditional`.")
+    str,
+    typer.Option(help="Guide away from the ancestor at this rank; `coarsest`; `unconditional`; or `sister`."),
+]
+Confusions = Annotated[
+    Path | None, typer.Option(help="An evaluation (JSON) whose probe says which sister a taxon is taken for.")
+]
+GuideWith = Annotated[
+    Path | None, typer.Option(metavar="MODEL", help="Guide away from this weaker model: RUN/step-N, or an adapter.")
 ]
 RankScale = Annotated[
     list[str] | None, typer.Option(help="`genus=2`: a guidance scale for what this rank adds; repeatable.")
@@ -66,6 +73,8 @@ def generate(
     guidance_rank: GuidanceRank = "unconditional",
     guidance_interval: options.GuidanceInterval = options.WHOLE_SCHEDULE,
     rank_scale: RankScale = None,
+    confusions: Confusions = None,
+    guide_with: GuideWith = None,
     towards: Annotated[str | None, typer.Option(help="Mix each taxon's condition with this taxon's.")] = None,
     fraction: Fraction = None,
     sampler: SamplerChoice = None,
@@ -91,23 +100,23 @@ def generate(
     from taxadiffusion.pictures.generate import Sampling
     from taxadiffusion.pictures.generate import generate as make
     from taxadiffusion.pictures.sign import open_signer
+    from taxadiffusion.pictures.weaker import open_weaker
     from taxadiffusion.sampler import Request
 
     signer = None if sign is None else open_signer(sign)
     where = chosen_device(device, cpu_only=only_on_cpu(engine))
     adapter = open_model(model, base=base, device=where)
-    lineages, notes = _lineages(adapter, taxa, rank)
-    if lineage_strip:
-        lineages = [lineage.truncated(above) for lineage in lineages for above in lineage.ranks]
-    lineages = list(dict.fromkeys(lineages))
+    lineages, notes = _lineages(adapter, taxa, rank, lineage_strip)
     other = _mixed(adapter, lineages, notes, towards, fraction or 0.0, rank)
-    guidance = _guidance(adapter, guidance_scale, guidance_rank, guidance_interval, rank_scale or [])
+    guidance = _guidance(adapter, guidance_scale, guidance_rank, guidance_interval, rank_scale or [], guide_with)
     seeds = range(seed, seed + num_images)
     requests = [Request(taxon, number, guidance, other, fraction or 0.0) for taxon in lineages for number in seeds]
+    requests = _sistered(adapter, requests, notes, confusions)
     shard = Shard.of_environment()
     if not shard.number:
         typer.echo(f"{len(requests)} pictures on {described(where)}", err=True)
-    sampling = Sampling(num_steps, batch_size, sampler, engine)
+    weaker = None if guide_with is None else open_weaker(guide_with, adapter, base=base)
+    sampling = Sampling(num_steps, batch_size, sampler, engine, weaker)
     made = _shown(make(adapter, requests, out, sampling, shard, notes, signer), len(requests))
     if shard.number:
         return  # the first process tells of all of them
@@ -127,22 +136,25 @@ def _check_choice(
         raise SettingsError("--towards mixes conditions of one depth, so it does not go with --lineage-strip")
 
 
-def _lineages(adapter: Adapter, taxa: list[str] | None, rank: str | None) -> tuple[list[Lineage], dict[Lineage, str]]:
-    """Of the names that were typed, and a note where one needs it; of no names: every species."""
+def _lineages(
+    adapter: Adapter, taxa: list[str] | None, rank: str | None, lineage_strip: bool
+) -> tuple[list[Lineage], dict[Lineage, str]]:
+    """Of the names that were typed, and a note where one needs it; of no names: every species. Each once."""
     from taxadiffusion.pictures.asked import cut_at, requested_lineage, species_of
 
-    if not taxa:
-        species = species_of(adapter)
-        return list(species) if rank is None else [cut_at(adapter, lineage, rank) for lineage in species], {}
     lineages: list[Lineage] = []
     notes: dict[Lineage, str] = {}
-    for name in taxa:
+    if not taxa:
+        lineages = [one if rank is None else cut_at(adapter, one, rank) for one in species_of(adapter)]
+    for name in taxa or ():
         lineage, note = requested_lineage(adapter, name, rank)
         if note:
             typer.echo(f"note: {note}", err=True)
             notes[lineage] = "; ".join([*([notes[lineage]] if lineage in notes else []), note])
         lineages.append(lineage)
-    return lineages, notes
+    if lineage_strip:
+        lineages = [lineage.truncated(above) for lineage in lineages for above in lineage.ranks]
+    return list(dict.fromkeys(lineages)), notes
 
 
 def _mixed(
@@ -167,16 +179,41 @@ def _mixed(
     return other
 
 
+def _sistered(
+    adapter: Adapter, requests: list[Request], notes: dict[Lineage, str], confusions: Path | None
+) -> list[Request]:
+    """The requests with the sisters that they are guided from; what has none is noted."""
+    from taxadiffusion.errors import SettingsError
+    from taxadiffusion.pictures.sisters import read_confusions, with_sisters
+
+    if confusions is not None and requests[0].guidance.base != "sister":
+        raise SettingsError("--confusions chooses among sisters: give it with --guidance-rank sister")
+    requests, without = with_sisters(adapter, requests, None if confusions is None else read_confusions(confusions))
+    for lineage, note in without.items():
+        typer.echo(f"note: {lineage.label}: {note}", err=True)
+        notes[lineage] = "; ".join([*([notes[lineage]] if lineage in notes else []), note])
+    return requests
+
+
 def _guidance(
-    adapter: Adapter, scale: float, guidance_rank: str, interval: tuple[float, float], rank_scales: list[str]
+    adapter: Adapter,
+    scale: float,
+    guidance_rank: str,
+    interval: tuple[float, float],
+    rank_scales: list[str],
+    guide_with: Path | None,
 ) -> Guidance:
     from taxadiffusion.errors import SettingsError
     from taxadiffusion.guidance import Guidance
 
+    if guide_with is not None or guidance_rank == "sister":
+        if rank_scales or (guide_with is not None and guidance_rank != "unconditional"):
+            raise SettingsError("--guide-with and --guidance-rank sister have one scale each, and no other base")
+        return Guidance(scale, interval=interval, base="sister" if guide_with is None else "weaker model")
     ranks = adapter.card.ranks
     known = {"unconditional": None, "coarsest": ranks[0], **{rank: rank for rank in ranks}}
     if guidance_rank not in known:
-        raise SettingsError(f"--guidance-rank {guidance_rank!r} is none of {', '.join(known)}")
+        raise SettingsError(f"--guidance-rank {guidance_rank!r} is none of {', '.join(known)}, sister")
     base = known[guidance_rank]
     finer = ranks if base is None else ranks[ranks.index(base) + 1 :]
     scales: dict[str, float] = {}

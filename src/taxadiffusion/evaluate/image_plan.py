@@ -20,6 +20,7 @@ from taxadiffusion.guidance import Guidance
 from taxadiffusion.images import load_image
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.pictures.generate import ALONE, Sampling, generate, listed, paths_of
+from taxadiffusion.pictures.sisters import with_sisters
 from taxadiffusion.sampler import NO_GUIDANCE, Request
 
 _POLL_S = 2.0
@@ -76,6 +77,7 @@ def generated_pictures(
         for taxon in taxa
         for i in range(plan.per_taxon)
     ]
+    requests, _ = with_sisters(model, requests)
     paths = {}
     for done, picture in enumerate(generate(model, requests, out, plan.sampling, shard), 1):
         paths[picture.request] = picture.path

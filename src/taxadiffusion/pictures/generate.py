@@ -19,17 +19,18 @@ from taxadiffusion.base.noise import SamplerName
 from taxadiffusion.base.onnx import EngineName
 from taxadiffusion.dataset.shards import PATIENCE_S, Shard
 from taxadiffusion.errors import DataError
-from taxadiffusion.files import whole
 from taxadiffusion.images.shelves import shelf
 from taxadiffusion.names import Lineage
 from taxadiffusion.pictures.png import DIGITAL_SOURCE_TYPE, SOURCE, is_whole, save_picture
 from taxadiffusion.pictures.recipe import TABLE, require_one_recipe
 from taxadiffusion.pictures.sign import Signer
+from taxadiffusion.pictures.table import known_rows, rows_of, write_table
+from taxadiffusion.pictures.weaker import WeakerModel
 from taxadiffusion.sampler import Request, Sampler
 
 ALONE = Shard()
 
-_MAY_BE_ABSENT = ("note", "source_taxon_id")
+_MAY_BE_ABSENT = ("note", "source_taxon_id", "sister", "blend", "weaker_sha256")
 """Entries of a recipe that earlier versions did not write: empty, they change no file's name."""
 
 _POLL_S = 0.5
@@ -46,13 +47,14 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How pictures are made: solver steps, pictures a batch, the diffusers scheduler (None: DPM-Solver++), and what
-    predicts: torch, or ONNX Runtime on a CPU."""
+    """How pictures are made: solver steps, pictures a batch, the diffusers scheduler (None: DPM-Solver++), what
+    predicts: torch, or ONNX Runtime on a CPU; and the weaker model that guidance is away from, where it is."""
 
     num_steps: int = 25
     batch_size: int = 16
     scheduler: SamplerName | None = None
     engine: EngineName = "torch"
+    weaker: WeakerModel | None = None
 
 
 def generate(
@@ -108,7 +110,7 @@ class _Folder:
     ) -> None:
         self.requests, self.sampling, self.shard, self.recipes = requests, sampling, shard, recipes
         self.table, self.columns = out / TABLE, _columns(adapter)
-        listed_there = (row for row in _rows(self.table) if (out / row["file_name"]).is_file())
+        listed_there = (row for row in rows_of(self.table) if (out / row["file_name"]).is_file())
         require_one_recipe(out, listed_there, recipes)
         self.names = _file_names(requests, recipes, self.table)
         self.paths = [out / name for name in self.names]
@@ -117,6 +119,7 @@ class _Folder:
             scheduler=sampling.scheduler,
             size_px=adapter.card.image_size_px,
             engine=sampling.engine,
+            weaker=sampling.weaker.weaker if sampling.weaker else None,
         )
 
     def maker(self, i: int) -> int:
@@ -144,11 +147,11 @@ class _Folder:
 
     def all(self) -> Iterator[Generated]:
         """Of the first process: every picture, each with its row in the table."""
-        known = _known_rows(self.table)
+        known = known_rows(self.table)
         # The recipe is part of a file's name: a whole file is the picture asked for, whichever process made it.
         there = [i for i, path in enumerate(self.paths) if self.names[i] in known or is_whole(path)]
         missing = sorted({*range(len(self.paths))} - {*there})
-        _write_table(self.table, self.columns, known.values())
+        write_table(self.table, self.columns, known.values())
         with self.table.open("a", encoding="utf-8", newline="") as stream:
             table = csv.DictWriter(stream, self.columns)
 
@@ -185,7 +188,7 @@ def paths_of(adapter: Adapter, requests: Sequence[Request], out: Path, sampling:
 
 def listed(out: Path) -> set[Path]:
     """The pictures that the folder's table names."""
-    return {out / row["file_name"] for row in _rows(out / TABLE)}
+    return {out / row["file_name"] for row in rows_of(out / TABLE)}
 
 
 def _appearing(paths: Sequence[Path], awaited: Sequence[Sequence[int]]) -> Iterator[int]:
@@ -235,11 +238,14 @@ def _recipe(
         "note": note,
         "seed": str(request.seed),
         "guidance_scale": f"{guidance.scale:g}",
-        "guidance_rank": guidance.rank or "unconditional",
+        "guidance_rank": guidance.rank or ("unconditional" if guidance.base == "ancestor" else guidance.base),
         "guidance_interval": f"{guidance.interval[0]:g}-{guidance.interval[1]:g}",
         "guidance_rank_scales": rank_scales,
         "towards": str(request.towards) if request.towards else "",
         "fraction": f"{request.fraction:g}",
+        "sister": str(request.sister) if request.sister else "",
+        "blend": " + ".join(f"{weight!r} × ({lineage})" for lineage, weight in request.blend),
+        "weaker_sha256": sampling.weaker.sha256 if sampling.weaker and guidance.base == "weaker model" else "",
         "num_steps": str(sampling.num_steps),
         "scheduler": sampling.scheduler or "default",
         "engine": sampling.engine if precision == "float32" else f"{sampling.engine} in {precision}",
@@ -265,7 +271,7 @@ def _columns(adapter: Adapter) -> list[str]:
 
 def _file_names(requests: Sequence[Request], recipes: Sequence[dict[str, str]], table: Path) -> list[str]:
     """Below the folder; a picture that the table lists stays where it is, whatever the number of requests now."""
-    listed = {name.rpartition("/")[2]: name for name in (row["file_name"] for row in _rows(table))}
+    listed = {name.rpartition("/")[2]: name for name in (row["file_name"] for row in rows_of(table))}
     names = (file_name(request, recipe, len(requests)) for request, recipe in zip(requests, recipes, strict=True))
     return [listed.get(name.rpartition("/")[2], name) for name in names]
 
@@ -277,24 +283,3 @@ def file_name(request: Request, recipe: dict[str, str], num_requests: int = 1) -
     # Names hold "/" (Ovalentaria/misc) and worse; a folder's name keeps letters, digits, hyphens.
     name = re.sub(r"[^\w-]+", "_", request.lineage.label or "unconditional").strip("_")[:80] or "taxon"
     return f"{shelf(num_requests, name, digest)}/{name}-{request.seed}-{digest}.png"
-
-
-def _rows(table: Path) -> list[dict[str, str]]:
-    """The whole rows of an earlier call's table; none where there is none."""
-    if not table.is_file():
-        return []
-    with table.open(encoding="utf-8", newline="") as stream:
-        return [row for row in csv.DictReader(stream) if row.get("file_name") and None not in row.values()]
-
-
-def _known_rows(table: Path) -> dict[str, dict[str, str]]:
-    """Rows of an earlier call whose files still lie there and are whole."""
-    return {row["file_name"]: row for row in _rows(table) if is_whole(table.parent / row["file_name"])}
-
-
-def _write_table(path: Path, columns: Sequence[str], rows: Iterable[dict[str, str]]) -> None:
-    """Aside and renamed: another process, or one that is killed here, finds the old table or the new."""
-    with whole(path) as aside, aside.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.DictWriter(stream, columns)
-        table.writeheader()
-        table.writerows(rows)

@@ -16,7 +16,7 @@ TABLE = "metadata.csv"
 
 SHARED = (
     "guidance_scale", "guidance_rank", "guidance_interval", "guidance_rank_scales", "num_steps", "scheduler", "engine",
-    "model_sha256", "base_sha256", "software",
+    "model_sha256", "base_sha256", "weaker_sha256", "software",
 )  # fmt: skip
 """Columns that are equal for all pictures of a folder; the others say what a picture shows, and its seed."""
 

@@ -102,7 +102,8 @@ def _table1(ranks: tuple[Rank, ...], scale: float) -> tuple[Row, ...]:
 
 
 def _sweep(ranks: tuple[Rank, ...], scale: float) -> tuple[Row, ...]:
-    """No guidance, then every base (the null, each ancestor) at every scale, then two intervals at the common scale."""
+    """No guidance, then every base (the null, each ancestor, a sister) at every scale, then, of all but the sister, two
+    intervals at the common scale."""
     finest = ranks[-1:]
     rows = [Row("none", "progressive", Guidance(), finest)]
     bases: tuple[Rank | None, ...] = (None, *ranks[:-1])
@@ -113,4 +114,5 @@ def _sweep(ranks: tuple[Rank, ...], scale: float) -> tuple[Row, ...]:
             Row(f"{name} ×{scale:g} in {low:g}–{high:g}", "progressive", Guidance(scale, base, (low, high)), finest)
             for low, high in SWEEP_INTERVALS
         ]
+    rows += [Row(f"sister ×{s:g}", "progressive", Guidance(s, base="sister"), finest) for s in SWEEP_SCALES]
     return tuple(rows)

@@ -16,6 +16,8 @@ from taxadiffusion.pictures.generate import Sampling
 from taxadiffusion.tables.training import Model, OnEvent, trained
 from taxadiffusion.trainer.signals import StopSignal
 
+_BASES = {"ancestor": "unconditional", "sister": "sister", "weaker model": "weaker"}
+
 
 @dataclass(frozen=True, slots=True)
 class RowImages:
@@ -65,5 +67,5 @@ def told_of(words: str, progress: Tell) -> OnEvent:
 def recipe_folder(guidance: Guidance, sampling: Sampling) -> str:
     """A folder's name for all that a model's images may differ in, beside taxon and seed: a folder holds one recipe."""
     low, high = guidance.interval
-    parts = [f"scale{guidance.scale:g}", guidance.rank or "unconditional", f"{low:g}-{high:g}"]
+    parts = [f"scale{guidance.scale:g}", guidance.rank or _BASES[guidance.base], f"{low:g}-{high:g}"]
     return "-".join([*parts, f"{sampling.num_steps}steps", sampling.engine])

@@ -38,7 +38,7 @@ INTRODUCTIONS = {
     "table1": "The paper's first table: does training coarse to fine give more accurate images than the base, "
     "a LoRA or the whole U-Net trained on the same images, samples and seeds?",
     "strategies": "The same encoders trained one rank after another, all at once, or at a random depth in each step.",
-    "guidance": "One model, sampled without guidance, away from its trained null, and away from each ancestor.",
+    "guidance": "One model, sampled without guidance, away from its trained null, each ancestor and a sister.",
     "rare": "Species that have many images, trained as if they had few: what would rarity have done to them?",
 }
 
