@@ -19,7 +19,7 @@ from benchmarks.compare import Compared, compare
 from benchmarks.memory import peak_bytes
 from benchmarks.ours import build_caches
 from benchmarks.timing import Calibration, Clock, DeviceClock, calibrate
-from benchmarks.workload import Workload, faster_precision, full_size, nano
+from benchmarks.workload import Workload, faster_precision, full_size, shipped
 
 
 def main() -> int:
@@ -71,7 +71,7 @@ def _clock(args: argparse.Namespace) -> Clock:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the nano base alone, few repetitions, no memory")
+    parser.add_argument("--quick", action="store_true", help="the shipped base alone, few repetitions, no memory")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     parser.add_argument(
         "--loaded",
@@ -82,7 +82,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--budget-s",
         type=float,
-        help="Stable Diffusion 1.5's shapes drawn on the device and nano at a large batch, in so many seconds at most; "
+        help="Stable Diffusion 1.5's shapes on the device and the shipped base at a large batch, in so many seconds; "
         "rows are written to the JSON file as they come (with --quick: tiny shapes, to try it)",
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda; both sides of every ratio run there")
@@ -92,10 +92,10 @@ def _arguments() -> argparse.Namespace:
 
 def _workloads(args: argparse.Namespace, scratch: Path) -> list[Workload]:
     if args.quick:
-        return [nano(quick=True, device=args.device)]
+        return [shipped(quick=True, device=args.device)]
     folder = args.full_size_base or scratch / "full_size"
     return [
-        nano(device=args.device),
+        shipped(device=args.device),
         full_size(folder, device=args.device, precision=faster_precision(args.device)),
     ]
 

@@ -71,7 +71,7 @@ def compare(workload: Workload, folder: Path, num_pairs: int, clock: Clock, *, c
     else:
         ratios.append(_composed(workload, ratios, ours, clock))
     del ours
-    if not workload.suffix:  # of the nano base alone: its step is short enough for the text to weigh
+    if not workload.suffix:  # of the shipped base at 64 px alone: its step is short enough for the text to weigh
         ratios += trimmed(workload, published, OurStep(workload, folders[short], short), num_pairs, clock)
     if compiled:
         ours = OurStep(workload, folders[None])

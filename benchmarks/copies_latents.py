@@ -1,6 +1,6 @@
 """Would latents find more copies than pictures do? Both at 1 % false alarms, of the same planted copies.
 
-`python -m benchmarks.copies_latents --data PREPARED --onnx FILE --base nano [--adapter MODEL]`. Latents of the base's
+`python -m benchmarks.copies_latents --data PREPARED --onnx FILE --base base-128 [--adapter MODEL]`. Latents of its
 autoencoder are compared in three ways: as they lie, laid into 28 windows of a frame by resampling, and encoded anew
 from the picture laid into each window. Always over the mirror, against the same candidates, judged by the same
 standing above them. `--large PX ...` times the encoder of Stable Diffusion's configuration, with random weights.

@@ -64,7 +64,7 @@ TINY = Shapes(
 
 
 def write_settings(folder: Path, shapes: Shapes) -> Path:
-    """The files of a base but for its weights; the nano base's tokenizer."""
+    """The files of a base but for its weights; the shipped tokenizer."""
     shutil.copytree(resolve_base(SHIPPED_BASE) / "tokenizer", folder / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", model_max_length=77)
     tokenizer.save_pretrained(folder / "tokenizer")

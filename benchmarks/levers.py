@@ -1,8 +1,8 @@
 """Ways to make our code faster on this machine, each in turn with the plain one.
 
-`python -m benchmarks.levers [--json FILE] [--compile-training]`: the nano base. First the U-Net's forward pass alone,
-32 predictions of 32 conditions: each variant must predict the same (within what its precision leaves) or is not timed;
-one that cannot be built here says why. Then training steps, and whole pictures of the shipped adapter, where
+`python -m benchmarks.levers [--json FILE] [--compile-training]`: the shipped base at 64 px. First the U-Net's forward
+pass alone, 32 predictions of 32 conditions: each variant must predict the same (within what its precision leaves) or is
+not timed; one that cannot be built here says why. Then training steps, and whole pictures of the shipped adapter, where
 approximations say how far they move a picture.
 """
 
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from benchmarks.ours import OurStep, build_caches
 from benchmarks.timing import Ratio, calibrate, interleaved, timed
-from benchmarks.workload import nano
+from benchmarks.workload import shipped
 from taxadiffusion.adapter import open_model
 from taxadiffusion.base.attention import Conditions
 from taxadiffusion.base.backbone import Backbone
@@ -129,7 +129,7 @@ def forward_levers(report: dict[str, Any]) -> None:
 
 def training_levers(report: dict[str, Any], compiled: bool) -> None:
     """The last stage's step, and the first's, in another memory format; in bfloat16; and compiled (minutes)."""
-    workload = nano()
+    workload = shipped()
     with tempfile.TemporaryDirectory() as folder:
         build_caches(workload, Path(folder), None)
         plain, other = OurStep(workload, Path(folder)), OurStep(workload, Path(folder))

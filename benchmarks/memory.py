@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.ours import OurStep
 from benchmarks.peers import PublishedStep
-from benchmarks.workload import Workload, full_size, nano
+from benchmarks.workload import Workload, full_size, shipped
 
 
 def peak_bytes(side: str, workload: Workload, folder: Path) -> dict[str, int]:
@@ -21,7 +21,7 @@ def peak_bytes(side: str, workload: Workload, folder: Path) -> dict[str, int]:
 
     Ours holds a full-size base in bfloat16 (`base.dtype`), whatever is faster here.
     """
-    size = workload.suffix or "nano"
+    size = workload.suffix or "small"
     command = [sys.executable, "-m", "benchmarks.memory", side, size, workload.base, str(folder), workload.device]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
@@ -46,7 +46,9 @@ def _forget_peak(device: str) -> None:
 
 def main(side: str, size: str, base: str, folder: str, device: str) -> None:
     imported = _peak(device)
-    workload = nano(device=device) if size == "nano" else full_size(Path(base), device=device, precision=torch.bfloat16)
+    workload = (
+        shipped(device=device) if size == "small" else full_size(Path(base), device=device, precision=torch.bfloat16)
+    )
     step = PublishedStep(workload) if side == "published" else OurStep(workload, Path(folder))
     step.begin(workload.stages()[-1])
     loading = _peak(device)

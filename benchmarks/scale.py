@@ -26,7 +26,7 @@ from taxadiffusion.taxonomy import Taxonomy
 from taxadiffusion.trainer.loader import MicroBatches, Share
 from taxadiffusion.trainer.order import Order
 
-LATENT_SHAPE = (24, 8, 8)  # of the nano base
+LATENT_SHAPE = (24, 8, 8)  # as the shipped base's at 64 px
 BATCH_SIZE = 32
 RANKS = ("class", "order", "family", "genus", "species")
 CHILDREN = 10  # of each taxon

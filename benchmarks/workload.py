@@ -101,8 +101,8 @@ def _taxa() -> list[Lineage]:
 TAXA = _taxa()
 
 
-def nano(*, quick: bool = False, device: str = "cpu") -> Workload:
-    """The shipped base at its own size."""
+def shipped(*, quick: bool = False, device: str = "cpu") -> Workload:
+    """The shipped base at 64 px."""
     return Workload(
         "", SHIPPED_BASE, 64, 32, torch.float32, TaxonomySettings(feed_forward=683),
         num_pictures=8 if quick else 64, num_steps=5 if quick else 25, num_taxa_sampled=4 if quick else 16,
@@ -133,7 +133,7 @@ def full_size(folder: Path, *, device: str = "cpu", precision: torch.dtype) -> W
 
 
 def write_full_size_base(folder: Path) -> None:
-    """Shapes of Stable Diffusion 1.5 (`unet`, `vae`, `text_encoder` of its repository); the nano base's tokenizer."""
+    """Shapes of Stable Diffusion 1.5 (`unet`, `vae`, `text_encoder` of its repository); the shipped tokenizer."""
     torch.manual_seed(SEED)
     tokenizer = CLIPTokenizer.from_pretrained(resolve_base(SHIPPED_BASE) / "tokenizer", model_max_length=77)
     StableDiffusionPipeline(

@@ -143,7 +143,7 @@ def test_a_budget_ends_by_itself_and_every_row_is_there_or_says_why_not(tmp_path
         assert set(rows) == {
             "drawn", "memory_vs_published", "train_stage0_vs_published", "train_last_stage_vs_published",
             "train_stage0_vs_diffusers_lora", "utilisation", "sample_vs_diffusers", "sample_vs_published",
-            "latent_cache", "nano_large_batch", "utilisation_compiled",
+            "latent_cache", "small_large_batch", "utilisation_compiled",
         }  # fmt: skip
 
 

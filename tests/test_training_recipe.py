@@ -28,7 +28,7 @@ from taxadiffusion.base.training_record import Source, read_record
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.errors import DataError
 
-START = Path(__file__).parents[1] / "training/base-128"
+START = Path(__file__).parents[1] / "src/taxadiffusion/weights/base-128"
 TAXA = (("Amphiprion", "clarkii", 12), ("Zanclus", "cornutus", 10), ("Chromis", "chrysura", 11))
 
 

@@ -137,6 +137,7 @@ def write_encoder(vae: AutoencoderKL, codec: Codec) -> None:
     """Set the encoder of `vae` so that its posterior mean is `codec.encode`, and its variance nothing."""
     encoder, number = vae.encoder, codec.num_components
     for block in [*(block.resnets[0] for block in encoder.down_blocks), *encoder.mid_block.resnets]:
+        _zero(block.conv1)  # what conv2 makes nothing of; the same file each time
         _zero(block.conv2)
     _identity(encoder.conv_in, 3)
     # 2×2 patches: 3 → 12 channels, channel c·4 + dy·2 + dx

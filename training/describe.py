@@ -1,6 +1,6 @@
 """Describe the pictures of all packs in a folder: phrases, visual words, tokenizer → caption slots.
 
-    python -m training.describe work/packs --onnx mobilenet_v1_075.onnx [--like training/base-128]
+    python -m training.describe work/packs --onnx mobilenet_v1_075.onnx [--like src/taxadiffusion/weights/base-128]
 
 With --like the vocabulary and the clusters of the visual words are those of an existing base, which its weights need;
 without, they are made anew from the packs' training pictures. Features are kept beside the packs, so it resumes.

@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from taxadiffusion.adapter import Adapter, load_adapter, open_model, save_adapter
+from taxadiffusion.adapter import Adapter, load_adapter, save_adapter
+from taxadiffusion.base.weights import SHIPPED_BASE, resolve_base
 from taxadiffusion.cli import app
 from taxadiffusion.condition import PromptSettings, TaxonAdapterSettings
 from taxadiffusion.errors import DataError, SettingsError
@@ -275,9 +276,9 @@ def test_published_bases_are_held_at_their_full_width(
 
 
 def test_other_bases_are_refused_by_name(tmp_path: Path) -> None:
-    nano = open_model("reef-fish").denoiser.backbone.path
-    with pytest.raises(SettingsError, match=r"base 'nano' has a shape that ComfyUI cannot hold: .* of its U-Net"):
-        held(nano, "nano")
+    ours = resolve_base(SHIPPED_BASE)
+    with pytest.raises(SettingsError, match=rf"{SHIPPED_BASE}. has a shape that ComfyUI cannot hold: .* of its U-Net"):
+        held(ours, SHIPPED_BASE)
     flow = tiny("flow")
     write_documents(tmp_path / "flow", flow)
     with pytest.raises(SettingsError, match="in_channels of its U-Net is 16"):
@@ -341,6 +342,6 @@ def test_the_command_writes_a_new_folder_and_never_over_one(model: tuple[Path, P
     again = CliRunner().invoke(app, command)
     assert isinstance(again.exception, SettingsError)
     assert "exists already" in str(again.exception)
-    refused = CliRunner().invoke(app, ["export-model", "reef-fish", str(tmp_path / "nano"), "--to", "comfyui"])
+    refused = CliRunner().invoke(app, ["export-model", "reef-fish", str(tmp_path / "small"), "--to", "comfyui"])
     assert isinstance(refused.exception, SettingsError)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new"]

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from taxadiffusion.adapter import Adapter, load_adapter, open_model, save_adapter
 from taxadiffusion.base.lora import LoRASettings
+from taxadiffusion.base.weights import SHIPPED_BASE
 from taxadiffusion.cli import app
 from taxadiffusion.dataset import PreparedDataset, prepare
 from taxadiffusion.errors import CheckpointError, DataError, SettingsError, TaxaDiffusionError
@@ -142,7 +143,7 @@ def test_saving_writes_what_would_be_sent_and_sends_nothing(
     monkeypatch.setattr(sys, "path", list(sys.path))
     pipeline = DiffusionPipeline.from_pretrained(tmp_path / "saved", trust_remote_code=True)
     assert isinstance(pipeline, HubPipeline)
-    assert pipeline.adapter.card.base == "nano"
+    assert pipeline.adapter.card.base == SHIPPED_BASE
     assert not hub.repositories
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from taxadiffusion.errors import CheckpointError
 from taxadiffusion.files import sha256_of
 
-SHIPPED_BASE = "nano"
+SHIPPED_BASE = "base-128"
 """The name of the base that ships with the package, and of its folder below `weights/`."""
 
 _SHIPPED_NAME = re.compile(r"[a-z0-9-]+")

@@ -26,7 +26,10 @@ SamplerName = Literal["dpm", "ddim", "unipc", "euler", "euler_a", "heun", "pndm"
 
 Model = Annotated[
     str,
-    typer.Argument(parser=text_argument, help="An adapter's or run's directory, a hub id, or the shipped `reef-fish`."),
+    typer.Argument(
+        parser=text_argument,
+        help="An adapter's or run's directory, a hub id, or a shipped one: `reef-fish`, `butterflies`.",
+    ),
 ]
 Taxa = Annotated[
     list[str] | None, typer.Argument(help="Binomials, genera, families …; a homonym as “Ancestor > Name”.")
