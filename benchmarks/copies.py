@@ -2,9 +2,9 @@
 
 `python -m benchmarks.copies --data PREPARED --onnx FILE --base base-128 [--adapter MODEL] [--generated DIR …]`.
 Copies are training photographs that went through the base's autoencoder, plain, mirrored, cropped, recoloured, or
-noised and denoised by the adapter, told the species, or by the base, told nothing. Beside the search stands what
-it replaced: the distance to the nearest training photograph in features. The unseen photographs that stand out most are listed, for they
-may have been in training too. With --generated the pictures of folders are looked at as well.
+noised and denoised by the adapter, told the species, or by the base, told nothing. Beside the search stands what it
+replaced: the distance to the nearest training photograph in features. The unseen photographs that stand out most are
+listed, for they may have been in training too. With --generated the pictures of folders are looked at as well.
 """
 
 # Letters: N images, C latent channels, H W latent size, T tokens, D width.
