@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from taxadiffusion.cli import options
+from taxadiffusion.cli.check_doubts import Asked, list_doubts
 from taxadiffusion.cli.names_option import Names, catalogue_progress, split_names
 from taxadiffusion.cli.paths import text_argument
 
@@ -29,10 +30,24 @@ def check(
     rules: Annotated[
         Path | None, typer.Option(help="Write rules for --fix that give synonyms of the --names catalogue their names.")
     ] = None,
+    with_model: Annotated[
+        str | None,
+        typer.Option("--with", parser=text_argument, help="A model: list the photographs whose label it doubts."),
+    ] = None,
+    doubts: Annotated[Path, typer.Option(help="The table of --with; the same command again goes on.")] = Path(
+        "doubts.csv"
+    ),
+    split: options.HeldOutSplit = None,
+    limit: options.Limit = None,
+    root: options.Root = None,
+    base: options.Base = None,
+    device: options.Device = "auto",
 ) -> None:
     """Report what a taxonomist should know before training: taxa, contradictions, homonyms, spellings, gaps, licences.
 
     With --names, every name is read against the Catalogue of Life: accepted, synonym, doubtful or unknown.
+
+    With --with MODEL, SOURCE is a prepared set, and its labels are compared with what the model sees, nothing else.
 
     A format's own options follow as --name value (FishNet: --order-column, --box-policy …). Contradictions: exit 3.
     """
@@ -43,6 +58,9 @@ def check(
     from taxadiffusion.dataset.inspect import CheckSettings, inspect_source
     from taxadiffusion.errors import SettingsError
 
+    if with_model is not None:
+        list_doubts(with_model, source, doubts, Asked(split, limit, root, base, device))
+        return
     catalogue, table = split_names(names)
     if rules is not None and catalogue is None:
         raise SettingsError("--rules are made of what a catalogue says: give its archive with --names")

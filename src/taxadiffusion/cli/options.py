@@ -20,6 +20,10 @@ NUM_STEPS = 25
 PER_TAXON = 10
 SIZE_PX = 64
 WHOLE_SCHEDULE = (0.0, 1.0)
+MAX_DRAWS = 64
+BEAM = 3
+SEPARATION = 3.0
+PREDICTIONS = 64
 
 # where
 
@@ -78,3 +82,18 @@ TrueTraits = Annotated[
     Path | None, typer.Option(help="Folder that `simulate` wrote, of this data: also measure trait error.")
 ]
 SizePx = Annotated[int, typer.Option(min=16, help="Both sides are compared at this size.")]
+
+# a model that looks at photographs
+
+HeldOutSplit = Annotated[
+    str | None, typer.Option("--split", help="Whose photographs; none: those that no model was trained on.")
+]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Only so many photographs, drawn; a larger number adds to them.")
+]
+MaxDraws = Annotated[int, typer.Option(min=2, help="Noises at one node of the tree at most.")]
+Beam = Annotated[int, typer.Option(min=1, help="Taxa that are followed where none is separated from the others.")]
+Separation = Annotated[
+    float, typer.Option(help="Standard errors of the paired difference at which a taxon is out of the race.")
+]
+Predictions = Annotated[int, typer.Option("--batch-size", min=1, help="Predictions made together.")]
