@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -133,3 +134,28 @@ def adapter_of(lineages: Sequence[Lineage], taxonomy: Taxonomy, seed: int = 0) -
     """What an `Identifier` reads of an adapter."""
     card = SimpleNamespace(ranks=taxonomy.ranks, image_size_px=16, recipe={}, content_hash="a" * 64)
     return SimpleNamespace(denoiser=AnalyticDenoiser(World.of(lineages, seed)), taxonomy=taxonomy, card=card)
+
+
+class Photographs:
+    """What is read of a prepared set: rows with labels and pictures."""
+
+    path = Path("simulated")
+    content_hash = "d" * 64
+
+    def __init__(self, world: World, shown: Sequence[Lineage], labels: Sequence[Lineage] | None = None) -> None:
+        self.labels = list(labels or shown)
+        self.pictures = [as_pixels(world.photograph(taxon, row)) for row, taxon in enumerate(shown)]
+        self.looked_at: list[int] = []
+
+    def rows(self, _split: str) -> np.ndarray:
+        return np.arange(len(self.labels))
+
+    def lineage(self, row: int) -> Lineage:
+        return self.labels[row]
+
+    def image(self, row: int, _size_px: int, _fit: str) -> np.ndarray:
+        self.looked_at.append(row)
+        return self.pictures[row]
+
+    def record(self, row: int) -> Any:
+        return SimpleNamespace(path=Path(f"{row}.png"), split="test")

@@ -21,6 +21,7 @@ from taxadiffusion.cli import (
     prepare,
     push,
     reproduce,
+    review,
     runs,
     serve,
     simulate,
@@ -49,6 +50,7 @@ _COMMANDS: dict[Callable[..., Any], bool] = {
     evaluate.evaluate: False,
     serve.serve: False,
     reproduce.reproduce: False,
+    review.review: False,
     simulate.simulate: False,
     demo.demo: False,
 }

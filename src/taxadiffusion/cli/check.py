@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from taxadiffusion.cli import options
 from taxadiffusion.cli.check_doubts import Asked, list_doubts
 from taxadiffusion.cli.names_option import Names, catalogue_progress, split_names
 from taxadiffusion.cli.paths import text_argument
+
+if TYPE_CHECKING:
+    from taxadiffusion.dataset.check import CheckReport
 
 
 def check(
@@ -51,10 +54,6 @@ def check(
 
     A format's own options follow as --name value (FishNet: --order-column, --box-policy …). Contradictions: exit 3.
     """
-    from rich.console import Console
-
-    from taxadiffusion.cli.check_report import show
-    from taxadiffusion.dataset.catalogue import rules_of
     from taxadiffusion.dataset.inspect import CheckSettings, inspect_source
     from taxadiffusion.errors import SettingsError
 
@@ -78,6 +77,16 @@ def check(
             ),
             on_bytes=on_bytes,
         )
+    _tell(report, rules, json_path)
+
+
+def _tell(report: CheckReport, rules: Path | None, json_path: Path | None) -> None:
+    """Print it, and write what was asked for. Exit 3 with contradictions."""
+    from rich.console import Console
+
+    from taxadiffusion.cli.check_report import show
+    from taxadiffusion.dataset.catalogue import rules_of
+
     if rules is not None and report.catalogue is not None:
         rules.write_text(rules_of(report.catalogue), encoding="utf-8")
     if json_path is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from taxadiffusion.cli import options
+from taxadiffusion.cli.generate_accept import Drawing, draw_accepted, opened_filter
 from taxadiffusion.cli.paths import text_argument
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ Sign = Annotated[
         metavar="CERT", help="Sign each picture (C2PA) with this PEM file: certificate, those that vouch for it, key."
     ),
 ]
+Accept = Annotated[
+    Path | None, typer.Option(help="A filter of `review --learn`: draw until -n pictures of each taxon pass it.")
+]
 LineageStrip = Annotated[bool, typer.Option("--lineage-strip", help="The same seeds at every rank, coarse to fine.")]
 
 
@@ -90,6 +94,10 @@ def generate(
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures denoised together.")] = 16,
     engine: options.Engine = "torch",
     device: options.Device = "auto",
+    accept: Accept = None,
+    tries: Annotated[int, typer.Option(min=1, help="With --accept: at most so many drawn for each wanted.")] = 10,
+    extractor: options.Extractor = None,
+    weights: options.Weights = None,
 ) -> None:
     """Make pictures of taxa. Each file says in its metadata how it was made and that it is synthetic.
 
@@ -99,13 +107,12 @@ def generate(
     from taxadiffusion.adapter import open_model
     from taxadiffusion.base.device import chosen_device, described
     from taxadiffusion.base.onnx import only_on_cpu
-    from taxadiffusion.dataset.shards import Shard
     from taxadiffusion.pictures.generate import Sampling
-    from taxadiffusion.pictures.generate import generate as make
     from taxadiffusion.pictures.sign import open_signer
     from taxadiffusion.pictures.weaker import open_weaker
     from taxadiffusion.sampler import Request
 
+    accepting = None if accept is None else opened_filter(accept, extractor, weights, tries, device)
     signer = None if sign is None else open_signer(sign)
     where = chosen_device(device, cpu_only=only_on_cpu(engine))
     adapter = open_model(model, base=base, device=where)
@@ -115,15 +122,28 @@ def generate(
     seeds = range(seed, seed + num_images)
     requests = [Request(taxon, number, guidance, other, fraction or 0.0) for taxon in lineages for number in seeds]
     requests = _sistered(adapter, requests, notes, confusions)
-    shard = Shard.of_environment()
-    if not shard.number:
-        typer.echo(f"{len(requests)} pictures on {described(where)}", err=True)
     weaker = None if guide_with is None else open_weaker(guide_with, adapter, base=base)
     sampling = Sampling(num_steps, batch_size, sampler, engine, weaker)
-    made = _shown(make(adapter, requests, out, sampling, shard, notes, signer), len(requests))
-    if shard.number:
-        return  # the first process tells of all of them
-    _tell(made, requests, num_images, out)
+    drawing = Drawing(adapter, requests, sampling, notes, signer)
+    if accepting is not None:
+        draw_accepted(drawing, seeds, out, accepting)
+    else:
+        _draw(drawing, num_images, out, described(where))
+
+
+def _draw(drawing: Drawing, num_images: int, out: Path, where: str) -> None:
+    """All of them, under a progress bar; of several processes the first alone tells of them."""
+    from taxadiffusion.dataset.shards import Shard
+    from taxadiffusion.pictures.generate import generate as make
+
+    requests = drawing.requests
+    shard = Shard.of_environment()
+    if not shard.number:
+        typer.echo(f"{len(requests)} pictures on {where}", err=True)
+    pictures = make(drawing.adapter, requests, out, drawing.sampling, shard, drawing.notes, drawing.signer)
+    made = _shown(pictures, len(requests))
+    if not shard.number:
+        _tell(made, requests, num_images, out)
 
 
 def _check_choice(

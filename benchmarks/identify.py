@@ -1,0 +1,233 @@
+"""The generator as a taxonomist, measured: against a probe at every rank, its growth with taxa, planted label errors.
+
+`python -m benchmarks.identify ranks|growth|doubts --model MODEL --data PREPARED --out FOLDER [--limit N]`. Results of
+each photograph are kept in the folder, so the same command goes on, and a larger `--limit` adds to what is there.
+
+ranks: held-out photographs named by the model and by a linear probe on the features of `--onnx FILE` (fitted on the
+training photographs), the share named right at every rank, and apart for species of at most `--rare` training
+photographs. Probabilities are fitted on one half of the photographs and judged on the other. growth: the same model
+walking ever larger parts of its taxonomy. doubts: a share of labels is exchanged for another species'; precision and
+recall of the doubts by threshold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress, TimeRemainingColumn
+
+from taxadiffusion.adapter import open_model
+from taxadiffusion.base.device import chosen_device
+from taxadiffusion.dataset import PreparedDataset
+from taxadiffusion.features.onnx import OnnxExtractor
+from taxadiffusion.identify.doubts import doubts
+from taxadiffusion.identify.held_out import Judged, calibrated, drawn_rows, judged, right_at
+from taxadiffusion.identify.identifier import Identifier
+from taxadiffusion.identify.walk import WalkSettings
+from taxadiffusion.metrics.probe import choose_penalty, fit_probe
+from taxadiffusion.names import Rank
+from taxadiffusion.taxonomy import TaxonomyBuilder
+
+_BATCH = 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.identify", description=__doc__)
+    parser.add_argument("what", choices=("ranks", "growth", "doubts"))
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", type=Path, required=True, help="the prepared set")
+    parser.add_argument("--out", type=Path, required=True, help="where results are kept")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--limit", type=int, help="so many photographs; none: all of the split")
+    parser.add_argument("--onnx", type=Path, help="the probe's network (ranks)")
+    parser.add_argument("--size-px", type=int, default=128, help="of the probe's photographs")
+    parser.add_argument("--rare", type=int, default=10)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10, 30, 100], help="species (growth)")
+    parser.add_argument("--planted", type=float, default=0.05, help="share of labels exchanged (doubts)")
+    parser.add_argument("--max-draws", type=int, default=64)
+    parser.add_argument("--beam", type=int, default=3)
+    parser.add_argument("--separation", type=float, default=3.0)
+    parser.add_argument("--base")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    dataset = PreparedDataset.open(options.data)
+    adapter = open_model(options.model, base=options.base, device=chosen_device(options.device))
+    way = WalkSettings(options.separation, (min(8, options.max_draws), options.max_draws), options.beam)
+    identifier = Identifier(adapter, way)
+    options.out.mkdir(parents=True, exist_ok=True)
+    found = {"ranks": ranks, "growth": growth, "doubts": planted_errors}[options.what](identifier, dataset, options)
+    document = {"settings": identifier.way, "model": adapter.card.content_hash, **found}
+    (options.out / f"{options.what}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(document, indent=1))
+
+
+def walked(identifier: Identifier, dataset: PreparedDataset, rows: Sequence[int], journal: Path) -> list[Judged]:
+    with Progress(*Progress.get_default_columns(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task("walked", total=len(rows))
+        told = lambda done, _: bar.update(task, completed=done)  # noqa: E731
+        return list(judged(identifier, dataset, rows, journal, told))
+
+
+def ranks(identifier: Identifier, dataset: PreparedDataset, options: argparse.Namespace) -> dict[str, Any]:
+    """Share named right at every rank, beside the probe's; time; how good the probabilities are."""
+    rows = drawn_rows(dataset, options.split, options.limit, options.seed)
+    found = walked(identifier, dataset, rows, options.out / "ranks.jsonl")
+    right = {one.row: right_at(identifier, one) for one in found}
+    probe = probe_right(dataset, list(right), options) if options.onnx else {}
+    counts = dataset.counts("train")
+    rare = {row for row in right if counts[dataset.taxon_ids()[row]] <= options.rare}
+    table: dict[str, Any] = {}
+    for rank in identifier.tree.ranks:
+        asked = [row for row in right if rank in right[row]]
+        for name, chosen in (("all", asked), ("rare", [row for row in asked if row in rare])):
+            if chosen:
+                entry = {"photographs": len(chosen), "identify": mean(right[row][rank] for row in chosen)}
+                if probe:
+                    entry["probe"] = mean(probe[row].get(rank, False) for row in chosen)
+                table[f"{rank}, {name}"] = entry
+    return {
+        "right": table,
+        "seconds_per_photograph": mean(one.seconds for one in found),
+        "predictions_per_photograph": mean(one.num_predictions for one in found),
+        "calibration": calibration_error(identifier, found),
+    }
+
+
+def probe_right(
+    dataset: PreparedDataset, rows: Sequence[int], options: argparse.Namespace
+) -> dict[int, dict[Rank, bool]]:
+    """Whether a probe fitted on all training photographs names each held-out one right, by rank."""
+    extractor = OnnxExtractor(options.onnx)
+    kept = options.out / "features"
+    kept.mkdir(exist_ok=True)
+    train = [int(row) for row in dataset.rows("train")]
+    lineages = [dataset.lineage(row) for row in train]
+    taxa = sorted(set(lineages), key=lambda lineage: lineage.names)
+    labels = np.array([taxa.index(lineage) for lineage in lineages])
+    seen = features(extractor, dataset, train, kept / "train.npy", options.size_px)
+    penalty = choose_penalty(seen, labels, seed=options.seed).inverse_penalty
+    probe = fit_probe(seen, labels, tuple(map(str, taxa)), inverse_penalty=penalty)
+    asked = features(extractor, dataset, rows, kept / f"{options.split}-{len(rows)}.npy", options.size_px)
+    named = {row: taxa[i] for row, i in zip(rows, probe.predict(asked), strict=True)}
+    return {
+        row: {rank: named[row].truncated(rank) == truth.truncated(rank) for rank in truth.ranks}
+        for row, truth in ((row, dataset.lineage(row)) for row in rows)
+    }
+
+
+def features(
+    extractor: OnnxExtractor, dataset: PreparedDataset, rows: Sequence[int], file: Path, size_px: int
+) -> np.ndarray:
+    if file.is_file():
+        kept: np.ndarray = np.load(file, allow_pickle=False)
+        if len(kept) == len(rows):
+            return kept
+    parts = []
+    for start in range(0, len(rows), _BATCH):
+        parts.append(extractor(np.stack([dataset.image(row, size_px) for row in rows[start : start + _BATCH]])))
+        print(f"features {start + len(parts[-1])} of {len(rows)}", file=sys.stderr)
+    found = np.concatenate(parts)
+    np.save(file, found, allow_pickle=False)
+    return found
+
+
+def calibration_error(identifier: Identifier, found: Sequence[Judged]) -> dict[str, Any]:
+    """Fitted on every other photograph, judged on the rest: Brier score, and said against right by tenths."""
+    calibration = calibrated(identifier, found[::2], "every other one")
+    said: dict[Rank, list[tuple[float, bool]]] = {}
+    for one in found[1::2]:
+        right = right_at(identifier, one)
+        evidence = [(identifier.tree.rank(taxon), seen) for taxon, seen in zip(one.path, one.evidence, strict=True)]
+        for (rank, _), probability in zip(evidence, calibration.probabilities(evidence), strict=True):
+            if probability is not None and rank in right:
+                said.setdefault(rank, []).append((probability, right[rank]))
+    return {rank: judged_probabilities(pairs) for rank, pairs in said.items()}
+
+
+def judged_probabilities(pairs: Sequence[tuple[float, bool]]) -> dict[str, float]:
+    said, right = np.array([p for p, _ in pairs]), np.array([r for _, r in pairs], float)
+    tenth = np.minimum((said * 10).astype(int), 9)
+    gaps = [abs(said[tenth == i].mean() - right[tenth == i].mean()) * (tenth == i).mean() for i in np.unique(tenth)]
+    return {
+        "photographs": len(pairs),
+        "right": float(right.mean()),
+        "said": float(said.mean()),
+        "brier": float(((said - right) ** 2).mean()),
+        "expected_calibration_error": float(sum(gaps)),
+    }
+
+
+def growth(identifier: Identifier, dataset: PreparedDataset, options: argparse.Namespace) -> dict[str, Any]:
+    """Predictions and seconds a photograph by the number of species the walk has to choose among."""
+    everything = identifier.adapter.taxonomy
+    finest = identifier.tree.ranks[-1]
+    tips = np.random.default_rng(options.seed).permutation(everything.at_rank(finest))
+    table = []
+    for size in [*(size for size in options.sizes if size < len(tips)), len(tips)]:
+        builder = TaxonomyBuilder(everything.ranks)
+        for tip in tips[:size]:
+            builder.add(everything.lineage(int(tip)))
+        part = Identifier(replace(identifier.adapter, taxonomy=builder.finish()[0]), identifier.settings)
+        known = {everything.lineage(int(tip)) for tip in tips[:size]}
+        rows = [row for row in drawn_rows(dataset, options.split, None, options.seed) if dataset.lineage(row) in known]
+        found = walked(part, dataset, rows[: options.limit], options.out / f"growth-{size}.jsonl")
+        if found:
+            table.append(
+                {
+                    "species": size,
+                    "photographs": len(found),
+                    "right": mean(right_at(part, one).get(finest, False) for one in found),
+                    "predictions": mean(one.num_predictions for one in found),
+                    "seconds": mean(one.seconds for one in found),
+                    "predictions_of_all_species": size * identifier.settings.draws[1],
+                }
+            )
+    return {"growth": table}
+
+
+def planted_errors(identifier: Identifier, dataset: PreparedDataset, options: argparse.Namespace) -> dict[str, Any]:
+    """Precision and recall of the doubts, with so many labels exchanged for another species'."""
+    rows = drawn_rows(dataset, options.split, options.limit, options.seed)
+    labels = {row: identifier.tree.deepest(dataset.lineage(row)) for row in rows}
+    tips = identifier.adapter.taxonomy.at_rank(identifier.tree.ranks[-1])
+    planted: dict[int, int] = {}
+    for row in rows:  # a row's fate does not depend on how many are looked at
+        rng = np.random.default_rng((options.seed, row))
+        if labels[row] is not None and rng.random() < options.planted:
+            planted[row] = int(rng.choice([tip for tip in tips if tip != labels[row]]))
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("doubted", total=len(rows))
+        told = lambda done, _: bar.update(task, completed=done)  # noqa: E731
+        journal = options.out / "doubts.jsonl"
+        found = list(doubts(identifier, dataset, rows, journal, labels=planted, progress=told))
+    scores = np.array([one.standard_errors for one in found])
+    wrong = np.array([one.row in planted for one in found])
+    table = []
+    for threshold in (1, 2, 3, 4, 5, 7, 10):
+        doubted = scores > threshold
+        table.append(
+            {
+                "standard_errors": threshold,
+                "doubted": int(doubted.sum()),
+                "precision": float(wrong[doubted].mean()) if doubted.any() else None,
+                "recall": float(doubted[wrong].mean()) if wrong.any() else None,
+            }
+        )
+    return {"photographs": len(found), "planted": int(wrong.sum()), "doubts": table}
+
+
+def mean(values: Any) -> float:
+    return round(float(np.mean([float(value) for value in values])), 4)
+
+
+if __name__ == "__main__":
+    main()

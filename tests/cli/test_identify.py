@@ -1,0 +1,97 @@
+"""`identify` and `check --with` as they are typed, on a random model and real files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from taxadiffusion.adapter import save_adapter
+from taxadiffusion.cli import app
+from taxadiffusion.dataset import prepare
+from taxadiffusion.errors import TaxaDiffusionError
+from tests.tiny_adapter import TAXA, TAXONOMY, make
+
+
+def typed(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if isinstance(result.exception, TaxaDiffusionError):
+        return result.exception.exit_code, result.output + str(result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture(scope="module")
+def model(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "adapter"
+    save_adapter(path, make(base), TAXONOMY, recipe={}, read_me="", image_size_px=16)
+    return path
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    source = folder / "source"
+    source.mkdir()
+    with (source / "metadata.csv").open("w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["file_name", "order", "family", "species", "split"])
+        for number in range(6):
+            Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8)).save(source / f"{number}.png")
+            names = dict(TAXA[number % 2].names)
+            split = "train" if number < 2 else "test"
+            table.writerow([f"{number}.png", names["order"], names["family"], names["species"], split])
+    prepare(source, folder / "prepared")
+    return folder / "prepared"
+
+
+def test_photographs_are_named_calibrated_compared_and_doubted(
+    model: Path, prepared: Path, base: Path, tmp_path: Path
+) -> None:
+    photographs = sorted((prepared.parent / "source").glob("*.png"))[:2]
+    ours = ["--base", base, "--device", "cpu", "--max-draws", "8"]
+    code, said = typed("identify", model, *photographs, *ours, "--json", tmp_path / "names.json")
+    assert code == 0, said
+    assert "uncalibrated" in said
+    document = json.loads((tmp_path / "names.json").read_text())
+    assert [entry["file"] for entry in document] == [str(path) for path in photographs]
+    assert [name["rank"] for name in document[0]["names"]] == ["order", "family", "species"]
+    assert document[0]["predictions"] == 16, "two families and one round; the rest has no rival"
+
+    code, said = typed("identify", model, "--calibrate", prepared, *ours)
+    assert code == 0, said
+    assert "family:" in said
+    assert "4 of" not in said or "of 4 right" in said
+    code, said = typed("identify", model, photographs[0], *ours)
+    assert code == 0, said
+    assert "probability" in said
+    code, said = typed("identify", model, photographs[0], *ours, "--beam", "2")
+    assert (code, "beam: 3 there, 2 now" in said) == (4, True)
+
+    other = tmp_path / "other.csv"
+    other.write_text("order,family,species\nPerciformes,Zanclidae,clarkii\nPerciformes,Zanclidae,cornutus\n")
+    code, said = typed("identify", model, "--compare", other, "--data", prepared, *ours)
+    assert code == 0, said
+    assert "clarkii, order: Perciformes > family: Pomacentridae or order: Perciformes > family: Zanclidae" in said
+    assert "note: the model learnt clarkii under Pomacentridae" in said
+
+    table = tmp_path / "doubts.csv"
+    code, said = typed("check", prepared, "--with", model, "--doubts", table, "--base", base, "--device", "cpu")
+    assert code == 0, said
+    assert len(table.read_text().splitlines()) == 5
+
+
+def test_what_cannot_be_is_refused(model: Path, prepared: Path, base: Path, tmp_path: Path) -> None:
+    photograph = prepared.parent / "source" / "0.png"
+    assert typed("identify", model)[0] == 2
+    assert typed("identify", model, photograph, "--calibrate", prepared)[0] == 2
+    assert typed("identify", model, "--compare", prepared)[0] == 2
+    assert typed("identify", model, tmp_path / "none.png", "--base", base)[0] == 3
+    code, said = typed("identify", model, "--compare", prepared, "--data", prepared, "--base", base)
+    assert (code, "nothing to compare" in said) == (3, True)
