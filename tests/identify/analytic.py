@@ -45,8 +45,9 @@ class World:
     spreads: dict[Lineage, float]
 
     @classmethod
-    def of(cls, lineages: Sequence[Lineage], seed: int = 0) -> World:
-        generator = torch.Generator().manual_seed(seed)
+    def of(cls, lineages: Sequence[Lineage], step: float = 0.5) -> World:
+        """step: how far a taxon lies from its parent; the smaller, the harder are species to tell apart."""
+        generator = torch.Generator().manual_seed(0)
         tips = {}
         steps: dict[Lineage, Tensor] = {Lineage(): torch.zeros(SHAPE)}
         for lineage in lineages:
@@ -54,7 +55,7 @@ class World:
             for rank in lineage.ranks:
                 taxon = lineage.truncated(rank)
                 if taxon not in steps:
-                    steps[taxon] = steps[above] + 0.5 * torch.randn(SHAPE, generator=generator)
+                    steps[taxon] = steps[above] + step * torch.randn(SHAPE, generator=generator)
                 above = taxon
             tips[lineage] = steps[lineage]
         centres, spreads = {}, {}
@@ -130,10 +131,10 @@ class AnalyticDenoiser:
         return torch.stack(rows)[:, None]
 
 
-def adapter_of(lineages: Sequence[Lineage], taxonomy: Taxonomy, seed: int = 0) -> Any:
+def adapter_of(lineages: Sequence[Lineage], taxonomy: Taxonomy, step: float = 0.5) -> Any:
     """What an `Identifier` reads of an adapter."""
     card = SimpleNamespace(ranks=taxonomy.ranks, image_size_px=16, recipe={}, content_hash="a" * 64)
-    return SimpleNamespace(denoiser=AnalyticDenoiser(World.of(lineages, seed)), taxonomy=taxonomy, card=card)
+    return SimpleNamespace(denoiser=AnalyticDenoiser(World.of(lineages, step)), taxonomy=taxonomy, card=card)
 
 
 class Photographs:

@@ -26,8 +26,8 @@ SPECIES = species((1, 2, 2, 3))
 QUICK = WalkSettings(draws=(4, 12), beam=2)
 
 
-def identifier_of(settings: WalkSettings = QUICK) -> Identifier:
-    return Identifier(adapter_of(SPECIES, taxonomy_of(SPECIES, RANKS)), settings)
+def identifier_of(settings: WalkSettings = QUICK, step: float = 0.5) -> Identifier:
+    return Identifier(adapter_of(SPECIES, taxonomy_of(SPECIES, RANKS), step), settings)
 
 
 def photographs(identifier: Identifier, num_each: int, labels: Any = None) -> Any:
@@ -37,7 +37,7 @@ def photographs(identifier: Identifier, num_each: int, labels: Any = None) -> An
 
 def test_probabilities_are_as_often_right_as_they_say(tmp_path: Path) -> None:
     """Fitted on some photographs, read on others."""
-    identifier = identifier_of()
+    identifier = identifier_of(step=0.1)
     dataset = photographs(identifier, 24)
     found = list(judged(identifier, dataset, drawn_rows(dataset, "test", None), tmp_path / "walks.jsonl"))
     half = len(found) // 2

@@ -26,6 +26,7 @@ from taxadiffusion.cli import (
     serve,
     simulate,
     train,
+    trust,
 )
 from taxadiffusion.cli.paths import read_paths
 from taxadiffusion.errors import InterruptedByUserError, TaxaDiffusionError
@@ -45,6 +46,7 @@ _COMMANDS: dict[Callable[..., Any], bool] = {
     push.push: False,
     train.train: False,
     runs.runs: False,
+    trust.trust: False,
     generate.generate: False,
     identify.identify: False,
     evaluate.evaluate: False,

@@ -10,6 +10,7 @@ import typer
 
 from taxadiffusion.cli import options
 from taxadiffusion.cli.generate_accept import Drawing, draw_accepted, opened_filter
+from taxadiffusion.cli.generate_trusted import trusted_lineages
 from taxadiffusion.cli.paths import text_argument
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ Sign = Annotated[
 Accept = Annotated[
     Path | None, typer.Option(help="A filter of `review --learn`: draw until -n pictures of each taxon pass it.")
 ]
+Trusted = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Draw each taxon at the finest rank at which so many are right (see `trust`)."),
+]
 LineageStrip = Annotated[bool, typer.Option("--lineage-strip", help="The same seeds at every rank, coarse to fine.")]
 
 
@@ -94,6 +99,7 @@ def generate(
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures denoised together.")] = 16,
     engine: options.Engine = "torch",
     device: options.Device = "auto",
+    trusted: Trusted = None,
     accept: Accept = None,
     tries: Annotated[int, typer.Option(min=1, help="With --accept: at most so many drawn for each wanted.")] = 10,
     extractor: options.Extractor = None,
@@ -117,6 +123,7 @@ def generate(
     where = chosen_device(device, cpu_only=only_on_cpu(engine))
     adapter = open_model(model, base=base, device=where)
     lineages, notes = _lineages(adapter, taxa, rank, lineage_strip)
+    lineages = trusted_lineages(adapter, lineages, notes, trusted)
     other = _mixed(adapter, lineages, notes, towards, fraction or 0.0, rank)
     guidance = _guidance(adapter, guidance_scale, guidance_rank, guidance_interval, rank_scale or [], guide_with)
     seeds = range(seed, seed + num_images)
