@@ -20,6 +20,9 @@ from tests.coloured_pictures import SPECIES, fresh
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
+PATIENCE_MS = 300_000
+"""A loaded machine is slow."""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -32,7 +35,9 @@ def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("needs a system Chromium, which is not installed")
     with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        opened = started.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"], timeout=PATIENCE_MS
+        )
         yield opened
         opened.close()
 
@@ -40,6 +45,7 @@ def browser() -> Iterator[Any]:
 def opened_page(browser: Any, path: Path) -> tuple[Any, list[str]]:
     """A page of a context of its own, and all that went wrong or was asked of elsewhere."""
     page = browser.new_context(accept_downloads=True).new_page()
+    page.set_default_timeout(PATIENCE_MS)
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from taxadiffusion.cli.trust import DEFAULT_TRUST
-
 if TYPE_CHECKING:
     from taxadiffusion.adapter import Adapter
-    from taxadiffusion.evaluate.trusted import Trusted
-    from taxadiffusion.names import Lineage
+    from taxadiffusion.names import Lineage, Rank
 
 _NUM_SHOWN = 10
 
@@ -28,7 +25,7 @@ def trusted_lineages(
     taxon that is trusted at no rank.
     """
     from taxadiffusion.errors import CheckpointError, DataError
-    from taxadiffusion.evaluate.trusted import TRUSTED, Trusted
+    from taxadiffusion.pictures.trusted import TRUSTED, USUAL_ERROR, Trusted
 
     path = Path(adapter.path) / TRUSTED
     if asked is None and not path.is_file():
@@ -39,10 +36,10 @@ def trusted_lineages(
             raise CheckpointError(f"{path}: was made for another model; make it anew with `taxadiffusion trust`")
         typer.echo(f"note: {path} was made for another model, so nothing is said of trust", err=True)
         return list(lineages)
-    depths = known.depths(1 - (asked or DEFAULT_TRUST))
     if asked is None:
-        _tell(lineages, known, f"{DEFAULT_TRUST:.0%}")
+        _tell(lineages, known.depths(USUAL_ERROR), f"{1 - USUAL_ERROR:.0%}")
         return list(lineages)
+    depths = known.depths(1 - asked)
     drawn = []
     for lineage in lineages:
         if lineage not in depths:
@@ -61,9 +58,8 @@ def trusted_lineages(
     return list(dict.fromkeys(drawn))
 
 
-def _tell(lineages: Sequence[Lineage], known: Trusted, level: str) -> None:
+def _tell(lineages: Sequence[Lineage], depths: Mapping[Lineage, Rank | None], level: str) -> None:
     """Of a few taxa each, of many the numbers."""
-    depths = known.depths(1 - DEFAULT_TRUST)
     judged = [lineage for lineage in lineages if lineage in depths]
     if len(judged) <= _NUM_SHOWN:
         for lineage in judged:

@@ -13,9 +13,7 @@ from taxadiffusion.cli import options
 from taxadiffusion.cli.paths import text_argument
 
 if TYPE_CHECKING:
-    from taxadiffusion.evaluate.trusted import Trusted
-
-DEFAULT_TRUST = 0.9
+    from taxadiffusion.pictures.trusted import Trusted
 
 Model = Annotated[str, typer.Argument(parser=text_argument, help="The model that made the pictures.")]
 
@@ -41,7 +39,7 @@ def trust(
     from taxadiffusion.errors import DataError
     from taxadiffusion.evaluate.naming import Namer
     from taxadiffusion.evaluate.pictures import generated_folder, photographs
-    from taxadiffusion.evaluate.trusted import TRUSTED, Trusted, judged_taxa
+    from taxadiffusion.pictures.trusted import TRUSTED, Trusted, judged_taxa
 
     path, _ = find_adapter(model)
     card = read_card(path)
@@ -77,7 +75,7 @@ def _require_made_by(folder: Path, model_sha256: str) -> None:
 
 
 def _tell(found: Trusted) -> None:
-    for trusted in (0.8, DEFAULT_TRUST, 0.95):
+    for trusted in (0.8, 0.9, 0.95):
         depths = Counter(found.depths(1 - trusted).values())
         told = ", ".join(f"{depths[rank]} to {rank}" for rank in reversed(found.ranks) if depths[rank])
         nothing = f"{depths[None]} to none" if depths[None] else ""

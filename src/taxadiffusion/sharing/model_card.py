@@ -10,11 +10,13 @@ from typing import Any
 import yaml
 
 from taxadiffusion.adapter import Adapter
+from taxadiffusion.pictures.trusted import USUAL_ERROR, Trusted
 from taxadiffusion.sharing.measured import Measured, measured_lines
 from taxadiffusion.sharing.not_for import NOT_FOR
 from taxadiffusion.sharing.photographs import Learnt, learnt_lines
 
 _FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+_NUM_NAMED = 20
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -47,12 +49,32 @@ def model_card(adapter: Adapter, shared: Shared, learnt: Learnt, measured: Measu
         *learnt_lines(learnt), "",
         "## How right it is", "",
         *measured_lines(measured), "",
+        *trusted_lines(adapter),
         "## What it must not be used for", "",
         *(f"* {what}" for what in NOT_FOR), "",
         "The licences of the photographs may bind its pictures too. None of the photographs is in this repository.", "",
         "## How it was trained", "",
         _FRONT.sub("", training).strip().replace("\n# ", "\n### ").removeprefix("# "), "",
     ])  # fmt: skip
+
+
+def trusted_lines(adapter: Adapter) -> list[str]:
+    """To which rank pictures are trusted, where the model's folder says it: the numbers, and the taxa that fall short."""
+    known = Trusted.beside(adapter.path, adapter.card.content_hash)
+    if known is None:
+        return []
+    depths = known.depths(USUAL_ERROR)
+    by_rank: dict[str, list[str]] = {}
+    for lineage, rank in depths.items():
+        by_rank.setdefault(rank or "no rank", []).append(lineage.label)
+    finest = known.ranks[-1]
+    lines = [f"Trusted at {1 - USUAL_ERROR:.0%}, of {len(depths)} taxa judged by {known.judge}:", ""]
+    for rank, labels in by_rank.items():
+        names = (
+            "" if rank == finest else f" ({', '.join(sorted(labels)[:_NUM_NAMED])}{' …' * (len(labels) > _NUM_NAMED)})"
+        )
+        lines.append(f"* to {rank}: {len(labels)}{names}")
+    return [*lines, ""]
 
 
 def _use(adapter: Adapter, shared: Shared) -> list[str]:

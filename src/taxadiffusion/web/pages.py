@@ -6,6 +6,7 @@ import html
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -23,6 +24,7 @@ from taxadiffusion.web.served import ServedModel
 from taxadiffusion.web.store import Kept, Store
 from taxadiffusion.web.twins import Twins
 
+NO_TRUST: Mapping[Lineage, Rank | None] = MappingProxyType({})
 _CACHED = 4096
 _NUM_CHILDREN = 500
 _NUM_OTHERS = 12
@@ -60,9 +62,12 @@ class Pages:
         photographs: Photographs | None,
         evaluated: Evaluated | None,
         twins: Twins | None = None,
+        trusted: Mapping[Lineage, Rank | None] = NO_TRUST,
     ) -> None:
+        """trusted: the rank to which a taxon's pictures are right, of those that were judged."""
         self._model, self._store, self._limits = model, store, limits
         self._photographs, self._evaluated, self._twins = photographs, evaluated, twins
+        self._trusted = trusted
         environment = Environment(loader=PackageLoader(__package__, ""), autoescape=True, undefined=StrictUndefined)
         environment.globals |= {"model": model, "limits": limits, "scale": DEFAULT_SCALE, "steps": NUM_STEPS}
         environment.filters["percent"] = lambda share: f"{share:.0%}"
@@ -146,6 +151,8 @@ class Pages:
             num_photographs=self._num_photographs(taxon),
             photographs=self._photographs.shown(taxon) if self._photographs else None,
             evaluated=self._evaluated,
+            is_judged=lineage in self._trusted,
+            trusted=self._trusted.get(lineage),
             most_rows=self._limits.pictures // max(1, len(path)),
         )
 

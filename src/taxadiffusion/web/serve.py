@@ -12,6 +12,7 @@ import uvicorn
 
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import SettingsError
+from taxadiffusion.pictures.trusted import USUAL_ERROR, Trusted
 from taxadiffusion.web.evaluated import found_evaluation, read_evaluation
 from taxadiffusion.web.find import Finder, OtherName, read_other_names
 from taxadiffusion.web.guard import AsgiApp, Guard
@@ -77,7 +78,9 @@ def opened(
                 where = (dataset.path, dataset.root, model.ranks)
                 what = (base, beside.extractor, beside.weights)
                 twins = Twins(Looking(*where, *what, opening.store))
-            pages = Pages(model, store, limits, photographs, evaluated, twins)
+            trusted = Trusted.beside(Path(opening.model), facts.sha256)
+            depths = trusted.depths(USUAL_ERROR) if trusted is not None else {}
+            pages = Pages(model, store, limits, photographs, evaluated, twins, depths)
             site = Site(model, store, workshop, Finder(model, others), pages, limits)
             workshop.begin(store)
             if twins is not None:

@@ -19,6 +19,9 @@ from taxadiffusion.sections import SettingsSection
 TRUSTED = "trusted.json"
 """The file's name beside a model's."""
 
+USUAL_ERROR = 0.1
+"""At which trust is told of where no other error is asked for."""
+
 _Counts = list[Annotated[int, Field(ge=0)]]
 _Number = Annotated[int, Field(ge=1)]
 
@@ -77,6 +80,14 @@ class Trusted(SettingsSection):
                 aside.write_text(self.model_dump_json(by_alias=True) + "\n", encoding="utf-8")
         except OSError as error:
             raise DataError(f"{path}: cannot be written: {error.strerror}; name a file with --out") from error
+
+    @classmethod
+    def beside(cls, folder: Path, model_sha256: str) -> Trusted | None:
+        """Of this model, where the folder or its `adapter` has such a file. Raises as `read`."""
+        for path in (folder / TRUSTED, folder / "adapter" / TRUSTED):
+            if path.is_file() and (found := cls.read(path)).model_sha256 == model_sha256:
+                return found
+        return None
 
     def depths(self, error: float) -> dict[Lineage, Rank | None]:
         """The finest rank at which each taxon's pictures are right at this error; None where at none.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from taxadiffusion.errors import CheckpointError
-from taxadiffusion.evaluate.trusted import Trusted, judged_taxa
+from taxadiffusion.pictures.trusted import Trusted, judged_taxa
 from taxadiffusion.names import Lineage
 
 RANKS = ("family", "genus", "species")
