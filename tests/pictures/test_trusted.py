@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from taxadiffusion.errors import CheckpointError
-from taxadiffusion.pictures.trusted import Trusted, judged_taxa
 from taxadiffusion.names import Lineage
+from taxadiffusion.pictures.trusted import Trusted, judged_taxa
 
 RANKS = ("family", "genus", "species")
 

@@ -59,7 +59,7 @@ def model_card(adapter: Adapter, shared: Shared, learnt: Learnt, measured: Measu
 
 
 def trusted_lines(adapter: Adapter) -> list[str]:
-    """To which rank pictures are trusted, where the model's folder says it: the numbers, and the taxa that fall short."""
+    """To which rank pictures are trusted, where the model's folder says it, with the taxa that fall short."""
     known = Trusted.beside(adapter.path, adapter.card.content_hash)
     if known is None:
         return []
