@@ -122,8 +122,8 @@ def generate(
     signer = None if sign is None else open_signer(sign)
     where = chosen_device(device, cpu_only=only_on_cpu(engine))
     adapter = open_model(model, base=base, device=where)
-    lineages, notes = _lineages(adapter, taxa, rank, lineage_strip)
-    lineages = trusted_lineages(adapter, lineages, notes, trusted)
+    asked, notes = _lineages(adapter, taxa, rank, lineage_strip)
+    lineages = trusted_lineages(adapter, asked, notes, trusted)
     other = _mixed(adapter, lineages, notes, towards, fraction or 0.0, rank)
     guidance = _guidance(adapter, guidance_scale, guidance_rank, guidance_interval, rank_scale or [], guide_with)
     seeds = range(seed, seed + num_images)
@@ -132,10 +132,9 @@ def generate(
     weaker = None if guide_with is None else open_weaker(guide_with, adapter, base=base)
     sampling = Sampling(num_steps, batch_size, sampler, engine, weaker)
     drawing = Drawing(adapter, requests, sampling, notes, signer)
-    if accepting is not None:
-        draw_accepted(drawing, seeds, out, accepting)
-    else:
-        _draw(drawing, num_images, out, described(where))
+    if accepting is None:
+        return _draw(drawing, num_images, out, described(where))
+    return draw_accepted(drawing, seeds, out, accepting)
 
 
 def _draw(drawing: Drawing, num_images: int, out: Path, where: str) -> None:

@@ -69,6 +69,16 @@ class ConditionLosses:
     @torch.no_grad()
     def __call__(self, latents: Tensor, lineages: Sequence[Lineage], draws: range) -> Floats:
         """(N, K) losses of a photograph's latents (C, H, W). Raises `NonFiniteError` where one is no number."""
+        groups = [lineages[i : i + self._batch_size] for i in range(0, len(lineages), self._batch_size)]
+        losses = np.concatenate([self._of_group(latents, group, draws) for group in groups])
+        self.num_predictions += losses.size
+        if not np.isfinite(losses).all():
+            worst = lineages[int(np.flatnonzero(~np.isfinite(losses).all(1))[0])]
+            raise NonFiniteError(f"the loss of the photograph under {worst} is no number")
+        return losses
+
+    def _of_group(self, latents: Tensor, lineages: Sequence[Lineage], draws: range) -> Floats:
+        """Of at most a batch of conditions: keys and values of all of them are held at once."""
         conditions = self._names.joined(lineages)
         noises, timesteps = self._drawn(draws)  # (K, C, H, W), (K,)
         pairs = torch.cartesian_prod(torch.arange(len(lineages)), torch.arange(len(draws))).reshape(-1, 2)
@@ -77,12 +87,7 @@ class ConditionLosses:
             with memory_faults(f"{len(block)} predictions at once", "make the batch smaller"):
                 parts.append(self._losses(latents, conditions, noises, timesteps, block))
         self._names.keep(lineages, conditions)
-        self.num_predictions += len(pairs)
-        losses = torch.cat(parts).cpu().double().numpy().reshape(len(lineages), len(draws))
-        if not np.isfinite(losses).all():
-            worst = lineages[int(np.flatnonzero(~np.isfinite(losses).all(1))[0])]
-            raise NonFiniteError(f"the loss of the photograph under {worst} is no number")
-        return losses
+        return torch.cat(parts).cpu().double().numpy().reshape(len(lineages), len(draws))
 
     def _losses(
         self, latents: Tensor, conditions: Conditions, noises: Tensor, timesteps: Tensor, pairs: Tensor
