@@ -71,7 +71,9 @@ def test_photographs_are_named_calibrated_compared_and_doubted(
     document = json.loads((tmp_path / "names.json").read_text())
     assert [entry["file"] for entry in document] == [str(path) for path in photographs]
     assert [name["rank"] for name in document[0]["names"]] == list(RANKS)
-    assert document[0]["predictions"] in (16, 32, 48), "a round for the families, and below them while both are followed"
+    assert document[0]["predictions"] in (16, 32, 48), (
+        "a round for the families, and below them while both are followed"
+    )
 
     code, said = typed("identify", model, "--calibrate", prepared, *ours)
     assert code == 0, said

@@ -38,7 +38,7 @@ def photographs(identifier: Identifier, num_each: int, labels: Any = None) -> An
 def test_probabilities_are_as_often_right_as_they_say(tmp_path: Path) -> None:
     """Fitted on some photographs, read on others."""
     identifier = identifier_of(step=0.1)
-    dataset = photographs(identifier, 24)
+    dataset = photographs(identifier, 14)
     found = list(judged(identifier, dataset, drawn_rows(dataset, "test", None), tmp_path / "walks.jsonl"))
     half = len(found) // 2
     calibration = calibrated(identifier, found[:half], "half of them")

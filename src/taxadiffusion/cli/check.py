@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from taxadiffusion.cli import options
-from taxadiffusion.cli.check_doubts import Asked, list_doubts
+from taxadiffusion.cli.check_doubts import Asked, list_doubts, require_labels_alone
 from taxadiffusion.cli.names_option import Names, catalogue_progress, split_names
 from taxadiffusion.cli.paths import text_argument
 
 if TYPE_CHECKING:
     from taxadiffusion.dataset.check import CheckReport
+
+WithModel = Annotated[
+    str | None,
+    typer.Option("--with", parser=text_argument, help="A model: list the photographs whose label it doubts."),
+]
+Doubts = Annotated[Path, typer.Option(help="The table of --with; the same command again goes on.")]
 
 
 def check(
@@ -33,13 +39,8 @@ def check(
     rules: Annotated[
         Path | None, typer.Option(help="Write rules for --fix that give synonyms of the --names catalogue their names.")
     ] = None,
-    with_model: Annotated[
-        str | None,
-        typer.Option("--with", parser=text_argument, help="A model: list the photographs whose label it doubts."),
-    ] = None,
-    doubts: Annotated[Path, typer.Option(help="The table of --with; the same command again goes on.")] = Path(
-        "doubts.csv"
-    ),
+    with_model: WithModel = None,
+    doubts: Doubts = Path("doubts.csv"),
     split: options.HeldOutSplit = None,
     limit: options.Limit = None,
     root: options.Root = None,
@@ -58,8 +59,10 @@ def check(
     from taxadiffusion.errors import SettingsError
 
     if with_model is not None:
+        require_labels_alone(context.args, format, synonyms, fix, names, rules, json_path)
         list_doubts(with_model, source, doubts, Asked(split, limit, root, base, device))
         return
+    given = _source_options(context.args, root, split, limit, base)
     catalogue, table = split_names(names)
     if rules is not None and catalogue is None:
         raise SettingsError("--rules are made of what a catalogue says: give its archive with --names")
@@ -68,7 +71,7 @@ def check(
             source,
             CheckSettings(
                 format=format,
-                options={**format_options(context.args), **table},
+                options={**given, **table},
                 tables_only=tables_only,
                 synonyms=synonyms,
                 fix=fix,
@@ -78,6 +81,17 @@ def check(
             on_bytes=on_bytes,
         )
     _tell(report, rules, json_path)
+
+
+def _source_options(
+    words: Sequence[str], root: Path | None, split: str | None, limit: int | None, base: str | None
+) -> dict[str, str]:
+    """Those of the source's format; one of them is called as the folder of a prepared set's photographs is."""
+    from taxadiffusion.errors import SettingsError
+
+    if split or limit or base:
+        raise SettingsError("--split, --limit and --base are for --with MODEL")
+    return format_options(words) | ({"root": str(root)} if root else {})
 
 
 def _tell(report: CheckReport, rules: Path | None, json_path: Path | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,18 @@ class Asked:
     root: Path | None
     base: str | None
     device: str
+
+
+def require_labels_alone(words: Sequence[str], *others: object) -> None:
+    """Raises `SettingsError` for anything that would be left aside: options of a source, of names, of the report."""
+    from taxadiffusion.errors import SettingsError
+
+    if words or any(others):
+        told = f" (unknown here: {' '.join(words)})" if words else ""
+        raise SettingsError(
+            f"--with MODEL compares the labels of a prepared set with what the model sees, nothing else{told}; run "
+            "check without it for the rest"
+        )
 
 
 def list_doubts(model: str, source: Path, out: Path, asked: Asked) -> None:

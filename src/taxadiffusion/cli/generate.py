@@ -118,7 +118,7 @@ def generate(
     from taxadiffusion.pictures.weaker import open_weaker
     from taxadiffusion.sampler import Request
 
-    accepting = None if accept is None else opened_filter(accept, extractor, weights, tries, device)
+    accepting = opened_filter(accept, extractor, weights, tries, device)
     signer = None if sign is None else open_signer(sign)
     where = chosen_device(device, cpu_only=only_on_cpu(engine))
     adapter = open_model(model, base=base, device=where)

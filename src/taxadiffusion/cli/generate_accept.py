@@ -43,15 +43,19 @@ class Drawing:
 
 
 def opened_filter(
-    file: Path, extractor: list[str] | None, weights: list[Path] | None, tries: int, device: str
-) -> Accepting:
-    """The filter with its network; one that is not given is the filter's own where that has a name."""
+    file: Path | None, extractor: list[str] | None, weights: list[Path] | None, tries: int, device: str
+) -> Accepting | None:
+    """The filter with its network; one that is not given is the filter's own where that has a name. None without."""
     from taxadiffusion.cli.review import one_extractor
     from taxadiffusion.dataset.shards import Shard
     from taxadiffusion.errors import SettingsError
     from taxadiffusion.evaluate.accepted import Accepting
     from taxadiffusion.evaluate.filter import Filter
 
+    if file is None:
+        if extractor or weights:
+            raise SettingsError("--extractor and --weights are for --accept FILTER")
+        return None
     if Shard.of_environment().count > 1:
         raise SettingsError("--accept judges pictures as they come, so it runs in one process, not under a launcher")
     known = Filter.read(file)

@@ -63,6 +63,8 @@ def identify(
         raise SettingsError("give photographs, or --calibrate PREPARED, or --compare OTHER with --data PREPARED")
     if (compare is None) != (data is None):
         raise SettingsError("--compare OTHER and --data PREPARED go together: give both, or neither")
+    if photographs and (split or limit or root):
+        raise SettingsError("--split, --limit and --root are of a prepared set: for --calibrate and --compare")
     if calibration is not None and compare is not None:
         raise SettingsError("--compare gives no probability, so it takes no --calibration")
     identifier = opened(model, base, device, (separation, max_draws, beam), batch_size)
