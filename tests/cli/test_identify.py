@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.identify import main as measure
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -106,3 +108,28 @@ def test_what_cannot_be_is_refused(model: Path, prepared: Path, base: Path, tmp_
     assert typed("identify", model, tmp_path / "none.png", "--base", base)[0] == 3
     code, said = typed("identify", model, "--compare", prepared, "--data", prepared, "--base", base)
     assert (code, "nothing to compare" in said) == (3, True)
+
+
+@pytest.mark.parametrize("what", ["ranks", "growth", "doubts"])
+def test_a_measurement_goes_on_with_more_photographs(
+    what: str, model: Path, prepared: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journals = []
+    for limit in ("2", "4"):
+        words = [what, "--model", model, "--data", prepared, "--out", tmp_path, "--base", base, "--limit", limit]
+        words += ["--device", "cpu", "--max-draws", "4", "--sizes", "1", "--planted", "0.5"]
+        monkeypatch.setattr(sys, "argv", ["identify", *map(str, words)])
+        measure()
+        journals.append({path.name: path.read_text() for path in tmp_path.glob("*.jsonl")})
+    found = json.loads((tmp_path / f"{what}.json").read_text())
+    assert all(journals[1][name].startswith(text) for name, text in journals[0].items())
+    assert sum(map(len, journals[1].values())) > sum(map(len, journals[0].values()))
+    if what == "ranks":
+        assert found["right"]["species, all"]["photographs"] == 4
+        assert found["predictions_per_photograph"] >= 8
+    elif what == "growth":
+        assert [row["species"] for row in found["growth"]] == [1, 2]
+        assert found["growth"][0]["predictions"] == 0
+    else:
+        assert found["photographs"] == 4
+        assert [row["standard_errors"] for row in found["doubts"]] == [1, 2, 3, 4, 5, 7, 10]
