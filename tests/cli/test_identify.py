@@ -105,7 +105,13 @@ def test_what_cannot_be_is_refused(model: Path, prepared: Path, base: Path, tmp_
     assert typed("identify", model)[0] == 2
     assert typed("identify", model, photograph, "--calibrate", prepared)[0] == 2
     assert typed("identify", model, "--compare", prepared)[0] == 2
-    assert typed("identify", model, tmp_path / "none.png", "--base", base)[0] == 3
+    assert typed("identify", model, photograph, "--limit", "2")[0] == 2
+    assert typed("check", prepared, "--limit", "2")[0] == 2
+    assert typed("check", prepared, "--with", model, "--synonyms", photograph)[0] == 2
+    missing = [tmp_path / "none.png", "--calibration", tmp_path / "none.json"]
+    assert typed("identify", model, *missing, "--base", base)[0] == 4
+    (model / "identify.json").unlink(missing_ok=True)
+    assert typed("identify", model, missing[0], "--base", base)[0] == 3
     code, said = typed("identify", model, "--compare", prepared, "--data", prepared, "--base", base)
     assert (code, "nothing to compare" in said) == (3, True)
 
