@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 from taxadiffusion.adapter import Adapter, CardNotes, load_adapter, save_adapter
 from taxadiffusion.base.noise import SamplerName
 from taxadiffusion.cli import app
-from taxadiffusion.cli.generate import SamplerName as CommandSamplerName
 from taxadiffusion.cli.options import MAX_SEED
+from taxadiffusion.cli.options import SamplerName as CommandSamplerName
 from taxadiffusion.dataset import PreparedDataset, PrepareSettings, prepare
 from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import CheckpointError, DataError, SettingsError, TaxaDiffusionError

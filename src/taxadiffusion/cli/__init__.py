@@ -11,6 +11,7 @@ from rich.console import Console
 
 from taxadiffusion import __version__
 from taxadiffusion.cli import (
+    augment,
     check,
     demo,
     evaluate,
@@ -27,6 +28,7 @@ from taxadiffusion.cli import (
     simulate,
     train,
     trust,
+    utility,
 )
 from taxadiffusion.cli.paths import read_paths
 from taxadiffusion.errors import InterruptedByUserError, TaxaDiffusionError
@@ -49,6 +51,8 @@ _COMMANDS: dict[Callable[..., Any], bool] = {
     trust.trust: False,
     generate.generate: False,
     identify.identify: False,
+    augment.augment: False,
+    utility.utility: False,
     evaluate.evaluate: False,
     serve.serve: False,
     reproduce.reproduce: False,

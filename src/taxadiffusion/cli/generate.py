@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 
 _MOST_SHOWN = 1000  # pictures of a contact sheet
-
-SamplerName = Literal["dpm", "ddim", "unipc", "euler", "euler_a", "heun", "pndm", "flow_euler"]
-"""As `base.noise.SamplerName`, which stands beside torch."""
 
 Model = Annotated[
     str,
@@ -51,9 +48,6 @@ RankScale = Annotated[
 ]
 Fraction = Annotated[
     float | None, typer.Option(min=0, max=1, help="How far towards it: 0 = the taxon itself … 1 = the other.")
-]
-SamplerChoice = Annotated[
-    SamplerName | None, typer.Option(help="The solver; left out: dpm, and flow_euler for a flow base.")
 ]
 Seed = Annotated[
     int, typer.Option(min=0, max=options.MAX_SEED, help="Of the first picture; the next has the next seed.")
@@ -89,14 +83,14 @@ def generate(
     guide_with: GuideWith = None,
     towards: Annotated[str | None, typer.Option(help="Mix each taxon's condition with this taxon's.")] = None,
     fraction: Fraction = None,
-    sampler: SamplerChoice = None,
+    sampler: options.SamplerChoice = None,
     num_steps: options.Steps = options.NUM_STEPS,
     seed: Seed = 0,
     out: Out = Path("generated"),
     lineage_strip: LineageStrip = False,
     sign: Sign = None,
     base: options.Base = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures denoised together.")] = 16,
+    batch_size: options.BatchSize = options.BATCH_SIZE,
     engine: options.Engine = "torch",
     device: options.Device = "auto",
     trusted: Trusted = None,

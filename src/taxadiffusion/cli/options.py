@@ -19,6 +19,7 @@ GUIDANCE_SCALE = DEFAULT_SCALE
 NUM_STEPS = 25
 PER_TAXON = 10
 SIZE_PX = 64
+BATCH_SIZE = 16
 WHOLE_SCHEDULE = (0.0, 1.0)
 MAX_DRAWS = 64
 BEAM = 3
@@ -62,10 +63,30 @@ Assignments = Annotated[
 
 Steps = Annotated[int, typer.Option("--steps", min=1, help="Sampling steps.")]
 GuidanceScale = Annotated[float, typer.Option(help="How much guidance steers; 1 = no guidance.")]
+SamplerName = Literal["dpm", "ddim", "unipc", "euler", "euler_a", "heun", "pndm", "flow_euler"]
+"""As `base.noise.SamplerName`, which stands beside torch."""
+
+SamplerChoice = Annotated[
+    SamplerName | None, typer.Option(help="The solver; left out: dpm, and flow_euler for a flow base.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Pictures denoised together.")]
 GuidanceInterval = Annotated[tuple[float, float], typer.Option(help="Where guidance acts, 0 = clean … 1 = pure noise.")]
 PerTaxon = Annotated[int, typer.Option(min=1, help="Images of each taxon that each model draws.")]
 
+# sharing
+
+LicenseId = Annotated[
+    str, typer.Option("--license", help="Of what you share, as the hub calls it: cc-by-4.0, cc-by-nc-4.0, other …")
+]
+
 # measuring
+
+Sight = Annotated[
+    str,
+    typer.Option("--extractor", help="What looks at pictures: inception, bioclip, bioclip-2, bioclip-2.5, onnx:FILE."),
+]
+"""Of a command that needs one network."""
+SightWeights = Annotated[Path | None, typer.Option("--weights", help="That network's weights, without network.")]
 
 Extractor = Annotated[
     list[str] | None,

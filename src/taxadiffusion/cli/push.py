@@ -21,9 +21,7 @@ Source = Annotated[
 def push(
     model: Source,
     repo: Annotated[str, typer.Argument(help="OWNER/NAME on the hub.")],
-    license_id: Annotated[
-        str, typer.Option("--license", help="Of what you share, as the hub calls it: cc-by-4.0, cc-by-nc-4.0, other …")
-    ],
+    license_id: options.LicenseId,
     data: Annotated[
         Path | None, typer.Option(help="The prepared data of the training: photographs and licences are counted.")
     ] = None,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from taxadiffusion.errors import DataError
 from taxadiffusion.evaluate.memorisation import CopyFindings, CopyFound, Eyesight, LikePair
 from taxadiffusion.evaluate.planted import JUDGED, Planter
 from taxadiffusion.evaluate.scores import RankScores
@@ -132,6 +133,19 @@ class CopyJudge:
             eyesight=eyesight,
             pairs=self._pairs(side, scores["picture"], nearest, flags.get("picture")),
         )
+
+    def require_sight(self) -> None:
+        """Raises `DataError` where it cannot tell copies from others."""
+        if why := self.eyesight["picture"].cannot_tell():
+            raise DataError(
+                f"whether pictures are copies of photographs cannot be told: {why}; allow more false alarms, or do not "
+                "ask for it"
+            )
+
+    def flags(self, images: NDArray[np.uint8], features: Floats) -> NDArray[np.bool_]:
+        """(M, 3, s, s) uint8 images of its size, with their (M, D) features → (M,) which of them are copies."""
+        self.require_sight()
+        return np.asarray(self._scores(images, features)[0]["picture"] > self.eyesight["picture"].threshold)
 
     def _eyesight_at(self, rank: Rank, counts: Mapping[Lineage, int]) -> dict[PicturePart, Eyesight]:
         """With what is found of the copies of each bucket's taxa; counts: training photographs by taxon of `rank`."""

@@ -25,7 +25,8 @@ FEWEST_PHOTOGRAPHS = 10
 
 @dataclass(frozen=True, slots=True)
 class Namer:
-    """A linear probe whose classes are the deepest known taxa that have `FEWEST_PHOTOGRAPHS` or more.
+    """A linear probe whose classes are the deepest known taxa that have `FEWEST_PHOTOGRAPHS` or more (or as many as
+    `fit` is told).
 
     Where fewer than two have so many there is nothing to tell apart: it then knows no taxon and names nothing.
     """
@@ -47,14 +48,16 @@ class Namer:
         lineages: Sequence[Lineage],
         groups: Sequence[str] | None = None,
         seed: int = 0,
+        fewest: int = FEWEST_PHOTOGRAPHS,
     ) -> Namer:
-        """Fit on (N, D) features of photographs and what they show; `groups` (N,) as of `choose_penalty`.
+        """Fit on (N, D) features of photographs and what they show; `groups` (N,) as of `choose_penalty`; `fewest`
+        photographs make a taxon known.
 
         A logistic regression up to `LARGEST_REGRESSION`. Its cost grows with photographs times taxa: with ten thousand
         taxa it would take days, so there a linear discriminant names the images; `kind` says which.
         """
         numbers = Counter(lineages)
-        taxa = tuple(sorted((t for t, n in numbers.items() if n >= FEWEST_PHOTOGRAPHS), key=lambda t: t.names))
+        taxa = tuple(sorted((t for t, n in numbers.items() if n >= fewest), key=lambda t: t.names))
         if len(taxa) < 2:
             return cls((), (), None, frozenset())
         position = {taxon: i for i, taxon in enumerate(taxa)}

@@ -1,0 +1,1 @@
+"""Synthetic training pictures for a classifier: planned, made, accepted or refused, and whether they help."""
