@@ -104,8 +104,12 @@ def test_pictures_nearer_than_photographs_are_to_each_other_are_too_alike() -> N
 def test_the_spread_is_a_quantile_of_distances_to_the_nearest_of_the_same_species() -> None:
     angles = np.deg2rad([0.0, 10.0, 40.0, 41.0])
     features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    assert spread_within(features, [TAXA[0], TAXA[0], TAXA[1], TAXA[1]], 0.0) == pytest.approx(1 - np.cos(np.deg2rad(1)))
-    assert spread_within(features, [TAXA[0], TAXA[0], TAXA[1], TAXA[2]], 0.0) == pytest.approx(1 - np.cos(np.deg2rad(10)))
+    assert spread_within(features, [TAXA[0], TAXA[0], TAXA[1], TAXA[1]], 0.0) == pytest.approx(
+        1 - np.cos(np.deg2rad(1))
+    )
+    assert spread_within(features, [TAXA[0], TAXA[0], TAXA[1], TAXA[2]], 0.0) == pytest.approx(
+        1 - np.cos(np.deg2rad(10))
+    )
     assert spread_within(features, TAXA) == 0.0
 
 

@@ -60,7 +60,10 @@ def test_a_table_names_species_by_as_many_ranks_as_tell_them(tmp_path: Path) -> 
     [
         ("genus,species\nRuber,clarus\n", "needs the columns species and pictures"),
         ("species,pictures\nclarus,3\n", r"row 2: species: clarus is family: .* add the columns of coarser ranks"),
-        ("genus,species,pictures\nRuber,niger,3\n", "row 2: no training photograph shows genus: Ruber > species: niger"),
+        (
+            "genus,species,pictures\nRuber,niger,3\n",
+            "row 2: no training photograph shows genus: Ruber > species: niger",
+        ),
         ("genus,species,pictures\nRuber,clarus,-3\n", r"row 2: pictures is '-3'; write a whole number"),
         ("genus,species,pictures\nRuber,clarus,1\nRuber,clarus,2\n", "row 3: Ruber clarus stands there twice"),
         ("genus,species,pictures\nRuber,clarus,0\n", "asks for no picture"),
