@@ -68,7 +68,7 @@ def test_a_species_that_the_probe_does_not_know_is_judged_at_the_finest_rank_tha
 def test_the_first_reason_counts_and_later_checks_see_only_what_passed(namer: Namer) -> None:
     seen: list[int] = []
 
-    def flags(images: np.ndarray, features: np.ndarray) -> np.ndarray:
+    def flags(images: np.ndarray, _: np.ndarray) -> np.ndarray:
         seen.append(len(images))
         return np.array([True, False])
 
