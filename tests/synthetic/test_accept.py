@@ -137,7 +137,7 @@ GOOD = {
 def test_a_filter_is_a_logistic_regression_on_standardised_features(tmp_path: Path) -> None:
     path = tmp_path / "filter.json"
     path.write_text(json.dumps(GOOD))
-    found = read_filter(path, "colours")
+    found = read_filter(path, Colours(), 32)
     features = np.array([[120.0, 5.0], [80.0, 5.0]])
     assert found.probability(features) == pytest.approx([1 / (1 + np.exp(-2)), 1 / (1 + np.exp(2))])
     assert found.accepts(features).tolist() == [True, False]
@@ -148,7 +148,9 @@ def test_a_filter_is_a_logistic_regression_on_standardised_features(tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "kind", "why"),
     [
-        ({"extractor": "other"}, SettingsError, "is of features by other, not colours"),
+        ({"extractor": "other"}, SettingsError, "is of features by other, another network than this colours"),
+        ({"extractor_sha256": "0" * 64}, SettingsError, "is of features by colours, another network"),
+        ({"size_px": 64}, SettingsError, "is of pictures of 64 px, and the model makes 32 px"),
         ({"scale": [1.0]}, DataError, "different lengths"),
         ({"scale": [0.0, 1.0]}, DataError, "every scale must be above 0"),
         ({"threshold": 2}, DataError, "threshold"),
@@ -162,4 +164,4 @@ def test_a_filter_that_is_none_is_refused(
     path = tmp_path / "filter.json"
     path.write_text(json.dumps(GOOD | change))
     with pytest.raises(kind, match=why):
-        read_filter(path, "colours")
+        read_filter(path, Colours(), 32)

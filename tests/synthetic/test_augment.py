@@ -31,7 +31,7 @@ from tests.taxa import taxonomy_of
 from tests.tiny_adapter import make
 from tests.tiny_base import write_tiny_base
 
-FEW = Making(tries=2, sampling=Sampling(num_steps=1, batch_size=4))
+FEW = Making(tries=2, sampling=Sampling(num_steps=2, batch_size=4))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def _sees_colours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def augmented(folder: Path, *more: str) -> str:
     """What the command prints; it raises where the command fails."""
-    fixed = ("--data", folder / "prepared", "--license", "cc0-1.0", "--base", folder / "base", "--steps", 1)
+    fixed = ("--data", folder / "prepared", "--license", "cc0-1.0", "--base", folder / "base", "--steps", 2)
     arguments = ["augment", folder / "model", *fixed, "--batch-size", 4, "--plan", "top-up", "--to", 14, *more]
     result = CliRunner().invoke(app, list(map(str, arguments)))
     if isinstance(result.exception, TaxaDiffusionError):
@@ -114,7 +114,7 @@ def test_what_is_accepted_lies_there_marked_as_synthetic_with_recipe_and_licence
     assert {row["source"] for row in read_generated(out / "pictures").rows} == {"synthetic image"}
     manifest = json.loads((out / "manifest.json").read_text())
     assert (manifest["licence"], manifest["source"]) == ("cc0-1.0", "synthetic image")
-    assert manifest["recipe"]["num_steps"] == "1"
+    assert manifest["recipe"]["num_steps"] == "2"
     assert "license: cc0-1.0" in (out / "README.md").read_text()
 
 

@@ -90,7 +90,7 @@ def augment(
         tries, seed, Guidance(guidance_scale, None, guidance_interval), Sampling(num_steps, batch_size, sampler, engine)
     )
     accepting = Accepting.of(accept or [], adapter.card.ranks, copy_alarms)
-    asked = Asked(planned(adapter, dataset, plan, to), making, accepting, layout, license_id)
+    asked = Asked(planned(adapter, dataset, plan, to), making, accepting, extractor, layout, license_id)
     shard = Shard.of_environment()
     if not shard.number:
         _tell_plan(adapter, asked)

@@ -19,7 +19,7 @@ Synthetic = Annotated[
     list[str],
     typer.Option("--synthetic", help="Folder that augment or generate wrote; NAME=FOLDER names it; repeatable."),
 ]
-Classifier = Annotated[list[Literal["probe", "network"]] | None, typer.Option(help="What is trained; left out: both.")]
+Classifier = Annotated[Literal["both", "probe", "network"], typer.Option(help="What is trained, in every row.")]
 Out = Annotated[Path, typer.Option(help="Where trainings and report go; the same command again goes on.")]
 NetworkSteps = Annotated[int, typer.Option(min=1, help="Training steps of the small network, the same for every row.")]
 Rare = Annotated[int, typer.Option(min=1, help="Training photographs up to which a species counts as rare.")]
@@ -35,10 +35,10 @@ def utility(
     out: Out = Path("utility"),
     extractor: options.Sight = "inception",
     weights: options.SightWeights = None,
-    classifier: Classifier = None,
+    classifier: Classifier = "both",
     folds: Annotated[int, typer.Option(min=2, help="Parts of the training photographs, each left out in turn.")] = 5,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each row and fold.")] = 2,
-    network_steps: NetworkSteps = 1500,
+    network_steps: NetworkSteps = 1000,
     rare: Rare = 10,
     size_px: options.SizePx = options.SIZE_PX,
     copy_alarms: LeftOutAlarms = 0.01,
@@ -66,7 +66,7 @@ def utility(
     comparison = Comparison(
         folds,
         seeds,
-        tuple(classifier or ("probe", "network")),
+        ("probe", "network") if classifier == "both" else (classifier,),
         NetworkSettings(network_steps, device=where),
         copy_alarms,
         seed,

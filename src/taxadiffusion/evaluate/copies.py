@@ -145,7 +145,9 @@ class CopyJudge:
     def flags(self, images: NDArray[np.uint8], features: Floats) -> NDArray[np.bool_]:
         """(M, 3, s, s) uint8 images of its size, with their (M, D) features → (M,) which of them are copies."""
         self.require_sight()
-        return np.asarray(self._scores(images, features)[0]["picture"] > self.eyesight["picture"].threshold)
+        threshold = self.eyesight["picture"].threshold
+        assert threshold is not None, "without one it cannot tell"
+        return np.asarray(self._scores(images, features)[0]["picture"] > threshold)
 
     def _eyesight_at(self, rank: Rank, counts: Mapping[Lineage, int]) -> dict[PicturePart, Eyesight]:
         """With what is found of the copies of each bucket's taxa; counts: training photographs by taxon of `rank`."""

@@ -15,6 +15,7 @@ from taxadiffusion.errors import DataError
 from taxadiffusion.evaluate.judges import Tell
 from taxadiffusion.evaluate.planted import Planter
 from taxadiffusion.features import Extractor
+from taxadiffusion.files import sha256_of
 from taxadiffusion.pictures.asked import species_of
 from taxadiffusion.pictures.generate import ALONE
 from taxadiffusion.synthetic.checks import Accepting, open_checks, sight
@@ -32,6 +33,8 @@ class Asked:
     plan: Plan
     making: Making
     accepting: Accepting
+    extractor: str
+    """What the user calls the network whose features judge."""
     layout: Layout
     licence: str
 
@@ -84,7 +87,8 @@ def augment(
     """
     require_layout(asked.layout)
     accepting, backbone = asked.accepting, adapter.denoiser.backbone
-    accepted_by = asdict(accepting) | {"expert": str(accepting.expert) if accepting.expert else None}
+    expert = sha256_of(accepting.expert).hex() if accepting.expert else None
+    accepted_by = asdict(accepting) | {"expert": expert, "extractor": asked.extractor if accepting else None}
     maker = Maker(adapter, asked.plan, asked.making, out, accepted_by, shard)
     if shard.number:
         maker.follow()

@@ -20,6 +20,7 @@ from taxadiffusion.evaluate.pictures import Pictures, photographs, unseen_split
 from taxadiffusion.evaluate.planted import Planter
 from taxadiffusion.evaluate.side import Side
 from taxadiffusion.features import Extractor
+from taxadiffusion.files import user_path
 from taxadiffusion.images import load_image
 from taxadiffusion.names import Rank
 from taxadiffusion.synthetic.accept import (
@@ -61,12 +62,7 @@ class Accepting:
                 raise SettingsError("--accept none accepts every picture, so it stands alone")
             return cls()
         asked = [word for word in words if word in ranks]
-        paths = [Path(word) for word in words if word not in (*ranks, ORIGINAL, DISTINCT)]
-        for path in paths:
-            if not path.is_file():
-                raise SettingsError(
-                    f"--accept {path}: is no file, and none of {', '.join(ranks)}, {ORIGINAL}, {DISTINCT}, {NONE}"
-                )
+        paths = [_filter_path(word, ranks) for word in words if word not in (*ranks, ORIGINAL, DISTINCT)]
         if len(asked) > 1 or len(paths) > 1:
             raise SettingsError(f"--accept: one rank and one filter at most, got {', '.join(words)}")
         expert = paths[0] if paths else None
@@ -74,6 +70,18 @@ class Accepting:
 
     def __bool__(self) -> bool:
         return bool(self.rank or self.original or self.distinct or self.expert)
+
+
+def _filter_path(word: str, ranks: Sequence[Rank]) -> Path:
+    try:
+        path = user_path(word)
+    except ValueError as error:
+        raise SettingsError(f"--accept {word!r}: {error}") from error
+    if not path.is_file():
+        raise SettingsError(
+            f"--accept {path}: is no file, and none of {', '.join(ranks)}, {ORIGINAL}, {DISTINCT}, {NONE}"
+        )
+    return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +177,7 @@ def open_checks(
             "planted copies found": str(judge.eyesight["picture"].judged),
         }
     if accepting.expert:
-        filter_ = read_filter(accepting.expert, by.extractor.name)
+        filter_ = read_filter(accepting.expert, by.extractor, by.size_px)
         checks.append(ByExpert(filter_.accepts))
         described["expert's filter"] = filter_.content_hash
     least = spread_within(train.features, train.lineages) if accepting.distinct else 0.0

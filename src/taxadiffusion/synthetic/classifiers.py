@@ -50,9 +50,9 @@ class Pack:
 class NetworkSettings:
     """Of the small network. Every row of a comparison gets the same number of steps, however many pictures it has."""
 
-    num_steps: int = 1500
+    num_steps: int = 1000
     batch_size: int = 64
-    width: int = 32
+    width: int = 16
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
     device: str = "cpu"
@@ -129,6 +129,4 @@ def _network(num_classes: int, width: int) -> nn.Sequential:
     for out in (width, 2 * width, 4 * width, 8 * width):
         layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(), nn.MaxPool2d(2)]
         channels = out
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(channels, num_classes)
-    )
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))

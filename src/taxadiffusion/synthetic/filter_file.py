@@ -13,18 +13,22 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from taxadiffusion.errors import DataError, SettingsError
+from taxadiffusion.features import Extractor
 
 
 class LearntFilter(BaseModel):
     """A picture passes where σ(Σ coefficient · (feature − mean) / scale + intercept) reaches `threshold`.
 
-    extractor: the name of the network whose features these are.
+    extractor: the name of the network whose features these are. extractor_sha256, size_px: its hash, and the size of
+    the pictures that it looked at, where the file says them.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     schema_version: Literal[1] = Field(alias="schema")
     extractor: str = Field(min_length=1)
+    extractor_sha256: str | None = None
+    size_px: int | None = None
     mean: Sequence[FiniteFloat]
     scale: Sequence[FiniteFloat]
     coefficients: Sequence[FiniteFloat]
@@ -56,19 +60,21 @@ class LearntFilter(BaseModel):
         return np.asarray(self.probability(features) >= self.threshold)
 
 
-def read_filter(path: Path, extractor: str) -> LearntFilter:
-    """Raises `DataError` for a file that is none, `SettingsError` where it is of another network's features."""
+def read_filter(path: Path, extractor: Extractor, size_px: int) -> LearntFilter:
+    """Raises `DataError` for a file that is none, `SettingsError` where it is of another network's features, or of
+    pictures of another size."""
     try:
         found = LearntFilter.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path}: no filter can be read there ({error}); `review --learn` writes one") from error
+        raise DataError(f"{path}: no filter can be read there ({error})") from error
     except ValidationError as error:
         fault = error.errors()[0]
-        raise DataError(
-            f"{path}: {'.'.join(map(str, fault['loc'])) or 'the filter'}: {fault['msg']}; `review --learn` writes one"
-        ) from error
-    if found.extractor != extractor:
+        raise DataError(f"{path}: {'.'.join(map(str, fault['loc'])) or 'the filter'}: {fault['msg']}") from error
+    if found.size_px not in (None, size_px):
+        raise SettingsError(f"{path}: is of pictures of {found.size_px} px, and the model makes {size_px} px")
+    if found.extractor != extractor.name or found.extractor_sha256 not in (None, extractor.content_hash):
         raise SettingsError(
-            f"{path}: is of features by {found.extractor}, not {extractor}; give that one as --extractor"
+            f"{path}: is of features by {found.extractor}, another network than this {extractor.name}; give that "
+            "one as --extractor"
         )
     return found

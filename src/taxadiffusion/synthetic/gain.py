@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.metrics.classification import calibration_error, f1_of_classes
@@ -104,7 +105,7 @@ class Gains:
 def gains(sources: Sources, comparison: Comparison, found: Mapping[Cell, Named], rare: int = RARE) -> Gains:
     """From the trainings. Raises `DataError` where fewer than two species have a photograph that judges."""
     f1 = {
-        (row, classifier): _f1(sources, runs_of(dict(found), row, classifier))
+        (row, classifier): _f1(sources, runs_of(found, row, classifier))
         for row in rows_of(sources)
         for classifier in comparison.classifiers
     }
@@ -112,10 +113,10 @@ def gains(sources: Sources, comparison: Comparison, found: Mapping[Cell, Named],
     if judged.sum() < 2:
         raise DataError(f"{int(judged.sum())} species have a photograph that judges; two or more are needed")
     few = judged & (sources.counts <= rare)
-    num_images = len(runs_of(dict(found), REAL, comparison.classifiers[0])[0].true)
+    num_images = len(runs_of(found, REAL, comparison.classifiers[0])[0].true)
     rows = []
     for (row, classifier), values in f1.items():
-        runs = runs_of(dict(found), row, classifier)
+        runs = runs_of(found, row, classifier)
         right = [one.named == one.true for one in runs]
         rows.append(
             RowFigures(
@@ -172,7 +173,7 @@ def _best(rows: Sequence[RowFigures]) -> str:
 def _differences(
     f1: Mapping[tuple[str, ClassifierName], Floats],
     classifiers: Sequence[ClassifierName],
-    groups: Mapping[bool, np.ndarray[tuple[int], np.dtype[np.bool_]]],
+    groups: Mapping[bool, NDArray[np.bool_]],
     num_images: int,
 ) -> list[Difference]:
     """Every synthetic row against the three baselines. Species and runs are paired, so both spreads are of differences:
@@ -194,7 +195,7 @@ def _species(
     sources: Sources,
     f1: Mapping[tuple[str, ClassifierName], Floats],
     best: str,
-    judged: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    judged: NDArray[np.bool_],
     classifiers: Sequence[ClassifierName],
     found: Mapping[Cell, Named],
 ) -> list[SpeciesGain]:

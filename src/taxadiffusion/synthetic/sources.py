@@ -87,7 +87,7 @@ def read_sources(
         splits if judging is not None else (),
         sum(len(one) for one in judged) - sum(len(one) for one in known),
         tuple(pools),
-        _hash(learnt, judging, pools, by),
+        _hash(learnt, judging, pools, [by.extractor.content_hash, by.size_px, *(train.groups or train.files)]),
     )
 
 
@@ -124,8 +124,8 @@ def _pool(
     return Pool(name, pack, limits)
 
 
-def _hash(learnt: Pack, judged: Pack | None, pools: Sequence[Pool], by: Sight) -> str:
-    digest = hashlib.sha256(json.dumps([by.extractor.content_hash, by.size_px]).encode())
+def _hash(learnt: Pack, judged: Pack | None, pools: Sequence[Pool], more: Sequence[str | int]) -> str:
+    digest = hashlib.sha256(json.dumps(more).encode())
     for pack in (learnt, *([judged] if judged else []), *(pool.pack for pool in pools)):
         digest.update(np.ascontiguousarray(pack.images).tobytes())
         digest.update(np.ascontiguousarray(pack.labels).tobytes())

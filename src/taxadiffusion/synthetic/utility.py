@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -168,7 +168,8 @@ class Trainings:
         return self._sources.learnt.select(np.flatnonzero(~out)), self._sources.learnt.select(np.flatnonzero(out))
 
     def _judged(self, fold: int) -> Pack:
-        return self._sources.judged or self._learnt(fold)[1]
+        published = self._sources.judged
+        return self._learnt(fold)[1] if published is None else published
 
     def _penalty_of(self, fold: int) -> float:
         """Of every row's probe: chosen within the photographs of the fold, by no other."""
@@ -199,6 +200,6 @@ class Trainings:
         return learnt.with_(chosen.pack)
 
 
-def runs_of(found: dict[Cell, Named], row: str, classifier: ClassifierName) -> Sequence[Named]:
+def runs_of(found: Mapping[Cell, Named], row: str, classifier: ClassifierName) -> Sequence[Named]:
     """The trainings of a row by a classifier: folds, and within each the seeds."""
     return [named for cell, named in found.items() if (cell.row, cell.classifier) == (row, classifier)]
