@@ -76,7 +76,7 @@ class NamedRight:
 
     def __call__(self, looked: Looked) -> Sequence[str | None]:
         ranks = {taxon: self.judged_at(taxon) for taxon in set(looked.taxa)}
-        named = self.namer(looked.features)
+        named = self.namer(looked.features.astype(np.float32))
         return [_verdict(ranks[asked], asked, seen) for asked, seen in zip(looked.taxa, named, strict=True)]
 
 

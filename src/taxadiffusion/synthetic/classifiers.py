@@ -100,7 +100,9 @@ def named_by_network(
 
 @torch.no_grad()
 def _named(network: nn.Module, images: Tensor, batch_size: int, device: torch.device) -> tuple[Ints, Floats]:
-    chances = torch.cat([network(_pixels(part).to(device)).softmax(1).cpu() for part in images.split(batch_size)])
+    chances = torch.cat(
+        [network(_pixels(part).to(device)).softmax(1).cpu() for part in torch.split(images, batch_size)]
+    )
     confidence, named = chances.max(1)
     return named.numpy(), confidence.double().numpy()
 

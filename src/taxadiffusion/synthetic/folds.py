@@ -22,6 +22,7 @@ from taxadiffusion.names import Lineage
 from taxadiffusion.synthetic.accept import (
     FEWEST_TO_NAME,
     NOT_NEEDED,
+    Check,
     Distinct,
     Looked,
     NamedRight,
@@ -127,10 +128,13 @@ def filtered(pool: Pool, learnt: Pack, left_out: Pack, taxa: Sequence[Lineage], 
     lineages = [taxa[i] for i in learnt.labels]
     rank = taxa[0].rank
     assert rank is not None, "classes are species"
-    named = NamedRight(Namer.fit(learnt.features.astype(np.float32), lineages, None, seed, FEWEST_TO_NAME), rank)
+    namer = Namer.fit(learnt.features.astype(np.float32), lineages, None, seed, FEWEST_TO_NAME)
+    checks: list[Check] = [NamedRight(namer, rank)]
     original, remark = copy_flags(learnt, left_out, alarms)
+    if original is not None:
+        checks.append(original)
     looked = Looked(tuple(taxa[i] for i in pool.pack.labels), pool.pack.features, pool.pack.images)
-    reasons = refusals([named, *([original] if original else [])], looked)
+    reasons = refusals(checks, looked)
     distinct = Distinct(spread_within(learnt.features, lineages))
     left = pool.limits.copy()
     for i, reason in enumerate(reasons):
