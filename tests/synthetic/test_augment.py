@@ -18,14 +18,16 @@ from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import DataError, SettingsError, TaxaDiffusionError
 from taxadiffusion.evaluate.pictures import generated_folder
+from taxadiffusion.evaluate.planted import Planter
 from taxadiffusion.pictures.generate import Sampling
 from taxadiffusion.sharing.generated_set import read_generated
 from taxadiffusion.synthetic import making
-from taxadiffusion.synthetic.accept import MISNAMED, NOT_NEEDED
+from taxadiffusion.synthetic.accept import MISNAMED, NEAR_DUPLICATE, NOT_NEEDED, Looked, NamedRight
+from taxadiffusion.synthetic.checks import Accepting, open_checks, sight
 from taxadiffusion.synthetic.making import Candidate, Maker, Making
 from taxadiffusion.synthetic.plan import TOP_UP, Plan, counted_species, plan_of_counts
 from tests.coloured_dataset import photographed
-from tests.coloured_pictures import RANKS, SPECIES, Colours
+from tests.coloured_pictures import RANKS, SPECIES, Colours, fresh
 from tests.faults.harness import fork
 from tests.taxa import taxonomy_of
 from tests.tiny_adapter import make
@@ -56,9 +58,19 @@ def plan(folder: Path) -> Plan:
     return plan_of_counts(counted_species(dataset, RANKS), RANKS, TOP_UP, 14)
 
 
-@pytest.fixture(autouse=True)
-def _sees_colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taxadiffusion.features.open_extractor", lambda *_: Colours())
+def every_second(_: NamedRight, looked: Looked) -> list[str | None]:
+    """A tiny model's pictures show nothing: the probe's place is taken by one that refuses the first, third …"""
+    return [None if i % 2 else MISNAMED for i in range(len(looked.taxa))]
+
+
+def set_up(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("taxadiffusion.features.open_extractor", lambda *_: Colours())
+    patch.setattr(NamedRight, "__call__", every_second)
+
+
+@pytest.fixture
+def _set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up(monkeypatch)
 
 
 def augmented(folder: Path, *more: str) -> str:
@@ -76,7 +88,7 @@ def augmented(folder: Path, *more: str) -> str:
 def made(folder: Path) -> tuple[Path, str]:
     """A set accepted by family, with what was printed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("taxadiffusion.features.open_extractor", lambda *_: Colours())
+        set_up(patch)
         out = folder / "set"
         return out, augmented(folder, "--accept", "family", "--tries", "2", "--out", str(out))
 
@@ -105,6 +117,23 @@ def test_every_picture_that_was_drawn_is_accepted_or_refused_for_a_reason(made: 
         assert one["drawn"] == one["accepted"] + sum(one["refused"].values())
 
 
+def test_checks_refuse_what_shows_another_species_and_what_was_accepted_before(folder: Path, tmp_path: Path) -> None:
+    by = sight(Colours(), tmp_path / "features", 32)
+
+    def never() -> Planter:
+        raise AssertionError("copies are not asked for")
+
+    dataset = PreparedDataset.open(folder / "prepared")
+    checks = open_checks(dataset, RANKS, Accepting("species", distinct=True), by, never)
+    pictures = generated_folder(fresh(tmp_path / "swapped", 5, ("species",), 4, swap=True), RANKS)
+    new = [Candidate(t, i, Path(f)) for i, (t, f) in enumerate(zip(pictures.lineages, pictures.files, strict=True))]
+    found = checks(new)
+    assert [reason == MISNAMED for reason in found] == [one.taxon.get("genus") == "Ruber" for one in new]
+    assert None in found
+    again = checks(new)
+    assert {second for first, second in zip(found, again, strict=True) if first is None} == {NEAR_DUPLICATE}
+
+
 def test_what_is_accepted_lies_there_marked_as_synthetic_with_recipe_and_licence(made: tuple[Path, str]) -> None:
     out, _ = made
     pictures = generated_folder(out / "pictures", RANKS)
@@ -118,6 +147,7 @@ def test_what_is_accepted_lies_there_marked_as_synthetic_with_recipe_and_licence
     assert "license: cc0-1.0" in (out / "README.md").read_text()
 
 
+@pytest.mark.usefixtures("_set_up")
 def test_the_same_command_makes_nothing_anew_and_another_is_refused(folder: Path, made: tuple[Path, str]) -> None:
     out, _ = made
     before = {path: path.stat().st_mtime_ns for path in (out / "candidates").rglob("*.png")}
@@ -129,6 +159,7 @@ def test_the_same_command_makes_nothing_anew_and_another_is_refused(folder: Path
         augmented(folder, "--accept", "genus", "--tries", "2", "--out", str(out))
 
 
+@pytest.mark.usefixtures("_set_up")
 def test_shards_hold_the_same_pictures_and_the_same_bytes_each_time(folder: Path, made: tuple[Path, str]) -> None:
     out, _ = made
     names = {Path(row["file_name"]).stem for row in verdicts(out) if row["accepted"] == "yes"}
@@ -149,11 +180,13 @@ def test_shards_hold_the_same_pictures_and_the_same_bytes_each_time(folder: Path
     assert not (out / "shards").exists()
 
 
+@pytest.mark.usefixtures("_set_up")
 def test_copies_are_refused_only_where_they_can_be_told(folder: Path) -> None:
     with pytest.raises(DataError, match="8 unseen photographs are too few for 1% false alarms; allow more"):
         augmented(folder, "--accept", "original", "--out", str(folder / "copies"))
 
 
+@pytest.mark.usefixtures("_set_up")
 def test_a_dry_run_draws_nothing(folder: Path) -> None:
     assert "6 pictures of 2 species" in " ".join(augmented(folder, "--dry-run", "--out", str(folder / "dry")).split())
     assert not (folder / "dry").exists()
