@@ -12,13 +12,13 @@ from taxadiffusion.metrics.intervals import Interval
 from taxadiffusion.report.blocks import Cell, code, facts, heading, note, table, text
 from taxadiffusion.report.page import Html, Section, page
 from taxadiffusion.report.tables import markdown_table
-from taxadiffusion.synthetic.gain import Difference, Gains
+from taxadiffusion.synthetic.gain import Difference, Effect, Gains
 from taxadiffusion.synthetic.sources import Sources
 from taxadiffusion.synthetic.utility import Comparison
 
 RECOMMENDED = "recommended.csv"
 
-_EFFECTS = ("helps", "hurts", "not told apart")
+_EFFECTS: tuple[Effect, ...] = ("helps", "hurts", "not told apart")
 
 MEANING = (
     "Macro F1: the mean over species of each one's F1. Intervals: 95 %, over species and trainings; differences are "

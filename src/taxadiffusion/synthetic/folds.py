@@ -52,7 +52,7 @@ def deal(labels: Ints, groups: Sequence[str], num_folds: int, seed: int) -> NDAr
     rng = np.random.default_rng(seed)
     fold_of: dict[str, int] = {}
     for label in np.unique(labels):
-        mine = list(dict.fromkeys(groups[i] for i in np.flatnonzero(labels == label)))
+        mine = list(dict.fromkeys(groups[i] for i in np.flatnonzero(labels == label).tolist()))
         start = int(rng.integers(num_folds))
         for place, i in enumerate(rng.permutation(len(mine))):
             fold_of.setdefault(mine[i], -1 if len(mine) == 1 else (start + place) % num_folds)

@@ -109,10 +109,10 @@ def gains(sources: Sources, comparison: Comparison, found: Mapping[Cell, Named],
         for row in rows_of(sources)
         for classifier in comparison.classifiers
     }
-    judged = ~np.isnan(next(iter(f1.values()))).any(axis=1)  # (S,)
+    judged: NDArray[np.bool_] = np.asarray(~np.isnan(next(iter(f1.values()))).any(axis=1))  # (S,)
     if judged.sum() < 2:
         raise DataError(f"{int(judged.sum())} species have a photograph that judges; two or more are needed")
-    few = judged & (sources.counts <= rare)
+    few: NDArray[np.bool_] = np.asarray(judged & (sources.counts <= rare))
     num_images = len(runs_of(found, REAL, comparison.classifiers[0])[0].true)
     rows = []
     for (row, classifier), values in f1.items():
