@@ -19,6 +19,8 @@ import taxadiffusion
 PACKAGE = Path(taxadiffusion.__file__).parent
 ENTRANCES = ("cli", "pipeline")
 """What people call: the commands, and the pipeline from Python."""
+LOADED_ELSEWHERE = ("sharing.blocks", "sharing.comfyui_node", "sharing.hub_pipeline")
+"""Modules that diffusers and ComfyUI load by themselves, from what we wrote for them."""
 CALLED_BY_FRAMEWORKS = {"forward", "_apply", "readinto", "seekable", "tell"}
 CALLED_BY_NAME = {"readers": ("detect", "open_source")}
 """Package whose modules are imported by a name that is made → what is called in each."""
@@ -82,7 +84,11 @@ class Walk:
             self._add_module(module, tree)
         self.reached: set[str] = set()
         self._attributes: set[str] = set()
-        self._waiting = [p for p, d in self.definitions.items() if d.module.split(".")[0] in ENTRANCES]
+        self._waiting = [
+            p
+            for p, d in self.definitions.items()
+            if d.module.split(".")[0] in ENTRANCES or d.module in LOADED_ELSEWHERE
+        ]
         for package, names in CALLED_BY_NAME.items():
             modules_of = [m for m in modules if m.startswith(f"{package}.")]
             self._waiting += [f"{m}:{name}" for m in modules_of for name in names]

@@ -148,7 +148,8 @@ def figure(ranks: Sequence[Rank], lineage: Lineage) -> str:
 def shipped_figure() -> str:
     """Of the ranks and names of the shipped reef-fish adapter."""
     taxonomy = Taxonomy.from_json(read_json(shipped("reef-fish") / "taxonomy.json"))
-    return figure(taxonomy.ranks, find_taxon(taxonomy, SPECIES).lineage)
+    ranks = tuple(read_json(shipped("reef-fish") / "adapter.json")["ranks"])
+    return figure(ranks, find_taxon(taxonomy, SPECIES).lineage.only(ranks))
 
 
 def main() -> None:

@@ -140,7 +140,8 @@ def _run(adapter: Adapter, dataset: Any, asked: Asked, out: Path, open_extractor
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from taxadiffusion.dataset.shards import Shard
-    from taxadiffusion.synthetic.augment import Watch, augment
+    from taxadiffusion.synthetic.augment import Watch
+    from taxadiffusion.synthetic.augment import augment as make
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -150,7 +151,7 @@ def _run(adapter: Adapter, dataset: Any, asked: Asked, out: Path, open_extractor
             progress.update(task, description=f"{drawn} drawn, accepted", completed=accepted, total=wanted)
 
         watch = Watch(lambda words: progress.update(task, description=words), told)
-        manifest = augment(adapter, dataset, asked, out, open_extractor, Shard.of_environment(), watch)
+        manifest = make(adapter, dataset, asked, out, open_extractor, Shard.of_environment(), watch)
     if manifest is None:
         return  # the first process tells of all of them
     _tell(manifest, out)

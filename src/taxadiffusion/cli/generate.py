@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -260,7 +260,7 @@ def _shown(pictures: Iterable[Generated], total: int) -> list[Generated]:
     return list(track(pictures, "pictures", total=total, console=Console(stderr=True)))
 
 
-def _tell(made: list[Generated], requests: list[Request], num_images: int, out: Path) -> None:
+def _tell(made: list[Generated], requests: Sequence[Request], num_images: int, out: Path) -> None:
     num_new = sum(picture.made for picture in made)
     typer.echo(f"{num_new} pictures made, {len(made) - num_new} were there: {out}/metadata.csv")
     shown = "" if len(requests) <= _MOST_SHOWN else " of the first taxa"
