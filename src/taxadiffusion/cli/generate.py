@@ -275,7 +275,7 @@ def _caption(request: Request) -> str:
     return lineage.label if lineage.get("species") else f"{lineage.label} ({lineage.rank})"
 
 
-def _contact_sheet(made: list[Generated], requests: list[Request], columns: int, out: Path) -> Path:
+def _contact_sheet(made: list[Generated], requests: Sequence[Request], columns: int, out: Path) -> Path:
     """One row a taxon, beside the folder and not in it: the folder holds what its table lists. Of the first taxa only,
     where they are many."""
     from taxadiffusion.images import image_grid
