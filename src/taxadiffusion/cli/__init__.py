@@ -11,6 +11,7 @@ from rich.console import Console
 
 from taxadiffusion import __version__
 from taxadiffusion.cli import (
+    ancestors,
     augment,
     check,
     demo,
@@ -53,6 +54,7 @@ _COMMANDS: dict[Callable[..., Any], bool] = {
     identify.identify: False,
     augment.augment: False,
     utility.utility: False,
+    ancestors.ancestors: False,
     evaluate.evaluate: False,
     serve.serve: False,
     reproduce.reproduce: False,

@@ -33,6 +33,8 @@ ALONE = Shard()
 _MAY_BE_ABSENT = ("note", "source_taxon_id", "sister", "blend", "weaker_sha256")
 """Entries of a recipe that earlier versions did not write: empty, they change no file's name."""
 
+_MOST_BLENDED = 64  # taxa that a recipe names; more are thousands
+
 _POLL_S = 0.5
 
 
@@ -244,7 +246,7 @@ def _recipe(
         "towards": str(request.towards) if request.towards else "",
         "fraction": f"{request.fraction:g}",
         "sister": str(request.sister) if request.sister else "",
-        "blend": " + ".join(f"{weight!r} × ({lineage})" for lineage, weight in request.blend),
+        "blend": _blend_words(request),
         "weaker_sha256": sampling.weaker.sha256 if sampling.weaker and guidance.base == "weaker model" else "",
         "num_steps": str(sampling.num_steps),
         "scheduler": sampling.scheduler or "default",
@@ -256,6 +258,14 @@ def _recipe(
         "source": SOURCE,
         "digital_source_type": DIGITAL_SOURCE_TYPE,
     }
+
+
+def _blend_words(request: Request) -> str:
+    """The weights and taxa; of very many, how many there are and a hash of them."""
+    words = " + ".join(f"{weight!r} × ({lineage})" for lineage, weight in request.blend)
+    if len(request.blend) <= _MOST_BLENDED:
+        return words
+    return f"{len(request.blend)} taxa, sha256 {hashlib.sha256(words.encode()).hexdigest()}"
 
 
 def _taxon_ids(adapter: Adapter) -> dict[Lineage, str]:

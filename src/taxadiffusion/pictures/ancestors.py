@@ -1,0 +1,64 @@
+"""Pictures of ancestors that no photograph shows: their conditions are reconstructed from their descendants'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from taxadiffusion.adapter import Adapter
+from taxadiffusion.errors import DataError
+from taxadiffusion.guidance import Guidance
+from taxadiffusion.names import Lineage
+from taxadiffusion.request import Blend, Request
+from taxadiffusion.taxonomy.brownian import Descent, between, posterior, unit_descent
+
+
+def descent_of(adapter: Adapter, ancestor: Lineage) -> Descent:
+    """The ancestor's descendants that the model knows, each branch as long as the ranks it crosses. Raises `DataError`
+    where it has none."""
+    taxonomy, ranks = adapter.taxonomy, adapter.card.ranks
+    return unit_descent(ancestor, [taxonomy.lineage(number).only(ranks) for number in range(len(taxonomy))], ranks)
+
+
+def cloud(
+    adapter: Adapter, ancestor: Lineage, seeds: Sequence[int], guidance: Guidance, *, mean: bool = False
+) -> tuple[list[Request], str]:
+    """A picture for each seed, which also draws the ancestor that it shows from the posterior; and a note of it.
+
+    mean: all show the mean, so that they differ by the noise alone.
+    """
+    descent = descent_of(adapter, ancestor)
+    found = posterior(descent)
+    weights = [found.weights if mean else found.draw(np.random.default_rng([seed, 7])) for seed in seeds]
+    requests = [
+        Request(ancestor, seed, guidance, blend=_blend(descent.tips, own))
+        for seed, own in zip(seeds, weights, strict=True)
+    ]
+    return requests, (
+        f"{'the mean of' if mean else 'a draw of'} the ancestor as {len(descent.tips)} descendants tell of it, by "
+        f"Brownian motion on a tree of unit branches; its variance is {found.variance:.3g} times the rate"
+    )
+
+
+def way(
+    adapter: Adapter, one: Lineage, other: Lineage, number: int, seed: int, guidance: Guidance
+) -> tuple[list[Request], str]:
+    """`number` pictures of one seed on the way between two taxa, through the mean of their common ancestor.
+
+    Raises `DataError` where they have none that the model knows, or one is the other's ancestor.
+    """
+    shared = next((n for n, (a, b) in enumerate(zip(one.names, other.names, strict=False)) if a != b), None)
+    if shared is None:
+        raise DataError(f"{one.label} and {other.label} are one taxon, or one is in the other: there is no way between")
+    if not shared:
+        raise DataError(f"{one.label} and {other.label} have no ancestor in common that the model knows")
+    ancestor = Lineage(one.names[:shared])
+    descent = descent_of(adapter, ancestor)
+    weights = _blend(descent.tips, posterior(descent).weights)
+    requests = [Request(ancestor, seed, guidance, blend=blend) for blend in between(one, other, weights, number)]
+    return requests, f"on the way from {one.label} to {other.label} through the mean of their common ancestor"
+
+
+def _blend(tips: Sequence[Lineage], weights: np.ndarray) -> Blend:
+    return tuple((lineage, float(weight)) for lineage, weight in zip(tips, weights, strict=True))
