@@ -15,7 +15,7 @@ from taxadiffusion.names import Lineage
 from taxadiffusion.pictures.png import save_picture
 from taxadiffusion.web.limits import Limits
 from taxadiffusion.web.store import Store, archive
-from tests.tiny_site import CORNUTUS, RANKS
+from tests.site_taxa import CORNUTUS, RANKS
 
 MODEL = "a" * 64
 
@@ -24,7 +24,8 @@ def recipe(lineage: Lineage, seed: int = 0, **others: str) -> dict[str, str]:
     names = {rank: lineage.get(rank) or "" for rank in RANKS}
     return names | {
         "scientific_name": lineage.label, "seed": str(seed), "model_sha256": MODEL, "software": "test",
-        "source_taxon_id": "", "guidance_scale": "6", "towards": "", **others,
+        "source_taxon_id": "", "guidance_scale": "6", "guidance_rank": "unconditional", "num_steps": "25",
+        "towards": "", **others,
     }  # fmt: skip
 
 
@@ -45,6 +46,10 @@ def test_pictures_are_there_again_after_a_restart_but_those_of_another_model_are
     store.close()
     put(tmp_path, 2, recipe(CORNUTUS, model_sha256="b" * 64))
     (tmp_path / "note-0-0000000003.png").write_bytes(b"no picture")
+    for number, bad in enumerate(
+        ({"seed": "x"}, {"guidance_rank": ""}, {"towards": "colour: red"}, {"num_steps": "9" * 5000}), 4
+    ):
+        put(tmp_path, number, recipe(CORNUTUS) | bad)
     again = opened(tmp_path)
     kept = again.get("0000000001")
     assert kept is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -81,25 +82,30 @@ class Finder:
         own = [OtherName(taxon, lineage.label, "") for taxon, lineage in model.lineages.items()]
         self._names = [*own, *others]
         self._folded = [folded_spelling(other.name) for other in self._names]
+        self._last = [name.rpartition(" ")[2] for name in self._folded]
         self._kept: OrderedDict[str, tuple[Hit, ...]] = OrderedDict()
+        self._guard = threading.Lock()  # of `_kept`: questions come on several threads
 
     def __call__(self, text: str) -> tuple[Hit, ...]:
         """The best at first: names that begin so, words that do, the taxon that was meant, names spelt nearly so."""
         asked = folded_spelling(" ".join(text.split()))
         if not asked:
             return ()
-        if asked in self._kept:
-            self._kept.move_to_end(asked)
-            return self._kept[asked]
+        with self._guard:
+            if asked in self._kept:
+                self._kept.move_to_end(asked)
+                return self._kept[asked]
         hits: dict[int, Hit] = {}
         for hit in self._found(asked, text):
             hits.setdefault(hit.taxon, hit)
             if len(hits) == NUM_SHOWN:
                 break
-        self._kept[asked] = tuple(hits.values())
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
-        return self._kept[asked]
+        found = tuple(hits.values())
+        with self._guard:
+            self._kept[asked] = found
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return found
 
     def _found(self, asked: str, text: str) -> Iterator[Hit]:
         equal = [i for i, name in enumerate(self._folded) if name == asked]
@@ -124,8 +130,8 @@ class Finder:
 
     def _near(self, asked: str) -> list[int]:
         begun = [name[: len(asked) + 1] for name in self._folded]
-        last = [name.rpartition(" ")[2] for name in self._folded]
-        scores = np.max([process.cdist([asked], each, scorer=fuzz.ratio)[0] for each in (self._folded, begun, last)], 0)
+        each = (self._folded, begun, self._last)
+        scores = np.max([process.cdist([asked], names, scorer=fuzz.ratio)[0] for names in each], 0)
         return [int(i) for i in np.argsort(-scores, kind="stable")[:NUM_SHOWN] if scores[i] >= _NEAR]
 
     def _hit(self, i: int, how: str) -> Hit:

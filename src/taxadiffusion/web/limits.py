@@ -22,7 +22,8 @@ class Limits:
     jobs_kept: int = 256
     """Finished jobs that can still be looked at."""
     body_bytes: int = 16_384
-    """Of a request."""
+    """Of a request; and of its head: the address and all headers."""
+    head_bytes: int = 16_384
     letters: int = 300
     """Of a name that is sought, or of a field."""
     streams: int = 64
@@ -31,6 +32,10 @@ class Limits:
     store_bytes: int = 1 << 29
     thumbnail_bytes: int = 1 << 26
     """Of photographs made small, in memory."""
+    page_bytes: int = 1 << 25
+    """Of pages that are kept as they were sent."""
+    picture_bytes: int = 1 << 26
+    """Of pictures in memory."""
     tree_taxa: int = 20_000
     """Of the drawing of the tree; where there are more, the finest ranks are left out of it."""
 

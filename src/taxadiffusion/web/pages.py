@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -19,15 +21,25 @@ from taxadiffusion.web.find import Hit
 from taxadiffusion.web.jobs import JobView
 from taxadiffusion.web.limits import Limits
 from taxadiffusion.web.looking import Twin
+from taxadiffusion.web.memory import Memory
 from taxadiffusion.web.photographs import Photograph, Photographs
 from taxadiffusion.web.served import ServedModel
 from taxadiffusion.web.store import Kept, Store
 from taxadiffusion.web.twins import Twins
 
 NO_TRUST: Mapping[Lineage, Rank | None] = MappingProxyType({})
-_CACHED = 4096
 _NUM_CHILDREN = 500
 _NUM_OTHERS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A page as it is sent. etag: of its content."""
+
+    body: bytes
+    etag: str
+    version: object
+    """Of what it was made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +84,25 @@ class Pages:
         environment.globals |= {"model": model, "limits": limits, "scale": DEFAULT_SCALE, "steps": NUM_STEPS}
         environment.filters["percent"] = lambda share: f"{share:.0%}"
         self._environment = environment
-        self._cached: dict[object, tuple[int, str]] = {}
+        self._kept: Memory[Rendered] = Memory(limits.page_bytes)
 
-    def home(self) -> str:
+    def home(self) -> Rendered:
         """Search, the tree, its coarsest taxa and the newest pictures."""
-        return self._once("home", lambda: self._page("home", roots=self._listed(None), latest=self._store.latest(12)))
+
+        def render() -> str:
+            return self._page("home", roots=self._listed(None), latest=self._store.latest(12))
+
+        return self._once("home", self._store.version, render)
 
     def results(self, query: str, hits: tuple[Hit, ...]) -> str:
         """What a search found, for who has no JavaScript."""
         return self._page("results", query=query, hits=hits, where={hit.taxon: self._where(hit.taxon) for hit in hits})
 
-    def taxon(self, taxon: int) -> str:
+    def taxon(self, taxon: int) -> Rendered:
         """Raises `DataError` for a number that is no taxon."""
         lineage = self._model.lineage(taxon)
-        return self._once(taxon, lambda: self._taxon(taxon, lineage))
+        version = self._store.changes(lineage), self._twins.version if self._twins else 0
+        return self._once(taxon, version, lambda: self._taxon(taxon, lineage))
 
     def job(self, job: JobView, ask: Ask, *, own: bool) -> str:
         """A job with its pictures so far. own: the visitor may cancel it."""
@@ -103,8 +120,26 @@ class Pages:
             columns=ask.number,
         )
 
-    def picture(self, kept: Kept) -> str:
+    def picture(self, kept: Kept) -> Rendered:
         """One picture with all that is known of it."""
+        return self._once(kept.id, self._twins.version if self._twins else 0, lambda: self._picture(kept))
+
+    def fault(self, status: int, message: str) -> str:
+        """What went wrong, in words, and the way back."""
+        return self._page("fault", status=status, message=message)
+
+    def tree(self) -> Rendered:
+        """JSON of the icicle: taxa, parents, counts and a picture of each. Pruned from the finest rank where large."""
+
+        def render() -> str:
+            taxa, document = self._tree
+            return document[:-1] + ',"thumbnails":' + json.dumps(["", *self._thumbnails(taxa)]) + "}"
+
+        return self._once("tree", self._store.version, render)
+
+    # parts
+
+    def _picture(self, kept: Kept) -> str:
         ask = ask_of(kept.recipe, self._model.ranks)
         twin = self._twins.of(kept) if self._twins is not None else None
         return self._page(
@@ -118,16 +153,6 @@ class Pages:
             photograph=self._photograph_of(twin),
             why_no_twin=self._why_no_twin(),
         )
-
-    def fault(self, status: int, message: str) -> str:
-        """What went wrong, in words, and the way back."""
-        return self._page("fault", status=status, message=message)
-
-    def tree(self) -> str:
-        """JSON of the icicle: taxa, parents, counts and a picture of each. Pruned from the finest rank where large."""
-        return self._once("tree", self._tree)
-
-    # parts
 
     def _taxon(self, taxon: int, lineage: Lineage) -> str:
         strip = self._store.strip(lineage)
@@ -208,7 +233,9 @@ class Pages:
             return "Nobody looked: start the page with --extractor as well."
         return self._twins.state
 
-    def _tree(self) -> str:
+    @cached_property
+    def _tree(self) -> tuple[list[int], str]:
+        """Its taxa, and as JSON all of it that stays as it is."""
         model = self._model
         ranks = list(model.ranks)
         while len(taxa := [t for t, one in model.lineages.items() if one.rank in ranks]) > self._limits.tree_taxa:
@@ -222,9 +249,8 @@ class Pages:
             "ranks": ["all taxa of", *(str(model.lineages[taxon].rank) for taxon in taxa)],
             "counts": [sum(count for t, count in zip(taxa, counts, strict=True) if model.parents[t] is None), *counts],
             "unit": "training photographs" if by_photographs else "species",
-            "thumbnails": ["", *self._thumbnails(taxa)],
         }
-        return json.dumps(document, separators=(",", ":"))
+        return taxa, json.dumps(document, separators=(",", ":"))
 
     def _thumbnails(self, taxa: Sequence[int]) -> Iterator[str]:
         """The address of a picture of each taxon, drawn or a photograph; "" where there is none."""
@@ -234,17 +260,15 @@ class Pages:
             row = self._photographs.first(taxon) if self._photographs else None
             yield f"/pictures/{picture.id}.png" if picture else "" if row is None else f"/photographs/{row}.jpg"
 
-    def _once(self, key: object, render: Callable[[], str]) -> str:
-        """Rendered anew only where the pictures are others than when it was."""
-        version = self._store.version + (self._twins.version if self._twins else 0)
-        kept = self._cached.get(key)
-        if kept is not None and kept[0] == version:
-            return kept[1]
-        text = render()
-        if len(self._cached) >= _CACHED:
-            self._cached.clear()
-        self._cached[key] = version, text
-        return text
+    def _once(self, key: object, version: object, render: Callable[[], str]) -> Rendered:
+        """Rendered anew only where what it shows is other than it was."""
+        kept = self._kept.get(key)
+        if kept is not None and kept.version == version:
+            return kept
+        body = render().encode("utf-8", "replace")
+        made = Rendered(body, f'"{hashlib.sha256(body).hexdigest()[:20]}"', version)
+        self._kept.put(key, made, len(body))
+        return made
 
     def _page(self, name: str, **values: Any) -> str:
         shown: Mapping[str, Any] = {"ranks": self._model.ranks, **values}

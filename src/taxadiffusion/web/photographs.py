@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +13,7 @@ from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import DataError
 from taxadiffusion.images import ImageError
 from taxadiffusion.web.limits import Limits
+from taxadiffusion.web.memory import Memory
 from taxadiffusion.web.served import ServedModel
 
 THUMBNAIL_PX = 224
@@ -36,9 +35,8 @@ class Photographs:
 
     def __init__(self, dataset: PreparedDataset, model: ServedModel, limits: Limits) -> None:
         """Raises `DataError` where the data set shows no taxon of the model."""
-        self._dataset, self._model, self._limits = dataset, model, limits
-        self._small: OrderedDict[int, bytes] = OrderedDict()
-        self._num_bytes, self._guard = 0, threading.Lock()
+        self._dataset, self._model = dataset, model
+        self._small: Memory[bytes] = Memory(limits.thumbnail_bytes)
         of_data = {
             taxon: lineage
             for taxon in range(len(dataset.taxonomy))
@@ -79,19 +77,14 @@ class Photographs:
         """A JPEG of at most `THUMBNAIL_PX`; None for a row that is none of these, or cannot be read any more."""
         if row not in self._known:
             return None
-        with self._guard:
-            if row in self._small:
-                self._small.move_to_end(row)
-                return self._small[row]
+        if (small := self._small.get(row)) is not None:
+            return small
         try:
             pixels: npt.NDArray[np.uint8] = self._dataset.image(row, THUMBNAIL_PX, "crop")
         except (ImageError, DataError, OSError):
             return None
         packed = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(packed, "JPEG", quality=82)
-        with self._guard:
-            self._num_bytes += len(packed.getvalue()) - len(self._small.get(row, b""))
-            self._small[row] = packed.getvalue()
-            while self._num_bytes > self._limits.thumbnail_bytes:
-                self._num_bytes -= len(self._small.popitem(last=False)[1])
-        return packed.getvalue()
+        small = packed.getvalue()
+        self._small.put(row, small, len(small))
+        return small

@@ -6,35 +6,34 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator
-from functools import cache
-from importlib import resources
-from urllib.parse import parse_qsl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from urllib.parse import parse_qsl, quote
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, RedirectResponse, StreamingResponse
+from starlette.responses import RedirectResponse, StreamingResponse
 
 from taxadiffusion.errors import DataError, TaxaDiffusionError
+from taxadiffusion.web.answers import Static, html_answer, json_answer, rendered, unchanging
 from taxadiffusion.web.ask import read_ask
 from taxadiffusion.web.find import Finder, Hit
+from taxadiffusion.web.guard import Receive, Scope, Send
 from taxadiffusion.web.jobs import BusyError, JobView
 from taxadiffusion.web.limits import Limits
+from taxadiffusion.web.memory import Memory
 from taxadiffusion.web.pages import Pages
 from taxadiffusion.web.photographs import Photographs
 from taxadiffusion.web.served import ServedModel
 from taxadiffusion.web.store import Kept, Store, archive
 from taxadiffusion.web.workshop import Workshop
 
-_STATIC = {
-    "page.js": "text/javascript",
-    "tree.js": "text/javascript",
-    "style.css": "text/css",
-    "tree.css": "text/css",
-    "plotly.js": "text/javascript",
-}
 _ID = re.compile(r"[0-9a-f]{10}")
+_NUM_MAKING_SMALL = 2
+"""Photographs at a time: who reads goes first."""
 _WATCH_S, _BEAT_S = 0.25, 15.0
 
 
@@ -46,11 +45,13 @@ class Site:
     ) -> None:
         self._model, self._store, self._workshop = model, store, workshop
         self._finder, self._pages, self._limits = finder, pages, limits
-        self._num_streams = 0
+        self._num_streams, self._static = 0, Static()
+        self._png: Memory[bytes] = Memory(limits.picture_bytes)
+        self._making_small = CapacityLimiter(_NUM_MAKING_SMALL)
 
     def app(self, photographs: Photographs | None) -> FastAPI:
         """All addresses; without a schema of them, which would need scripts of others to be read."""
-        app = FastAPI(title="taxadiffusion", docs_url=None, redoc_url=None, openapi_url=None)
+        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
         self._photographs = photographs
         for path, handler in {
             "/": self.home,
@@ -59,7 +60,6 @@ class Site:
             "/tree.json": self.tree,
             "/taxa/{number}": self.taxon,
             "/jobs/{number}": self.job,
-            "/jobs/{number}/events": self.events,
             "/jobs/{number}/pictures.zip": self.archive,
             "/pictures/{picture}.png": self.png,
             "/pictures/{picture}": self.picture,
@@ -67,6 +67,7 @@ class Site:
             "/static/{name}": self.static,
         }.items():
             app.add_route(path, handler, methods=["GET", "HEAD"])
+        app.add_route("/jobs/{number}/events", self.events, methods=["GET"])
         app.add_route("/make", self.make, methods=["POST"])
         app.add_route("/jobs/{number}/cancel", self.cancel, methods=["POST"])
         app.add_exception_handler(HTTPException, self.refused)
@@ -75,46 +76,54 @@ class Site:
 
     # reading
 
-    async def home(self, _: Request) -> Response:
-        return _html(self._pages.home())
+    async def home(self, request: Request) -> Response:
+        return rendered(request, self._pages.home())
 
     async def find(self, request: Request) -> Response:
         query = self._query(request)
-        return _html(self._pages.results(query, await run_in_threadpool(self._finder, query)))
+        return html_answer(self._pages.results(query, await run_in_threadpool(self._finder, query)))
 
     async def find_json(self, request: Request) -> Response:
         hits = await run_in_threadpool(self._finder, self._query(request))
-        return _json({"taxa": [self._hit(hit) for hit in hits]})
+        return json_answer({"taxa": [self._hit(hit) for hit in hits]})
 
-    async def tree(self, _: Request) -> Response:
-        return Response(self._pages.tree(), media_type="application/json")
+    async def tree(self, request: Request) -> Response:
+        return rendered(request, self._pages.tree(), "application/json")
 
     async def taxon(self, request: Request) -> Response:
-        return _html(self._pages.taxon(_number(request)))
+        return rendered(request, self._pages.taxon(_number(request)))
 
     async def picture(self, request: Request) -> Response:
-        return _html(self._pages.picture(self._kept(request)))
+        return rendered(request, self._pages.picture(self._kept(request)))
 
     async def png(self, request: Request) -> Response:
         kept = self._kept(request)
-        if not kept.path.is_file():
-            raise HTTPException(404, "That picture is not kept any more; have it made again.")
-        name = kept.path.name if request.query_params.get("download") == "1" else None
-        headers = {"cache-control": "private, max-age=86400"}
-        return FileResponse(kept.path, media_type="image/png", filename=name, headers=headers)
+        packed = self._png.get(kept.id)
+        if packed is None:
+            try:
+                packed = await run_in_threadpool(kept.path.read_bytes)
+            except OSError:
+                raise HTTPException(404, "That picture is not kept any more; have it made again.") from None
+            self._png.put(kept.id, packed, len(packed))
+        answer = unchanging(request, packed, "image/png", kept.id)
+        if request.query_params.get("download") == "1":
+            answer.headers["content-disposition"] = f"attachment; filename*=utf-8''{quote(kept.path.name)}"
+        return answer
 
     async def photograph(self, request: Request) -> Response:
-        small = await run_in_threadpool(self._photographs.small, _number(request)) if self._photographs else None
+        small = None
+        if self._photographs is not None:
+            row = _number(request)
+            small = await to_thread.run_sync(self._photographs.small, row, limiter=self._making_small)
         if small is None:
             raise HTTPException(404, "There is no such photograph.")
-        return Response(small, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400"})
+        return unchanging(request, small, "image/jpeg", sha256(small).hexdigest()[:16])
 
     async def static(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        if name not in _STATIC:
+        answer = self._static(request, request.path_params["name"])
+        if answer is None:
             raise HTTPException(404, "There is no such file.")
-        text = await run_in_threadpool(_static, name)
-        return Response(text, media_type=_STATIC[name], headers={"cache-control": "max-age=3600"})
+        return answer
 
     # making
 
@@ -133,7 +142,7 @@ class Site:
     async def job(self, request: Request) -> Response:
         job = self._job(request)
         own = self._workshop.is_of(job.number, request.state.client)
-        return _html(self._pages.job(job, self._workshop.ask(job.number), own=own))
+        return html_answer(self._pages.job(job, self._workshop.ask(job.number), own=own))
 
     async def cancel(self, request: Request) -> Response:
         job = self._job(request)
@@ -156,42 +165,48 @@ class Site:
     async def events(self, request: Request) -> Response:
         """Server-sent events: the job whenever it changes, until it is over."""
         job = self._job(request)
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
         if self._num_streams >= self._limits.streams:
             raise HTTPException(503, "Too many pages are watching; reload this one now and then.")
-        return StreamingResponse(
-            self._told(job.number), media_type="text/event-stream", headers={"cache-control": "no-store"}
-        )
+        return _Watched(self, job.number)
 
-    async def _told(self, number: int) -> AsyncIterator[str]:
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """As long as a page watches, it is counted."""
         self._num_streams += 1
         try:
-            before, said = "", time.monotonic()
-            while (job := self._workshop.view(number)) is not None:
-                now = json.dumps(_told_job(job))
-                if now != before:
-                    yield f"data: {now}\n\n"
-                    before, said = now, time.monotonic()
-                elif time.monotonic() > said + _BEAT_S:
-                    yield ": still there\n\n"
-                    said = time.monotonic()
-                if job.state not in ("waiting", "drawing"):
-                    return
-                await asyncio.sleep(_WATCH_S)
+            yield
         finally:
             self._num_streams -= 1
+
+    async def told(self, number: int) -> AsyncIterator[str]:
+        """The events of a job."""
+        before, said = "", time.monotonic()
+        while (job := self._workshop.view(number)) is not None:
+            now = json.dumps(_told_job(job))
+            if now != before:
+                yield f"data: {now}\n\n"
+                before, said = now, time.monotonic()
+            elif time.monotonic() > said + _BEAT_S:
+                yield ": still there\n\n"
+                said = time.monotonic()
+            if job.state not in ("waiting", "drawing"):
+                return
+            await asyncio.sleep(_WATCH_S)
 
     # faults
 
     async def refused(self, _: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException), "registered for it alone"
         words = error.detail if error.status_code != 404 or error.detail != "Not Found" else "There is no such page."
-        return _html(self._pages.fault(error.status_code, words), error.status_code)
+        return html_answer(self._pages.fault(error.status_code, words), error.status_code)
 
     async def at_fault(self, _: Request, error: Exception) -> Response:
         """What a visitor can repair: 404 where they ask for what is not there, 429 where there is no room."""
         busy = isinstance(error, BusyError)
         status = 429 if busy else 404 if isinstance(error, DataError) else 400
-        answer = _html(self._pages.fault(status, str(error)), status)
+        answer = html_answer(self._pages.fault(status, str(error)), status)
         if busy:
             answer.headers["retry-after"] = "30"
         return answer
@@ -226,6 +241,19 @@ class Site:
         }  # fmt: skip
 
 
+class _Watched(StreamingResponse):
+    """A job's events; counted from the moment at which there was room, so that a flood finds none."""
+
+    def __init__(self, site: Site, number: int) -> None:
+        super().__init__(site.told(number), media_type="text/event-stream", headers={"cache-control": "no-store"})
+        self._site = site
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI asks."""
+        with self._site.watching():
+            await super().__call__(scope, receive, send)
+
+
 def _told_job(job: JobView) -> dict[str, object]:
     return {
         "state": job.state, "place": job.place, "fraction": round(job.fraction, 3), "words": job.words,
@@ -239,20 +267,3 @@ def _number(request: Request) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise HTTPException(404, "There is no such page.")
     return int(text)
-
-
-@cache
-def _static(name: str) -> str:
-    if name == "plotly.js":
-        from plotly.offline import get_plotlyjs
-
-        return str(get_plotlyjs())
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _html(text: str, status: int = 200) -> Response:
-    return Response(text, status, media_type="text/html", headers={"cache-control": "no-store"})
-
-
-def _json(value: object) -> Response:
-    return Response(json.dumps(value), media_type="application/json", headers={"cache-control": "no-store"})

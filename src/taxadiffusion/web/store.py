@@ -10,15 +10,17 @@ import threading
 import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from csv import DictWriter
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from taxadiffusion.errors import CheckpointError, DataError
+from taxadiffusion.errors import CheckpointError, DataError, TaxaDiffusionError
 from taxadiffusion.files import locked
 from taxadiffusion.names import Lineage, Rank
+from taxadiffusion.web.ask import ask_of
 from taxadiffusion.web.limits import Limits
 
 _NAME = re.compile(r"(?P<stem>.+)-(?P<id>[0-9a-f]{10})\.png")
@@ -55,6 +57,8 @@ class Store:
         """Raises `DataError` for a folder that cannot be written, `CheckpointError` where another server uses it."""
         self._folder, self._ranks, self._limits = folder, ranks, limits
         self._kept: OrderedDict[str, Kept] = OrderedDict()  # seen last comes last
+        self._by_taxon: dict[Lineage, dict[str, Kept]] = {}
+        self._changes: dict[Lineage, int] = {}
         self._guard = threading.RLock()
         self.version = 0
         """Another number whenever a picture comes or goes."""
@@ -68,24 +72,35 @@ class Store:
             raise CheckpointError(f"{folder}: another server keeps its pictures there; choose another --store")
         for path in paths:
             recipe = _recipe_in(path)
-            if recipe.get("model_sha256") == model_sha256:
-                self.add(path, recipe)
+            if recipe.get("model_sha256") == model_sha256 and _can_be_asked_for(recipe, ranks):
+                with suppress(FileNotFoundError):  # taken away just now
+                    self.add(path, recipe)
 
     def close(self) -> None:
         """Let another server have the folder."""
         os.close(self._lock)
 
     def add(self, path: Path, recipe: dict[str, str]) -> str | None:
-        """The id of the picture; None for a file that is not named as ours are."""
+        """The id of the picture; None for a file that is not named as ours are. Raises `OSError` where it is gone."""
         named = _NAME.fullmatch(path.name)
         if named is None:
             return None
         lineage = Lineage.of({rank: recipe.get(rank, "") for rank in self._ranks})
         with self._guard:
-            self._kept[named["id"]] = Kept(named["id"], path, recipe, lineage, path.stat().st_size, self.version)
-            self._kept.move_to_end(named["id"])
-            self.version += 1
-        return named["id"]
+            kept = Kept(named["id"], path, recipe, lineage, path.stat().st_size, self.version)
+            self._kept[kept.id] = kept
+            self._kept.move_to_end(kept.id)
+            self._by_taxon.setdefault(lineage, {})[kept.id] = kept
+            self._changed(lineage)
+        return kept.id
+
+    def changes(self, lineage: Lineage) -> int:
+        """Another number whenever a picture of the taxon, or of one that it lies in, comes or goes."""
+        return sum(self._changes.get(part, 0) for part in _chain(lineage))
+
+    def _changed(self, lineage: Lineage) -> None:
+        self.version += 1
+        self._changes[lineage] = self._changes.get(lineage, 0) + 1
 
     def get(self, picture: str) -> Kept | None:
         """The picture of this id; None where none is kept. It counts as looked at."""
@@ -95,32 +110,35 @@ class Store:
             return self._kept.get(picture)
 
     def shrink(self, in_use: frozenset[str] = frozenset()) -> int:
-        """Take away what is beyond the bounds, the longest unseen first; how many. in_use: stay in any case."""
+        """Take away what is beyond the bounds, the longest unseen first; how many.
+
+        in_use: stay in any case, and so does what the system does not let go.
+        """
         with self._guard:
             num_bytes, gone = sum(kept.num_bytes for kept in self._kept.values()), 0
             for kept in list(self._kept.values()):
                 if len(self._kept) <= self._limits.store_pictures and num_bytes <= self._limits.store_bytes:
                     break
-                if kept.id not in in_use:
-                    kept.path.unlink(missing_ok=True)
+                if kept.id not in in_use and _taken_away(kept.path):
                     del self._kept[kept.id]
+                    del self._by_taxon[kept.lineage][kept.id]
+                    self._changed(kept.lineage)
                     num_bytes, gone = num_bytes - kept.num_bytes, gone + 1
-            self.version += bool(gone)
             return gone
 
     def of_taxon(self, lineage: Lineage) -> list[Kept]:
         """Its own pictures, no mixes, asked for last first."""
-        return [kept for kept in reversed(self._all()) if kept.lineage == lineage and not kept.is_mix]
+        return [kept for kept in self._of([lineage]) if not kept.is_mix]
 
     def strip(self, lineage: Lineage) -> list[Kept | None]:
         """Of each of its ranks a picture, all with one seed and the same settings; None where there is none.
 
         Of several such rows the one with the most pictures, then the one asked for last.
         """
-        chain = [lineage.truncated(rank) for rank in lineage.ranks]
+        chain = _chain(lineage)
         rows: dict[tuple[str, ...], dict[Lineage, Kept]] = {}
-        for kept in reversed(self._all()):
-            if kept.lineage in chain and not kept.is_mix:
+        for kept in self._of(chain):
+            if not kept.is_mix:
                 rows.setdefault(kept.settings, {}).setdefault(kept.lineage, kept)
         best = max(rows.values(), key=len, default={})
         return [best.get(part) for part in chain]
@@ -133,9 +151,20 @@ class Store:
         """Of each taxon that was drawn the picture, no mix, that was asked for last."""
         return {kept.lineage: kept for kept in self._all() if not kept.is_mix}
 
+    def _of(self, taxa: Sequence[Lineage]) -> list[Kept]:
+        """Asked for last first."""
+        with self._guard:
+            found = [kept for taxon in taxa for kept in self._by_taxon.get(taxon, {}).values()]
+        return sorted(found, key=lambda kept: -kept.asked)
+
     def _all(self) -> list[Kept]:
         with self._guard:
             return sorted(self._kept.values(), key=lambda kept: kept.asked)
+
+
+def _chain(lineage: Lineage) -> list[Lineage]:
+    """Its ancestors and itself, coarse to fine."""
+    return [lineage.truncated(rank) for rank in lineage.ranks]
 
 
 def archive(pictures: Sequence[Kept]) -> bytes:
@@ -153,12 +182,29 @@ def archive(pictures: Sequence[Kept]) -> bytes:
     return packed.getvalue()
 
 
+def _taken_away(path: Path) -> bool:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
+
+
 def _recipe_in(path: Path) -> dict[str, str]:
     """As `pictures.png.save_picture` wrote it; {} of a file that holds none."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             recipe = json.loads(getattr(image, "text", {}).get("taxadiffusion", "{}"))
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return {}
     whole = isinstance(recipe, dict) and all(isinstance(value, str) for value in recipe.values())
     return recipe if whole else {}
+
+
+def _can_be_asked_for(recipe: dict[str, str], ranks: tuple[Rank, ...]) -> bool:
+    """Whether the recipe says all that its picture's page tells; one that was tampered with may not."""
+    try:
+        ask_of(recipe, ranks)
+    except (KeyError, ValueError, OverflowError, TaxaDiffusionError):
+        return False
+    return bool(recipe.get("scientific_name"))

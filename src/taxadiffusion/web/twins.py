@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+import time
 from collections import OrderedDict, deque
 
 from taxadiffusion.web.looking import Looking, Picture, Told, Twin, look
@@ -12,6 +13,7 @@ from taxadiffusion.web.store import Kept
 _KEPT = 10_000
 _WAITING = 256
 _POLL_S = 0.2
+_SAID_S = 2.0
 
 
 class Twins:
@@ -22,6 +24,7 @@ class Twins:
         self._found: OrderedDict[str, Twin] = OrderedDict()
         self._waiting: deque[Picture] = deque(maxlen=_WAITING)
         self._closing = False
+        self._said = 0.0
         self.state = "Copies are sought from the moment that the training photographs have been looked at."
         """Why the twin of a picture is not known, for people."""
         self.version = 0
@@ -65,7 +68,8 @@ class Twins:
                     busy = False
                 elif isinstance(word, Told):
                     ready = ready or word.ready
-                    self._say("It is being looked for; reload the page." if ready else _words(word))
+                    words = "It is being looked for; reload the page." if ready else _words(word)
+                    self._say(words, on_the_way=not (ready or word.fault))
         except (EOFError, OSError):
             if "could not" not in self.state:
                 self._say("The process that looks for copies was lost; start the page again to have it.")
@@ -81,9 +85,13 @@ class Twins:
             self._found.popitem(last=False)
         self.version += 1
 
-    def _say(self, words: str) -> None:
+    def _say(self, words: str, *, on_the_way: bool = False) -> None:
+        """on_the_way: words that others follow soon; pages are not made anew for each of them."""
         self.state = words
-        self.version += 1
+        now = time.monotonic()
+        if not on_the_way or now > self._said + _SAID_S:
+            self._said = now
+            self.version += 1
 
 
 def _words(told: Told) -> str:

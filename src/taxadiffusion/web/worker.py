@@ -16,7 +16,7 @@ from taxadiffusion.web.served import ModelFacts
 if TYPE_CHECKING:
     from taxadiffusion.adapter import Adapter
 
-_NICE = 5
+_NICE = 10
 """Who reads goes before who draws."""
 
 STOP = "stop"
