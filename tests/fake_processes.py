@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import time
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING
 
+import numpy as np
+
+from taxadiffusion.pictures.png import save_picture
+from taxadiffusion.web.ask import UNCONDITIONAL, Ask
 from taxadiffusion.web.looking import Looking, Picture, Told, Twin
+from taxadiffusion.web.worker import STOP, Drawn, Ended, Opening, Refused, Stepped
+from tests.site_taxa import FACTS, IMAGE_PX, RANKS
 
-if TYPE_CHECKING:
-    from taxadiffusion.web.worker import Opening
+_STEP_S = 0.01
 
 
 def look(pipe: Connection, looking: Looking) -> None:
@@ -31,6 +38,39 @@ def look(pipe: Connection, looking: Looking) -> None:
 
 def refuse(pipe: Connection, opening: Opening) -> None:
     """A worker that cannot open its model."""
-    from taxadiffusion.web.worker import Refused
-
     pipe.send(Refused(f"{opening.model} holds no adapter.json", 4))
+
+
+def draw(pipe: Connection, opening: Opening) -> None:
+    """A worker whose pictures have one colour each, and the recipes that a real one writes."""
+    pipe.send(FACTS)
+    try:
+        while True:
+            ask = pipe.recv()
+            if isinstance(ask, Ask):
+                pipe.send(_drawn(pipe, ask, opening))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+
+
+def _drawn(pipe: Connection, ask: Ask, opening: Opening) -> Ended:
+    for lineage, seed in ask.drawn:
+        recipe = {rank: lineage.get(rank) or "" for rank in RANKS} | {
+            "scientific_name": lineage.label, "seed": str(seed), "guidance_scale": f"{ask.guidance.scale:g}",
+            "guidance_rank": ask.guidance.rank or UNCONDITIONAL, "num_steps": str(ask.steps),
+            "towards": "" if ask.towards is None else str(ask.towards), "fraction": f"{ask.fraction:g}",
+            "model_sha256": FACTS.sha256, "software": "test", "source_taxon_id": "",
+        }  # fmt: skip
+        digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+        path = opening.store / f"fish-{seed}-{digest[:10]}.png"
+        new = not path.is_file()
+        for _ in range(ask.steps if new else 0):
+            time.sleep(_STEP_S)
+            pipe.send(Stepped())
+            if pipe.poll() and pipe.recv() == STOP:
+                return Ended(None)
+        if new:
+            colour = np.frombuffer(bytes.fromhex(digest[:6]), np.uint8)
+            save_picture(np.tile(colour[:, None, None], (1, IMAGE_PX, IMAGE_PX)), path, recipe)
+        pipe.send(Drawn(path, recipe, new))
+    return Ended("")

@@ -11,7 +11,7 @@ from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.guidance import Guidance
 from taxadiffusion.web.ask import Ask, command_line, python_lines, read_ask
 from taxadiffusion.web.limits import LIMITS
-from tests.tiny_site import CLARKII, CORNUTUS, HARMFUL, RANKS, served_model
+from tests.site_taxa import CLARKII, CORNUTUS, HARMFUL, RANKS, served_model
 
 MODEL = served_model()
 NUMBER = {lineage: str(taxon) for lineage, taxon in MODEL.ids.items()}

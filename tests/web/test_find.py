@@ -8,7 +8,7 @@ import pytest
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.web.find import Finder, OtherName, read_other_names
-from tests.tiny_site import CLARKII, CORNUTUS, OCELLARIS, served_model
+from tests.site_taxa import CLARKII, CORNUTUS, OCELLARIS, served_model
 
 MODEL = served_model()
 ID = MODEL.ids

@@ -7,6 +7,7 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
 from taxadiffusion.web.guard import COOKIE, Guard, Message, Receive, Scope, Send
+from taxadiffusion.web.limits import Limits
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -16,7 +17,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def client(host: str = "127.0.0.1", names: tuple[str, ...] = ()) -> TestClient:
-    return TestClient(Guard(echo, host, names, 100), base_url="http://127.0.0.1:8000")
+    return TestClient(Guard(echo, host, names, Limits(body_bytes=100)), base_url="http://127.0.0.1:8000")
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from taxadiffusion.web.limits import LIMITS, Limits
 from taxadiffusion.web.photographs import Photographs
 from taxadiffusion.web.served import ModelFacts, ServedModel
 from tests.coloured_pictures import SPECIES, Colours, paint
+from tests.site_taxa import served_model
 from tests.taxa import taxonomy_of
 from tests.tiny_base import write_tiny_base
-from tests.tiny_site import served_model
 
 RANKS = ("family", "genus", "species")
 CLARUS, OBSCURUS, VIRIDIS, _ = SPECIES

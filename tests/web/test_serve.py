@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from taxadiffusion.cli import app
 from taxadiffusion.errors import CheckpointError, DataError, SettingsError
 from taxadiffusion.web import workshop
-from taxadiffusion.web.serve import Address, _listening
+from taxadiffusion.web.serve import Address, listening
 from tests import fake_processes
 
 
@@ -22,7 +22,10 @@ def test_a_port_that_is_taken_is_a_setting_that_is_wrong(tmp_path: Path) -> None
         port = str(taken.getsockname()[1])
         result = CliRunner().invoke(app, ["serve", "--port", port, "--store", str(tmp_path)])
     assert isinstance(result.exception, SettingsError)
-    assert f"--port {port}" in str(result.exception)
+    said = str(result.exception)
+    assert f"--port {port}: that port is taken" in said
+    assert f"http://127.0.0.1:{port}" in said
+    assert f"--port {int(port) + 1}" in said
 
 
 @pytest.mark.parametrize(
@@ -43,8 +46,8 @@ def test_what_is_missing_is_told_before_a_model_is_opened(
 
 def test_a_page_is_sent_at_once() -> None:
     """asyncio sets TCP_NODELAY where the socket names its protocol; else head and body wait 40 ms for each other."""
-    with _listening(Address(port=0)) as listening:
-        assert listening.proto == socket.IPPROTO_TCP
+    with listening(Address(port=0)) as listens:
+        assert listens.proto == socket.IPPROTO_TCP
 
 
 def test_a_model_that_cannot_be_opened_is_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

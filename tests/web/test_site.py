@@ -32,7 +32,8 @@ from taxadiffusion.cli import app as commands
 from taxadiffusion.web.limits import LIMITS
 from taxadiffusion.web.worker import Opening, work
 from taxadiffusion.web.workshop import Workshop
-from tests.tiny_site import CLARKII, CORNUTUS, HARMFUL, HOSTILE, OCELLARIS, served_model, serving, write_model
+from tests.site_taxa import CLARKII, CORNUTUS, HARMFUL, HOSTILE, OCELLARIS, served_model
+from tests.tiny_site import serving, write_model
 
 MODEL = served_model()
 ID = MODEL.ids

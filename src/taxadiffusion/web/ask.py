@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from taxadiffusion.web.served import ServedModel
 UNCONDITIONAL = "unconditional"
 NUM_STEPS = 25
 DEFAULT = Guidance(DEFAULT_SCALE)
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 _MAX_SEED = 2**63 - 1
 _MAX_TAXON = 2**31 - 1
 
@@ -142,10 +144,7 @@ def _number(form: Mapping[str, str], field: str, low: float, high: float, defaul
     text = form.get(field, "").strip()
     if not text:
         return default
-    try:
-        value = float(text) if len(text) < 40 else math.nan
-    except ValueError:
-        value = math.nan
+    value = float(text) if len(text) < 40 and _NUMBER.fullmatch(text) else math.nan
     if not low <= value <= high:
         raise SettingsError(f"{field}: {text[:40]!r} is no number from {low:g} to {high:g}")
     return float(f"{value:g}")  # as a recipe writes it: what is asked for is what is drawn

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
+from taxadiffusion.web.limits import Limits
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -39,15 +41,19 @@ class _TooLargeError(Exception):
     """A body beyond the limit."""
 
 
+class _GoneError(Exception):
+    """Whoever asked went away before all of it had come."""
+
+
 class Guard:
     """Refuses a strange Host (DNS rebinding), a strange Origin (forged forms) and a large body; names the visitor.
 
     `scope["state"]["client"]` is a visitor's name, from a signed cookie, or their address where they send none.
     """
 
-    def __init__(self, app: AsgiApp, host: str, names: Sequence[str], body_bytes: int) -> None:
+    def __init__(self, app: AsgiApp, host: str, names: Sequence[str], limits: Limits) -> None:
         """host: where the server listens. names: further names by which people call it."""
-        self._app, self._body_bytes = app, body_bytes
+        self._app, self._limits = app, limits
         self._any_address = host in _WILDCARDS
         self._names = {name.lower() for name in (*_LOOPBACK, host, *names) if name}
         self._key = secrets.token_bytes(32)
@@ -74,11 +80,16 @@ class Guard:
             except asyncio.TimeoutError:
                 await _refuse(send, 408, "The request did not come in time.")
                 return
+            except _GoneError:  # what came of a form is not what was asked for
+                return
             fresh = None
         await self._app(scope, receive, _with_headers(send, fresh))
 
     def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
         """Status and words where the request is not answered, judged by its head."""
+        target = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
+        if target + sum(len(key) + len(value) for key, value in scope["headers"]) > self._limits.head_bytes:
+            return 431, "The request is too large."
         if sum(key == b"host" for key, _ in scope["headers"]) != 1 or not self.knows(headers["host"]):
             return 421, "This server does not answer under that name. Start it with --allow-host."
         if scope["method"] not in ("GET", "HEAD", "POST"):
@@ -86,8 +97,10 @@ class Guard:
         if scope["method"] == "POST" and not _is_own(headers):
             return 403, "A form of another site is not taken."
         length = headers.get("content-length", "0")
-        if not (length.isascii() and length.isdigit() and len(length) < 10 and int(length) <= self._body_bytes):
+        if not (length.isascii() and length.isdigit() and len(length) < 10 and int(length) <= self._limits.body_bytes):
             return 413, "The request is too large."
+        if scope["method"] != "POST" and (int(length) or "transfer-encoding" in headers):
+            return 400, "A request to read has no body."
         return None
 
     def knows(self, host: str) -> bool:
@@ -116,8 +129,10 @@ class Guard:
         body = b""
         while True:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _GoneError
             body += bytes(message.get("body", b""))
-            if len(body) > self._body_bytes:
+            if len(body) > self._limits.body_bytes:
                 raise _TooLargeError
             if not message.get("more_body", False):
                 return body
@@ -159,7 +174,9 @@ def _is_address(name: str) -> bool:
 
 
 async def _refuse(send: Send, status: int, words: str) -> None:
+    """And end the connection: what else comes of the request is not waited for."""
     body = f"{words}\n".encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()), *_HEADERS]
+    own = {"content-type": "text/plain; charset=utf-8", "content-length": str(len(body)), "connection": "close"}
+    headers = [*((key.encode(), value.encode()) for key, value in own.items()), *_HEADERS]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import uvicorn
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.pictures.trusted import USUAL_ERROR, Trusted
+from taxadiffusion.web.connection import PatientProtocol
 from taxadiffusion.web.evaluated import found_evaluation, read_evaluation
 from taxadiffusion.web.find import Finder, OtherName, read_other_names
 from taxadiffusion.web.guard import AsgiApp, Guard
@@ -86,7 +88,7 @@ def opened(
             if twins is not None:
                 twins.begin()
             try:
-                yield Guard(site.app(photographs), address.host, address.names, limits.body_bytes), workshop
+                yield Guard(site.app(photographs), address.host, address.names, limits), workshop
             finally:
                 if twins is not None:
                     twins.close()
@@ -98,27 +100,36 @@ def opened(
 
 def serve(opening: Opening, beside: Beside, address: Address, tell: Tell) -> None:
     """Serve until Ctrl-C or SIGTERM. Raises `SettingsError` for an address that cannot be had."""
-    listening = _listening(address)
+    listens = listening(address)
     try:
         with opened(opening, beside, address, tell) as (app, workshop):
-            port = listening.getsockname()[1]
+            port = listens.getsockname()[1]
             host = f"[{address.host}]" if ":" in address.host else address.host
             tell(f"http://{host}:{port} (process {workshop.worker_pid} draws; Ctrl-C ends it)")
-            config = uvicorn.Config(
-                app,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                limit_concurrency=1024,
-                timeout_keep_alive=30,
-                timeout_graceful_shutdown=3,
-            )
-            uvicorn.Server(config).run(sockets=[listening])
+            uvicorn.Server(config(app)).run(sockets=[listens])
     finally:
-        listening.close()
+        listens.close()
 
 
-def _listening(address: Address) -> socket.socket:
+def config(app: AsgiApp) -> uvicorn.Config:
+    """How uvicorn is to serve: by our protocol alone, no WebSockets, nobody's word for another address."""
+    return uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        ws="none",
+        h11_max_incomplete_event_size=2 * LIMITS.head_bytes,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=1024,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=3,
+    )
+
+
+def listening(address: Address) -> socket.socket:
+    """Bound, but not yet answered. Raises `SettingsError` for an address that cannot be had, saying what to do."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     # With the protocol named, asyncio sends at once (TCP_NODELAY); else a page's head waits 40 ms for its body.
     found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -128,8 +139,20 @@ def _listening(address: Address) -> socket.socket:
         found.listen(256)
     except (OSError, OverflowError) as error:
         found.close()
-        raise SettingsError(f"--host {address.host} --port {address.port} cannot be had: {error}") from error
+        raise SettingsError(_why_not(address, error)) from error
     return found
+
+
+def _why_not(address: Address, error: OSError | OverflowError) -> str:
+    where = f"--host {address.host} --port {address.port}"
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return (
+            f"{where}: that port is taken, perhaps by a page that runs already: open http://{address.host}:{address.port}"
+            f", or give another, such as --port {address.port % 65535 + 1} (0: any that is free)"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
+        return f"{where}: the system does not let you have that port; give one from 1024 on"
+    return f"{where}: cannot be had: {error}"
 
 
 def _other_names(path: Path | None, model: ServedModel, tell: Tell) -> tuple[OtherName, ...]:

@@ -139,6 +139,9 @@ class Workshop:
                 self._over(job, "failed", f"the process that draws was lost ({died}); another one goes on. Ask again")
             except TaxaDiffusionError as error:
                 self._over(job, "failed", str(error))
+            except OSError as error:  # the thread goes on, whatever becomes of the folder
+                self._end()
+                self._over(job, "failed", f"{self._opening.store}: the pictures cannot be kept: {error.strerror}")
             assert self._store is not None, "begun"
             self._store.shrink(frozenset(job.pictures))
 
