@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
-from taxadiffusion.adapter import open_model
+from taxadiffusion.adapter import open_model, read_card
 from taxadiffusion.base import device as module
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.device import chosen_device, described
@@ -376,6 +376,7 @@ def test_evaluate_draws_and_looks_there(
         extractors = Extractors(["bioclip"], [clip], tmp_path / "alexnet.pth", str(device))
         results = evaluate_command(asked, tmp_path / "out", extractors)
     assert {"alignment", "lpips_to_real", "frechet_distance"} <= set(results.methods["ours"][0].metrics)
+    assert results.models == {"ours": (read_card(tmp_path / "run" / "adapter").content_hash,)}
 
 
 @on_devices

@@ -247,6 +247,7 @@ def test_a_method_is_told_from_the_best_by_the_difference(dataset: PreparedDatas
     assert "Named right: right above each method" in (tmp_path / "out" / "tables.md").read_text()
     document = json.loads((tmp_path / "out" / "results.json").read_text())
     assert document["differences"]["from"] == "right"
+    assert document["models"] == {}  # their tables do not say who drew
 
 
 def test_bad_input_gets_one_clear_message(dataset: PreparedDataset, tmp_path: Path) -> None:
@@ -585,6 +586,9 @@ def network(path: Path, channels: Sequence[int]) -> Path:
 def test_evaluate_takes_two_networks(dataset: PreparedDataset, tmp_path: Path) -> None:
     asked = [f"onnx:{network(tmp_path / f'{name}.onnx', c)}" for name, c in (("all", (0, 1, 2)), ("red", (0,)))]
     folder = fresh(tmp_path / "made", 1)
+    head, *rows = (folder / "metadata.csv").read_text().splitlines()
+    table = [f"{head},model_sha256", *(f"{row},{'a' * 64}" for row in rows)]
+    (folder / "metadata.csv").write_text("\n".join(table) + "\n")
     arguments = [
         "evaluate",
         str(folder),
@@ -598,6 +602,7 @@ def test_evaluate_takes_two_networks(dataset: PreparedDataset, tmp_path: Path) -
     ran = CliRunner().invoke(app, [*arguments, "--extractor", asked[0], "--extractor", asked[1]])
     assert ran.exit_code == 0, ran.output
     document = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert document["models"] == {"made": ["a" * 64]}
     judges = document["protocol"]["judges"]
     assert [judge["extractor"] for judge in judges] == ["onnx:all", "onnx:red"]
     assert document["protocol"]["extractor_sha256"] == judges[0]["extractor_sha256"] != judges[1]["extractor_sha256"]

@@ -225,6 +225,10 @@ def test_figures_are_of_the_model_that_was_named(results: Path, tmp_path: Path) 
     with pytest.raises(SettingsError, match="'third' is none of them"):
         read_measured(tmp_path, "third")
     assert [figure.rank for figure in read_measured(tmp_path, "second").figures] == ["family", "species"]
+    (tmp_path / "results.json").write_text(json.dumps(document | {"models": {"reef": ["a" * 64]}}))
+    assert read_measured(tmp_path, "reef", "a" * 64).figures == read_measured(tmp_path, "second", "b" * 64).figures
+    with pytest.raises(DataError, match="reef was drawn by another model"):
+        read_measured(tmp_path, "reef", "b" * 64)
     document["table1"]["reef"]["family"]["rank_accuracy"]["mean"] = float("nan")
     for damaged in (json.dumps(document), "[]", "{", json.dumps({"table1": {"reef": {"family": 3}}})):
         (tmp_path / "results.json").write_text(damaged)

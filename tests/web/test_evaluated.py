@@ -10,7 +10,7 @@ import pytest
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.web.evaluated import Share, found_evaluation, read_evaluation
-from tests.tiny_site import CLARKII, CORNUTUS, served_model
+from tests.site_taxa import CLARKII, CORNUTUS, served_model
 
 MODEL = served_model()
 
@@ -62,3 +62,15 @@ def test_an_evaluation_in_the_folder_of_the_model_is_found(tmp_path: Path) -> No
     (tmp_path / "evaluation").mkdir()
     written(tmp_path / "evaluation", document("fish"))
     assert found_evaluation(str(tmp_path)) == tmp_path / "evaluation" / "results.json"
+
+
+def test_an_evaluation_of_another_model_is_refused_and_of_several_methods_this_models_is_taken(tmp_path: Path) -> None:
+    mine, other = MODEL.facts.sha256, "b" * 64
+    two = document("fish", "renamed") | {"models": {"fish": [other], "renamed": [other, mine]}}
+    assert read_evaluation(written(tmp_path, two), MODEL).method == "renamed"
+    with pytest.raises(DataError, match="measures another model"):
+        read_evaluation(written(tmp_path, document("fish") | {"models": {"fish": [other]}}), MODEL)
+    partly = document("fish", "old") | {"models": {"fish": [other]}}  # what "old" was drawn by, nobody knows
+    with pytest.raises(DataError, match="none of them called"):
+        read_evaluation(written(tmp_path, partly), MODEL)
+    assert read_evaluation(written(tmp_path, document("fish") | {"models": {}}), MODEL).method == "fish"

@@ -82,7 +82,14 @@ def evaluate(
         differences(scored, picked, second=True),
         _not_judged(train, namers[FIRST_JUDGE], settings.ranks),
         {name: len(runs) for name, runs in methods.items()},
+        _models(methods),
     )
+
+
+def _models(methods: Mapping[str, Sequence[Pictures]]) -> dict[str, tuple[str, ...]]:
+    """Of each method whose pictures all say which model made them."""
+    found = {name: tuple(dict.fromkeys(run.model_sha256 for run in runs)) for name, runs in methods.items()}
+    return {name: hashes for name, hashes in found.items() if hashes and all(hashes)}
 
 
 def _copies_among(

@@ -92,6 +92,7 @@ def generated_pictures(
         tuple(map(str, files)),
         tuple(request.lineage for request in requests),
         lambda i, size_px: load_image(files[i], size_px),
+        model_sha256=model.card.content_hash,
     )
 
 

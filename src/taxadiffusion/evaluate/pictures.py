@@ -36,6 +36,8 @@ class Pictures:
     """position → which part of its file an image is, in words; with the file's content it decides the pixels."""
     groups: tuple[str, ...] | None = None
     """What stays on one side of a split with each image, e.g. its trajectory; None: each is alone."""
+    model_sha256: str = ""
+    """Of what made them, as their recipes name it; "" where nobody says."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -51,6 +53,7 @@ class Pictures:
             self.left_out,
             lambda i: self.cut(kept[i]),
             tuple(self.groups[i] for i in kept) if self.groups else None,
+            self.model_sha256,
         )
 
     def images(self, size_px: int, batch_size: int = 64) -> Iterator[NDArray[np.uint8]]:
@@ -127,6 +130,7 @@ def generated_folder(folder: Path, ranks: Sequence[Rank]) -> Pictures:
         tuple(lineages[i] for i in kept),
         lambda i, size_px: load_image(files[kept[i]], size_px),
         len(files) - len(kept),
+        model_sha256=drew.pop() if len(drew := {row.get("model_sha256") or "" for row in rows}) == 1 else "",
     )
 
 

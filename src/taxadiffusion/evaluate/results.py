@@ -85,6 +85,8 @@ class Results:
 
     trainings: Mapping[str, int] = field(default_factory=dict)
     """Of each method; the intervals of one that was trained once are of this model."""
+    models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of each method the hashes of the cards of the models that drew, where all of its pictures name theirs."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON with `table1[method][rank][metric] = {mean, low, high}` first, details after."""
@@ -95,6 +97,7 @@ class Results:
             "left_out": dict(self.left_out),
             "not_judged": {rank: {"taxa": number, "of": of} for rank, (number, of) in self.not_judged.items()},
             "trainings": dict(self.trainings),
+            "models": {name: list(hashes) for name, hashes in self.models.items()},
             "table1": {
                 method: {s.rank: {name: i.to_json() for name, i in s.metrics.items()} for s in ranks}
                 for method, ranks in named.items()

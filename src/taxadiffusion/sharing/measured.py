@@ -46,10 +46,12 @@ def evaluation_beside(model: Path) -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
-def read_measured(path: Path, method: str | None) -> Measured:
+def read_measured(path: Path, method: str | None, model_sha256: str | None = None) -> Measured:
     """The figures of a method. path: `results.json`, or the folder of it; method: None where there is but one.
 
-    Raises `DataError` for a file that `evaluate` did not write, `SettingsError` where it is not clear which method.
+    model_sha256: of the model's card; what another model drew for is refused, where the file says who drew. Raises
+    `DataError` for that, and for a file that `evaluate` did not write, `SettingsError` where it is not clear which
+    method.
     """
     path = path / RESULTS if path.is_dir() else path
     try:
@@ -58,12 +60,18 @@ def read_measured(path: Path, method: str | None) -> Measured:
         methods = {name: ranks for name, ranks in table.items() if name != _REAL}
         protocol = document.get("protocol", {})
         chosen = _chosen(path, list(methods), method)
+        drew = [str(one) for one in document.get("models", {}).get(chosen, ())]
         figures = tuple(figure for rank, metrics in methods[chosen].items() for figure in _figures(rank, metrics))
         told = (str(protocol.get("dataset", "")), str(protocol.get("extractor", "")), str(document.get("command", "")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path}: is no results.json of `taxadiffusion evaluate` ({type(error).__name__}: {error})"
         ) from error
+    if model_sha256 is not None and drew and model_sha256 not in drew:
+        raise DataError(
+            f"{path}: {chosen} was drawn by another model, not by this one ({model_sha256[:12]}…); evaluate this one, or "
+            "name its evaluation with --evaluation"
+        )
     return Measured(*told, figures)
 
 

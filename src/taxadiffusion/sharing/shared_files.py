@@ -81,7 +81,7 @@ def model_files(
         tell("counting photographs and licences")
         learnt = photographs_learnt(adapter, PreparedDataset.open(chosen.data, chosen.root))
     found = chosen.evaluation or evaluation_beside(adapter.path)
-    measured = read_measured(found, chosen.method) if found else None
+    measured = read_measured(found, chosen.method, adapter.card.content_hash) if found else None
     gallery = _gallery(adapter, chosen, draw=draw, tell=tell)
     shared = Shared(
         chosen.repo,

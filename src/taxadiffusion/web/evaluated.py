@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,8 @@ def found_evaluation(model: str) -> Path | None:
 
 
 def read_evaluation(path: Path, model: ServedModel) -> Evaluated:
-    """Of the method that bears the model's name, or the only one. Raises `DataError`.
+    """Of the method that this model drew for; of files that do not say who drew, of the one that bears the model's name,
+    or the only one. Raises `DataError`, for an evaluation of another model too.
 
     path: the file, or the folder that it lies in.
     """
@@ -59,13 +60,7 @@ def read_evaluation(path: Path, model: ServedModel) -> Evaluated:
 
 def _evaluated(document: Mapping[str, Any], file: Path, model: ServedModel) -> Evaluated:
     tables, details = document["table1"], document["details"]
-    methods = [name for name in tables if name != _REAL]
-    named = Path(model.name).name
-    if named not in methods and len(methods) != 1:
-        raise DataError(
-            f"{file}: measures {', '.join(methods)}, none of them called {named!r}; evaluate this model as {named}=PATH"
-        )
-    method = named if named in methods else methods[0]
+    method = _method(document, file, model)
     taxa, photographs = {}, {}
     for rank in model.ranks:
         for entry in details[method].get(rank, {}).get("taxa", ()):
@@ -74,6 +69,29 @@ def _evaluated(document: Mapping[str, Any], file: Path, model: ServedModel) -> E
             if entry["named_right"] is not None:
                 taxa[lineage] = Share(float(entry["named_right"]), num_images=int(entry["num_images"]))
     return Evaluated(method, _by_rank(tables[method], model), _by_rank(tables.get(_REAL, {}), model), taxa, photographs)
+
+
+def _method(document: Mapping[str, Any], file: Path, model: ServedModel) -> str:
+    """Whose figures are this model's."""
+    methods = [name for name in document["table1"] if name != _REAL]
+    drew: Mapping[str, Sequence[str]] = document.get("models", {})
+    for name in methods:
+        if model.facts.sha256 in drew.get(name, ()):
+            return name
+    silent = [name for name in methods if name not in drew]
+    named = Path(model.name).name
+    if methods and not silent:
+        raise DataError(
+            f"{file}: measures another model, not this one ({named}, {model.facts.sha256[:12]}…); evaluate this one, "
+            "or name its evaluation with --evaluation"
+        )
+    if named in silent:
+        return named
+    if len(silent) != 1 or len(methods) != 1:
+        raise DataError(
+            f"{file}: measures {', '.join(methods)}, none of them called {named!r}; evaluate this model as {named}=PATH"
+        )
+    return silent[0]
 
 
 def _by_rank(table: Mapping[str, Any], model: ServedModel) -> dict[Rank, Share]:
