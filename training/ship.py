@@ -2,7 +2,7 @@
 
     python -m training.ship runs/butterflies --out src/taxadiffusion/weights/butterflies --photographs "TEXT"
 
-Hashes in the card are those of the new files. It is read back, and must draw with what was written.
+Common names (names.csv) beside the adapter, or those that are shipped already, go along. Hashes in the card are those of the new files. It is read back, and must draw with what was written.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from safetensors.torch import save
 from taxadiffusion.adapter import CARD, READ_ME, TAXONOMY, read_adapter
 from taxadiffusion.errors import CheckpointError
 from taxadiffusion.files import write_folder
+from taxadiffusion.taxonomy import NAMES, names_beside
 from training.command import run
 
 SECTION = "## What it learned from"
@@ -45,6 +46,8 @@ def ship(adapter: Path, out: Path, photographs: str) -> int:
     files[READ_ME] = f"{read_me}\n\n{SECTION}\n\n{photographs.strip()}\n".encode()
     files[CARD] = (card.model_dump_json(indent=1) + "\n").encode()
     files[TAXONOMY] = (adapter / TAXONOMY).read_bytes()
+    if (names := names_beside(adapter) or names_beside(out)) is not None:
+        files[NAMES] = names.read_bytes()
     write_folder(out, files)
     read_adapter(out)
     return sum(map(len, files.values()))

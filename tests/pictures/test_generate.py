@@ -373,6 +373,15 @@ def test_a_name_gives_its_lineage_at_the_rank_that_was_asked_for(adapter: Adapte
         requested_lineage(adapter, "Labridae", "species")
 
 
+def test_a_common_name_is_told_with_the_taxon_to_ask_for(adapter: Adapter, tmp_path: Path) -> None:
+    (tmp_path / "names.csv").write_text("taxon,name,kind\nZanclus cornutus,Moorish idol,common name\n")
+    known = replace(adapter, path=tmp_path)
+    with pytest.raises(DataError, match="'moorish idol' is a common name; ask for 'Zanclus cornutus'"):
+        requested_lineage(known, "moorish idol")
+    with pytest.raises(DataError, match="no taxon 'Moorish'"):
+        requested_lineage(known, "Moorish")
+
+
 def test_all_species_are_those_of_the_finest_rank(adapter: Adapter) -> None:
     assert set(species_of(adapter)) == set(TAXA)
 

@@ -96,6 +96,7 @@ def front(card: str) -> dict[str, object]:
 def test_a_model_arrives_whole_and_opens(
     hub: LocalHub, model: Path, base: Path, pictures: Path, results: Path, tmp_path: Path
 ) -> None:
+    (model / "names.csv").write_text("taxon,name,kind\n")
     code, output = run(
         model, "me/reef", "--base", base, "--license", "cc-by-4.0", "--with-base", "--pictures", pictures,
         "--evaluation", results, "--dataset", "me/photographs", "--private",
@@ -112,6 +113,7 @@ def test_a_model_arrives_whole_and_opens(
     assert {path.relative_to(base).as_posix() for path in base.rglob("*") if path.is_file()} <= set(sent)
     assert {"pipeline.py", "taxadiffusion_blocks.py", "modular_config.json"} <= set(sent)
     assert "adapter/encoders.safetensors" in hub.by_lfs
+    assert sent["adapter/names.csv"] == (model / "names.csv").read_bytes()
     card = ModelCard.load(tmp_path / "README.md")
     assert (card.data.license, card.data.datasets) == ("cc-by-4.0", ["me/photographs"])
     assert (card.data.pipeline_tag, card.data.library_name) == ("text-to-image", "diffusers")

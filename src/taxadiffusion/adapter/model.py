@@ -24,7 +24,7 @@ from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import CheckpointError, DataError
 from taxadiffusion.files import write_folder
 from taxadiffusion.names import Lineage
-from taxadiffusion.taxonomy import Taxonomy
+from taxadiffusion.taxonomy import NAMES, Taxonomy
 
 CARD, TAXONOMY, READ_ME = "adapter.json", "taxonomy.json", "README.md"
 SECTION_FILES = {
@@ -36,7 +36,7 @@ SECTION_FILES = {
 PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".msgpack")
 """Endings of files that may hold code; an adapter has none, and none is opened."""
 
-_FILES = (CARD, TAXONOMY, READ_ME, *SECTION_FILES.values())
+_FILES = (CARD, TAXONOMY, READ_ME, NAMES, *SECTION_FILES.values())
 _NO_NOTES = CardNotes()
 
 

@@ -5,17 +5,33 @@ from __future__ import annotations
 from taxadiffusion.adapter import Adapter
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage, Rank
-from taxadiffusion.taxonomy import find_taxon
+from taxadiffusion.taxonomy import called, find_taxon, names_beside, read_other_names
 
 
 def requested_lineage(adapter: Adapter, taxon: str, rank: Rank | None = None) -> tuple[Lineage, str | None]:
     """The lineage that a person's words name, cut at `rank`, and a note where it is not simply what was typed.
 
-    Raises `DataError` for homonyms, misspellings, unknown names, and a rank that the taxon or the model lacks.
+    Raises `DataError` for homonyms, misspellings, unknown names, common ones (saying whose they are, where a table
+    beside the model knows them), and a rank that the taxon or the model lacks.
     """
-    found = find_taxon(adapter.taxonomy, taxon)
+    try:
+        found = find_taxon(adapter.taxonomy, taxon)
+    except DataError as error:
+        if whose := _whose(adapter, taxon):
+            raise DataError(whose) from error
+        raise
     lineage = found.lineage.only(adapter.card.ranks)
     return lineage if rank is None else cut_at(adapter, lineage, rank), found.note
+
+
+def _whose(adapter: Adapter, taxon: str) -> str:
+    """Of what taxa it is another name, in words; "" where of none, or where there is no table of them."""
+    path = names_beside(adapter.path)
+    if path is None:
+        return ""
+    others = called(read_other_names(path, adapter.taxonomy)[0], taxon)
+    taxa = dict.fromkeys(f"{adapter.taxonomy.lineage(other.taxon).label!r}" for other in others)
+    return f"{taxon!r} is a {others[0].kind}; ask for {' or '.join(taxa)}" if taxa else ""
 
 
 def cut_at(adapter: Adapter, lineage: Lineage, rank: Rank) -> Lineage:

@@ -69,8 +69,8 @@ def read_measured(path: Path, method: str | None, model_sha256: str | None = Non
         ) from error
     if model_sha256 is not None and drew and model_sha256 not in drew:
         raise DataError(
-            f"{path}: {chosen} was drawn by another model, not by this one ({model_sha256[:12]}…); evaluate this one, or "
-            "name its evaluation with --evaluation"
+            f"{path}: {chosen} was drawn by another model, not by this one ({model_sha256[:12]}…); evaluate this one, "
+            "or name its evaluation with --evaluation"
         )
     return Measured(*told, figures)
 

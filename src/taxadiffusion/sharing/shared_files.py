@@ -29,6 +29,7 @@ from taxadiffusion.sharing.hub import Files
 from taxadiffusion.sharing.measured import evaluation_beside, read_measured
 from taxadiffusion.sharing.model_card import Shared, model_card
 from taxadiffusion.sharing.photographs import photographs_learnt, taxa_known
+from taxadiffusion.taxonomy import NAMES, names_beside
 
 Tell = Callable[[str], object]
 
@@ -100,15 +101,20 @@ def model_files(
 
 
 def _weights(adapter: Adapter, *, with_base: bool) -> dict[str, bytes | Path]:
-    """The adapter's files, those of its card and no others; with the base the way `save_pretrained` lays them out."""
-    names = [CARD, TAXONOMY, *adapter.card.files]
+    """The adapter's files, those of its card, its common names and no others.
+
+    With the base they lie the way `save_pretrained` lays them out.
+    """
+    own = {name: adapter.path / name for name in (CARD, TAXONOMY, *adapter.card.files)}
+    if (names := names_beside(adapter.path)) is not None:
+        own[NAMES] = names
     if not with_base:
         index = {"model_index.json": (json.dumps(_ITSELF, indent=1) + "\n").encode()}
-        return {**index, **{name: adapter.path / name for name in names}}
+        return {**index, **own}
     base = adapter.denoiser.backbone.path
     return {
         **{path.relative_to(base).as_posix(): path for path in base_files(base)},
-        **{f"adapter/{name}": adapter.path / name for name in names},
+        **{f"adapter/{name}": path for name, path in own.items()},
     }
 
 

@@ -2,6 +2,18 @@
 
 from taxadiffusion.taxonomy.builder import TaxonomyBuilder, extended
 from taxadiffusion.taxonomy.find import Found, find_taxon
+from taxadiffusion.taxonomy.other_names import NAMES, OtherName, called, names_beside, read_other_names
 from taxadiffusion.taxonomy.tree import Taxonomy
 
-__all__ = ["Found", "Taxonomy", "TaxonomyBuilder", "extended", "find_taxon"]
+__all__ = [
+    "NAMES",
+    "Found",
+    "OtherName",
+    "Taxonomy",
+    "TaxonomyBuilder",
+    "called",
+    "extended",
+    "find_taxon",
+    "names_beside",
+    "read_other_names",
+]

@@ -45,8 +45,8 @@ def found_evaluation(model: str) -> Path | None:
 
 
 def read_evaluation(path: Path, model: ServedModel) -> Evaluated:
-    """Of the method that this model drew for; of files that do not say who drew, of the one that bears the model's name,
-    or the only one. Raises `DataError`, for an evaluation of another model too.
+    """Of the method that this model drew for; where the file does not say who drew, of the one that bears the model's
+    name, or the only one. Raises `DataError`, for an evaluation of another model too.
 
     path: the file, or the folder that it lies in.
     """
@@ -73,7 +73,7 @@ def _evaluated(document: Mapping[str, Any], file: Path, model: ServedModel) -> E
 
 def _method(document: Mapping[str, Any], file: Path, model: ServedModel) -> str:
     """Whose figures are this model's."""
-    methods = [name for name in document["table1"] if name != _REAL]
+    methods = [str(name) for name in document["table1"] if name != _REAL]
     drew: Mapping[str, Sequence[str]] = document.get("models", {})
     for name in methods:
         if model.facts.sha256 in drew.get(name, ()):

@@ -29,6 +29,8 @@ from taxadiffusion.web.twins import Twins
 
 NO_TRUST: Mapping[Lineage, Rank | None] = MappingProxyType({})
 _NUM_CHILDREN = 500
+_NUM_FINEST = 120
+"""Up to so many taxa of the finest rank the first page lists them all."""
 _NUM_OTHERS = 12
 
 
@@ -40,6 +42,18 @@ class Rendered:
     etag: str
     version: object
     """Of what it was made from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A taxon in a list. num_finest: taxa of the finest rank that it holds; num_photographs: None where not known."""
+
+    taxon: int
+    label: str
+    rank: Rank
+    common_name: str
+    num_finest: int
+    num_photographs: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +104,20 @@ class Pages:
         """Search, the tree, its coarsest taxa and the newest pictures."""
 
         def render() -> str:
-            return self._page("home", roots=self._listed(None), latest=self._store.latest(12))
+            finest = self._model.finest if len(self._model.finest) <= _NUM_FINEST else []
+            listed = {"roots": self._listed(self._model.children.get(None, [])), "finest": self._listed(finest)}
+            return self._page("home", **listed, latest=self._store.latest(12))
 
         return self._once("home", self._store.version, render)
 
-    def results(self, query: str, hits: tuple[Hit, ...]) -> str:
+    def results(self, query: str, hits: tuple[Hit, ...]) -> Rendered:
         """What a search found, for who has no JavaScript."""
-        return self._page("results", query=query, hits=hits, where={hit.taxon: self._where(hit.taxon) for hit in hits})
+
+        def render() -> str:
+            where = {hit.taxon: self._where(hit.taxon) for hit in hits}
+            return self._page("results", query=query, hits=hits, where=where)
+
+        return self._once(("found", query), None, render)
 
     def taxon(self, taxon: int) -> Rendered:
         """Raises `DataError` for a number that is no taxon."""
@@ -170,7 +191,8 @@ class Pages:
             why_no_twin=self._why_no_twin(),
             looks_for_twins=self._twins is not None,
             others=others[:_NUM_OTHERS],
-            children=self._listed(taxon)[:_NUM_CHILDREN],
+            children=self._listed(self._model.children.get(taxon, [])[:_NUM_CHILDREN]),
+            other_names=self._model.other_names.get(taxon, []),
             num_children=len(self._model.children.get(taxon, ())),
             num_species=self._model.finest_below[taxon],
             num_photographs=self._num_photographs(taxon),
@@ -206,18 +228,18 @@ class Pages:
         known = self._evaluated.num_photographs if self._evaluated else {}
         return known.get(self._model.lineages[taxon])
 
-    def _listed(self, taxon: int | None) -> list[tuple[int, str, str, int, int | None]]:
-        """Number, label, rank, species below and photographs of each child."""
+    def _listed(self, taxa: Sequence[int]) -> list[Listed]:
         model = self._model
         return [
-            (
-                child,
-                model.lineages[child].label,
-                str(model.lineages[child].rank),
-                model.finest_below[child],
-                self._num_photographs(child),
+            Listed(
+                taxon,
+                model.lineages[taxon].label,
+                str(model.lineages[taxon].rank),
+                model.common_name(taxon),
+                model.finest_below[taxon],
+                self._num_photographs(taxon),
             )
-            for child in model.children.get(taxon, ())
+            for taxon in taxa
         ]
 
     def _where(self, taxon: int) -> str:

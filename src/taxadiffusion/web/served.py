@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage, Rank
-from taxadiffusion.taxonomy import Taxonomy, find_taxon
+from taxadiffusion.taxonomy import OtherName, Taxonomy, find_taxon
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class ModelFacts:
     sha256: str
     """As in the recipes of its pictures."""
     device: str
+    folder: str = ""
+    """Of the adapter; "" where it has none."""
 
 
 class ServedModel:
@@ -37,6 +39,7 @@ class ServedModel:
         """Over the model's ranks, ascending by number."""
         self.parents: dict[int, int | None] = {}
         self.children: dict[int | None, list[int]] = {}
+        self.other_names: dict[int, list[OtherName]] = {}
         for taxon in range(len(self.taxonomy)):
             if self.taxonomy.rank(taxon) not in self.ranks:
                 continue
@@ -46,6 +49,18 @@ class ServedModel:
                 above = self.taxonomy.parent(above)
             self.parents[taxon] = above
             self.children.setdefault(above, []).append(taxon)
+
+    def called(self, others: Iterable[OtherName]) -> ServedModel:
+        """Itself, which from now on knows these names of its taxa too."""
+        for other in others:
+            if other.taxon in self.lineages:
+                self.other_names.setdefault(other.taxon, []).append(other)
+        return self
+
+    def common_name(self, taxon: int) -> str:
+        """ "" where none is known."""
+        names = self.other_names.get(taxon, [])
+        return next((other.name for other in names if other.kind == "common name"), "")
 
     def lineage(self, taxon: int) -> Lineage:
         """Raises `DataError` for a number that is no taxon of the model."""
@@ -75,6 +90,12 @@ class ServedModel:
     def finest_words(self) -> str:
         """What `finest_below` counts: "species", or "genus taxa"."""
         return "species" if self.ranks[-1] == "species" else f"{self.ranks[-1]} taxa"
+
+    @cached_property
+    def finest(self) -> list[int]:
+        """Its taxa of the finest rank, in the order of their names."""
+        found = [taxon for taxon, lineage in self.lineages.items() if lineage.rank == self.ranks[-1]]
+        return sorted(found, key=lambda taxon: self.lineages[taxon].label)
 
     def path(self, taxon: int) -> tuple[int, ...]:
         """The taxon's ancestors and itself, coarse to fine."""

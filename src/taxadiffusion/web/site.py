@@ -81,10 +81,10 @@ class Site:
 
     async def find(self, request: Request) -> Response:
         query = self._query(request)
-        return html_answer(self._pages.results(query, await run_in_threadpool(self._finder, query)))
+        return rendered(request, self._pages.results(query, await self._found(query)))
 
     async def find_json(self, request: Request) -> Response:
-        hits = await run_in_threadpool(self._finder, self._query(request))
+        hits = await self._found(self._query(request))
         return json_answer({"taxa": [self._hit(hit) for hit in hits]})
 
     async def tree(self, request: Request) -> Response:
@@ -212,6 +212,11 @@ class Site:
         return answer
 
     # parts
+
+    async def _found(self, query: str) -> tuple[Hit, ...]:
+        """A new question is looked up aside, that others go on meanwhile."""
+        known = self._finder.known(query)
+        return known if known is not None else await run_in_threadpool(self._finder, query)
 
     def _query(self, request: Request) -> str:
         query = request.query_params.get("q", "")

@@ -102,6 +102,7 @@ def _opened(opening: Opening) -> tuple[Adapter, ModelFacts]:
         card.base,
         card.content_hash,
         described(where),
+        str(adapter.path),
     )
     return adapter, facts
 
