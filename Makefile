@@ -1,10 +1,10 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# On a fresh machine `make demo`, `make page` and `make test` do everything.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint mutants audit clean
+.PHONY: demo page test lint mutants audit clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -14,6 +14,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/taxadiffusion demo --out demo-out
+
+# The shipped fish in the browser; Ctrl-C ends it.
+page: $(STAMP)
+	$(BIN)/taxadiffusion serve --open
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

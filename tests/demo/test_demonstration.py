@@ -139,7 +139,7 @@ def test_the_demo_goes_on_after_an_interruption_and_its_page_prints_what_ran(
     assert page.count("data:image/") > 20  # grids, strips and curves are in the page itself
     assert 'src="http' not in page
     assert 'href="http' not in page
-    for words in ("Amphiprion clarkii", "order", "family", "genus", "species", "real pictures"):
+    for words in ("Amphiprion clarkii", "order", "family", "genus", "species", "real pictures", "make page"):
         assert words in page
 
     # The commands that the page prints, typed in the demo's folder, call what the demo called.

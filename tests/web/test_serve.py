@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import webbrowser
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 from taxadiffusion.cli import app
 from taxadiffusion.errors import CheckpointError, DataError, SettingsError
 from taxadiffusion.web import workshop
-from taxadiffusion.web.serve import Address, listening
+from taxadiffusion.web.serve import Address, _open, listening
 from tests import fake_processes
 
 
@@ -42,6 +43,52 @@ def test_what_is_missing_is_told_before_a_model_is_opened(
     result = CliRunner().invoke(app, ["serve", "no-model", "--port", "0", "--store", str(tmp_path), *options])
     assert isinstance(result.exception, fault), result.exception
     assert words in str(result.exception)
+
+
+class Browser:
+    """A desktop's, which notes what it is asked for."""
+
+    def __init__(self, *, works: bool = True) -> None:
+        self.works, self.asked = works, list[str]()
+
+    def open(self, url: str) -> bool:
+        self.asked.append(url)
+        return self.works
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_the_page_is_opened_or_it_is_said_what_to_open(works: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser, words = Browser(works=works), list[str]()
+    monkeypatch.setattr("webbrowser.get", lambda: browser)
+    _open("http://127.0.0.1:8000", words.append)
+    assert browser.asked == ["http://127.0.0.1:8000"]
+    assert words == ([] if works else ["no browser could be opened from here; open http://127.0.0.1:8000 yourself"])
+
+
+def test_no_browser_takes_the_terminal_unless_it_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, words = list[str](), list[str]()
+    monkeypatch.delenv("BROWSER", raising=False)
+    monkeypatch.setattr("webbrowser.get", lambda: webbrowser.GenericBrowser("lynx"))
+    monkeypatch.setattr("webbrowser.GenericBrowser.open", lambda _, url: opened.append(url) or True)
+    _open("http://127.0.0.1:8000", words.append)
+    assert (opened, len(words)) == ([], 1)
+    monkeypatch.setenv("BROWSER", "lynx")
+    _open("http://127.0.0.1:8000", words.append)
+    assert (opened, len(words)) == (["http://127.0.0.1:8000"], 1)
+
+    def none() -> None:
+        raise webbrowser.Error
+
+    monkeypatch.setattr("webbrowser.get", none)
+    _open("http://127.0.0.1:8000", words.append)
+    assert len(words) == 2
+
+
+@pytest.mark.parametrize(
+    ("host", "called"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"), ("fish.org", "fish.org")]
+)
+def test_an_address_is_told_as_a_browser_here_asks_for_it(host: str, called: str) -> None:
+    assert Address(host).called == called
 
 
 def test_a_page_is_sent_at_once() -> None:

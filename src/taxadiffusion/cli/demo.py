@@ -10,6 +10,8 @@ import typer
 from taxadiffusion.cli import options
 from taxadiffusion.trainer.signals import StopSignal
 
+IN_BROWSER = "any species in the browser, in two clicks: make page (without make: taxadiffusion serve --open)"
+
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo-out"),
@@ -54,4 +56,5 @@ def demo(
         show("loading PyTorch and the model", 1, 1)
         console.print(f"on {described(where)}", markup=False)
         report = make(out, plan=read_plan(seed), device=str(where), stop=stop, on_progress=show)
-    console.print(f"the report: {report}")
+    console.print(f"the report: {report}", soft_wrap=True)
+    console.print(IN_BROWSER, soft_wrap=True, markup=False)

@@ -18,7 +18,8 @@ Evaluation = Annotated[
     Path | None, typer.Option(help="What `evaluate` wrote of this model: the folder, or its results.json.")
 ]
 OtherNames = Annotated[
-    Path | None, typer.Option(help="CSV of taxon,name,kind: common names and synonyms to be found by.")
+    Path | None,
+    typer.Option(help="CSV of taxon,name,kind: names to be found by, beside those of the model's names.csv."),
 ]
 Extractor = Annotated[
     str | None, typer.Option(help="Look for copies of --data's photographs with it: inception, bioclip or onnx:FILE.")
@@ -41,6 +42,7 @@ def serve(
     store: Annotated[Path, typer.Option(help="Folder for the pictures that are made; bounded.")] = Path("served"),
     base: options.Base = None,
     device: options.Device = "auto",
+    in_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Show a model in the browser: find a taxon, see its photographs and pictures, have pictures made."""
     from taxadiffusion.errors import SettingsError
@@ -59,4 +61,5 @@ def serve(
         Beside(data, root, evaluation, other_names, extractor, weights),
         Address(host, port, tuple(allow_host or ())),
         tell=lambda words: typer.echo(words, err=True),
+        in_browser=in_browser,
     )

@@ -55,7 +55,7 @@ class DemoStory:
 def write_report(path: Path, story: DemoStory) -> Path:
     """Write the page, whole, to `path`."""
     galleries = [section for gallery in story.galleries for section in (_species(gallery), _strips(gallery))]
-    sections = [*galleries, *_clade(story.clade), _timings(story)]
+    sections = [*galleries, _in_browser(), *_clade(story.clade), _timings(story)]
     html = page(
         "TaxaDiffusion", "Pictures of species from their taxonomy; every one below is synthetic or simulated.", sections
     )
@@ -95,6 +95,14 @@ def _strips(gallery: Gallery) -> Section:
     return Section(
         f"{gallery.title}, from coarse to fine", (text(words), picture_grid(rows, heads=heads, shown_px=128))
     )
+
+
+def _in_browser() -> Section:
+    words = (
+        "The fish as a page: find one by its scientific or common name, draw it at every rank, mix two of them. "
+        "Zanclus cornutus, say, is two clicks away: its name in the list of species, then “Draw it at every rank”."
+    )
+    return Section("Any of them in the browser", (text(words), code("make page")))
 
 
 def _clade(clade: CladeShown) -> list[Section]:

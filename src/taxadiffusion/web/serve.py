@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import threading
+import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +17,10 @@ import uvicorn
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.pictures.trusted import USUAL_ERROR, Trusted
+from taxadiffusion.taxonomy import OtherName, names_beside, read_other_names
 from taxadiffusion.web.connection import PatientProtocol
 from taxadiffusion.web.evaluated import found_evaluation, read_evaluation
-from taxadiffusion.web.find import Finder, OtherName, read_other_names
+from taxadiffusion.web.find import Finder
 from taxadiffusion.web.guard import AsgiApp, Guard
 from taxadiffusion.web.limits import LIMITS, Limits
 from taxadiffusion.web.looking import Looking
@@ -54,6 +58,12 @@ class Address:
     port: int = 8000
     names: Sequence[str] = ()
 
+    @property
+    def called(self) -> str:
+        """The host as a browser on this machine asks for it."""
+        host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"[{host}]" if ":" in host else host
+
 
 @contextmanager
 def opened(
@@ -71,7 +81,9 @@ def opened(
         store = Store(opening.store, facts.ranks, facts.sha256, limits)
         try:
             photographs = Photographs(dataset, model, limits) if dataset is not None else None
-            others = _other_names(beside.other_names, model, tell)
+            own = names_beside(Path(facts.folder)) if facts.folder else None
+            for names in (own, beside.other_names):
+                model.called(_other_names(names, model, tell))
             evaluation = beside.evaluation or found_evaluation(opening.model)
             evaluated = read_evaluation(evaluation, model) if evaluation is not None else None
             twins = None
@@ -83,7 +95,7 @@ def opened(
             trusted = Trusted.beside(Path(opening.model), facts.sha256)
             depths = trusted.depths(USUAL_ERROR) if trusted is not None else {}
             pages = Pages(model, store, limits, photographs, evaluated, twins, depths)
-            site = Site(model, store, workshop, Finder(model, others), pages, limits)
+            site = Site(model, store, workshop, Finder(model), pages, limits)
             workshop.begin(store)
             if twins is not None:
                 twins.begin()
@@ -98,14 +110,19 @@ def opened(
         workshop.close()
 
 
-def serve(opening: Opening, beside: Beside, address: Address, tell: Tell) -> None:
-    """Serve until Ctrl-C or SIGTERM. Raises `SettingsError` for an address that cannot be had."""
+def serve(opening: Opening, beside: Beside, address: Address, tell: Tell, *, in_browser: bool = False) -> None:
+    """Serve until Ctrl-C or SIGTERM. Raises `SettingsError` for an address that cannot be had.
+
+    in_browser: the page is opened there as soon as it is served.
+    """
     listens = listening(address)
     try:
         with opened(opening, beside, address, tell) as (app, workshop):
             port = listens.getsockname()[1]
-            host = f"[{address.host}]" if ":" in address.host else address.host
-            tell(f"http://{host}:{port} (process {workshop.worker_pid} draws; Ctrl-C ends it)")
+            url = f"http://{address.called}:{port}"
+            tell(f"{url} (process {workshop.worker_pid} draws; Ctrl-C ends it)")
+            if in_browser:  # the connection waits until it is answered; a browser may keep its caller waiting
+                threading.Thread(target=_open, args=(url, tell), daemon=True).start()
             uvicorn.Server(config(app)).run(sockets=[listens])
     finally:
         listens.close()
@@ -147,7 +164,7 @@ def _why_not(address: Address, error: OSError | OverflowError) -> str:
     where = f"--host {address.host} --port {address.port}"
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
         return (
-            f"{where}: that port is taken, perhaps by a page that runs already: open http://{address.host}:{address.port}"
+            f"{where}: that port is taken, perhaps by a page that runs already: open http://{address.called}:{address.port}"
             f", or give another, such as --port {address.port % 65535 + 1} (0: any that is free)"
         )
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
@@ -155,9 +172,21 @@ def _why_not(address: Address, error: OSError | OverflowError) -> str:
     return f"{where}: cannot be had: {error}"
 
 
+def _open(url: str, tell: Tell) -> None:
+    """In the browser of the desktop; one that would take the terminal is opened only where $BROWSER asks for it."""
+    try:
+        browser = webbrowser.get()
+        takes_the_terminal = type(browser) is webbrowser.GenericBrowser and not os.environ.get("BROWSER")
+        shown = not takes_the_terminal and browser.open(url)
+    except webbrowser.Error:
+        shown = False
+    if not shown:
+        tell(f"no browser could be opened from here; open {url} yourself")
+
+
 def _other_names(path: Path | None, model: ServedModel, tell: Tell) -> tuple[OtherName, ...]:
     if path is None:
         return ()
-    names, elsewhere = read_other_names(path, model)
+    names, elsewhere = read_other_names(path, model.taxonomy)
     tell(f"{len(names)} other names of its taxa in {path}; {elsewhere} rows are of other taxa")
     return names
