@@ -16,6 +16,8 @@ from taxadiffusion.web.looking import Looking, Picture, Told, Twin
 from taxadiffusion.web.worker import STOP, Drawn, Ended, Opening, Refused, Stepped
 from tests.site_taxa import FACTS, IMAGE_PX, RANKS
 
+LOST_SEED = 13
+"""A picture of it is taken away before it is told of."""
 _STEP_S = 0.01
 
 
@@ -72,5 +74,7 @@ def _drawn(pipe: Connection, ask: Ask, opening: Opening) -> Ended:
         if new:
             colour = np.frombuffer(bytes.fromhex(digest[:6]), np.uint8)
             save_picture(np.tile(colour[:, None, None], (1, IMAGE_PX, IMAGE_PX)), path, recipe)
+        if seed == LOST_SEED:
+            path.unlink()
         pipe.send(Drawn(path, recipe, new))
     return Ended("")

@@ -9,10 +9,7 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
-import socket
-import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -23,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
@@ -244,60 +240,3 @@ def test_what_is_not_there_is_a_page_that_says_so(served: Served, address: str, 
 def test_a_form_that_cannot_be_served_is_refused(served: Served, body: bytes, kind: str | None, status: int) -> None:
     headers = {"content-type": kind or "application/x-www-form-urlencoded"}
     assert served.visitor().post("/make", content=body, headers=headers).status_code == status
-
-
-@pytest.fixture
-def address(served: Served) -> Iterator[str]:
-    """The same application behind a real port."""
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(served.app, log_level="error", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
-    listening.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs a Chromium of the system (apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra [dev]")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-def test_the_main_road_in_a_browser(address: str, browser: Any, tmp_path: Path) -> None:
-    """A misspelt name, its taxon, a picture, its progress, a download and its recipe; nothing from outside."""
-    page = browser.new_page(viewport={"width": 360, "height": 740})
-    asked, faults = [], []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.goto(address)
-    page.wait_for_selector("#tree .slice")
-    page.get_by_label("Find a taxon").press_sequentially("zanklus cornutis")
-    page.wait_for_selector("#hits a")
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("h1:has-text('Zanclus cornutus')")
-    page.get_by_label("Steps").fill("2")
-    page.get_by_label("Number of pictures").fill("1")
-    page.get_by_label("Seed of the first").fill("77")
-    page.get_by_role("button", name="Make pictures").click()
-    page.wait_for_selector("#words:has-text('Done: 1 of 1')", timeout=60_000)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    page.locator("#pictures a").click()
-    with page.expect_download() as download:
-        page.get_by_role("link", name="Download the picture").click()
-    download.value.save_as(tmp_path / "fish.png")
-    with Image.open(tmp_path / "fish.png") as image:
-        recipe = json.loads(image.text["taxadiffusion"])  # type: ignore[attr-defined]
-    assert (recipe["scientific_name"], recipe["seed"], recipe["num_steps"]) == ("Zanclus cornutus", "77", "2")
-    assert faults == []
-    assert [url for url in asked if not url.startswith((address, "data:"))] == []
-    page.close()

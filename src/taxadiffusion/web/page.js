@@ -64,6 +64,7 @@ offer(query, document.getElementById("hits"), document.getElementById("found"), 
 
 const towards = document.getElementById("towards-name");
 if (towards) {
+  for (const part of document.querySelectorAll(".mix")) part.hidden = false;
   const filled = document.getElementById(towards.dataset.fills), help = document.getElementById("towards-help");
   offer(towards, document.getElementById("towards-hits"), help, (hit, close) => {
     const button = element("button", hit.label, { type: "button" });
