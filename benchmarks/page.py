@@ -240,9 +240,10 @@ def _memory(samples: list[tuple[float, float]]) -> dict[str, Any]:
 
 
 @contextmanager
-def served(model: str, store: Path) -> Iterator[tuple[psutil.Process, int]]:
+def served(model: str, base: str | None, store: Path) -> Iterator[tuple[psutil.Process, int]]:
     """`taxadiffusion serve` on a free port, as a process of its own."""
     command = [sys.executable, "-c", "from taxadiffusion.cli import main; main()", "serve", model, "--port", "0"]
+    command += ["--base", base] if base else []
     process = subprocess.Popen([*command, "--store", str(store)], stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
@@ -286,12 +287,16 @@ async def taxa_of(port: int) -> list[int]:
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="reef-fish")
+    parser.add_argument("--base", help="as serve takes it")
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--think-s", type=float, default=2.0, help="mean pause of a client between two pages; 0: none")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     args = parser.parse_args(words)
-    with tempfile.TemporaryDirectory() as folder, served(args.model, Path(folder) / "served") as (process, port):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        served(args.model, args.base, Path(folder) / "served") as (process, port),
+    ):
 
         async def all_of_it() -> dict[str, Any]:
             load = Load(port, args.clients, 60 * args.minutes, args.think_s, await taxa_of(port))
