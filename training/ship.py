@@ -2,8 +2,8 @@
 
     python -m training.ship runs/butterflies --out src/taxadiffusion/weights/butterflies --photographs "TEXT"
 
-Common names (names.csv) beside the adapter, or those that are shipped already, go along. Hashes in the card are those of
-the new files. It is read back, and must draw with what was written.
+Common names (names.csv) beside the adapter, or those that are shipped already, go along. Hashes in the card are
+those of the new files. It is read back, and must draw with what was written.
 """
 
 from __future__ import annotations
