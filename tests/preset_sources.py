@@ -127,12 +127,22 @@ def gbif_source(root: Path) -> Path:
 
 def reef_fish_source(root: Path) -> Path:
     """Folders by split and species beside a table, as in ../shared/data/reef-fish."""
-    header = "file_name,split,trajectory,kingdom,phylum,class,order,family,genus,specific_epithet,scientific_name"
+    return _image_folder(root, "family")
+
+
+def butterflies_source(root: Path) -> Path:
+    """The same with subfamilies, as in ../shared/data/butterflies."""
+    return _image_folder(root, "family,subfamily")
+
+
+def _image_folder(root: Path, families: str) -> Path:
+    header = f"file_name,split,trajectory,kingdom,phylum,class,order,{families},genus,specific_epithet,scientific_name"
     lines = [f"{header},width,height"]
     for number, split, family, genus, epithet in photographs("train", "test"):
         name = f"{split}/{genus}_{epithet}/{number}.jpg"
         write_picture(root / name, number)
-        names = [*KINGDOM.values(), family, genus, epithet, f"{genus} {epithet}"]
+        above = [family, f"{family.removesuffix('idae')}inae"][: len(families.split(","))]
+        names = [*KINGDOM.values(), *above, genus, epithet, f"{genus} {epithet}"]
         lines.append(",".join([name, split, f"track{number}", *names, "32", "24"]))
     (root / "metadata.csv").write_text("\n".join(lines) + "\n")
     return root

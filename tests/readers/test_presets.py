@@ -32,6 +32,7 @@ SHAPES: dict[str, Callable[[Path], Path]] = {
     "PATH/TO/TreeOfLife": sources.treeoflife_source,
     "PATH/TO/GBIF": sources.gbif_source,
     "../shared/data/reef-fish": sources.reef_fish_source,
+    "../shared/data/butterflies": sources.butterflies_source,
 }
 """What a preset's `prepare` names as its source → what makes one of that shape."""
 

@@ -22,7 +22,7 @@ def ancestors(
     guidance_scale: options.GuidanceScale = options.GUIDANCE_SCALE,
     num_steps: options.Steps = options.NUM_STEPS,
     seed: Seed = 0,
-    out: Annotated[Path, typer.Option(help="Folder for the pictures; the same command again goes on.")] = Path(
+    out: Annotated[Path, typer.Option(help="Where the cloud goes; the same command again goes on.")] = Path(
         "ancestors"
     ),
     base: options.Base = None,
