@@ -21,7 +21,11 @@ ENTRANCES = ("cli", "pipeline")
 """What people call: the commands, and the pipeline from Python."""
 LOADED_ELSEWHERE = ("sharing.blocks", "sharing.comfyui_node", "sharing.hub_pipeline")
 """Modules that diffusers and ComfyUI load by themselves, from what we wrote for them."""
-CALLED_BY_FRAMEWORKS = {"forward", "_apply", "readinto", "seekable", "tell"}
+CALLED_BY_FRAMEWORKS = {"forward", "_apply", "readinto", "seekable", "tell"} | {
+    "connection_made",
+    "connection_lost",
+    "data_received",  # asyncio, of a protocol
+}
 CALLED_BY_NAME = {"readers": ("detect", "open_source")}
 """Package whose modules are imported by a name that is made → what is called in each."""
 
