@@ -68,6 +68,8 @@ def test_a_filter_is_read_as_it_was_written_and_nothing_else_is(tmp_path: Path) 
     other.content_hash = "e" * 64
     with pytest.raises(SettingsError, match="another network"):
         Accepting(found, other)
+    with pytest.raises(SettingsError, match=f"pictures of {found.size_px} px, and these are of 16 px"):
+        found.require(Colours(), 16)
 
 
 def test_too_few_judgements_of_a_kind_are_refused() -> None:

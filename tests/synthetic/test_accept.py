@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from taxadiffusion.errors import DataError, SettingsError
+from taxadiffusion.errors import SettingsError
 from taxadiffusion.evaluate.naming import Namer
 from taxadiffusion.names import Lineage
 from taxadiffusion.synthetic.accept import (
@@ -28,7 +27,6 @@ from taxadiffusion.synthetic.accept import (
     spread_within,
 )
 from taxadiffusion.synthetic.checks import Accepting
-from taxadiffusion.synthetic.filter_file import read_filter
 from tests.coloured_pictures import RANKS, SPECIES, Colours, paint
 
 TAXA = list(SPECIES)
@@ -126,42 +124,3 @@ def test_words_of_acceptance(tmp_path: Path) -> None:
     ):
         with pytest.raises(SettingsError, match=why):
             Accepting.of(words, RANKS)
-
-
-GOOD = {
-    "schema": 1, "extractor": "colours", "mean": [100.0, 0.0], "scale": [10.0, 1.0], "coefficients": [1.0, 0.0],
-    "intercept": 0.0, "threshold": 0.5,
-}  # fmt: skip
-
-
-def test_a_filter_is_a_logistic_regression_on_standardised_features(tmp_path: Path) -> None:
-    path = tmp_path / "filter.json"
-    path.write_text(json.dumps(GOOD))
-    found = read_filter(path, Colours(), 32)
-    features = np.array([[120.0, 5.0], [80.0, 5.0]])
-    assert found.probability(features) == pytest.approx([1 / (1 + np.exp(-2)), 1 / (1 + np.exp(2))])
-    assert found.accepts(features).tolist() == [True, False]
-    with pytest.raises(DataError, match="width 2, these have 3"):
-        found.accepts(np.zeros((1, 3)))
-
-
-@pytest.mark.parametrize(
-    ("change", "kind", "why"),
-    [
-        ({"extractor": "other"}, SettingsError, "is of features by other, another network than this colours"),
-        ({"extractor_sha256": "0" * 64}, SettingsError, "is of features by colours, another network"),
-        ({"size_px": 64}, SettingsError, "is of pictures of 64 px, and the model makes 32 px"),
-        ({"scale": [1.0]}, DataError, "different lengths"),
-        ({"scale": [0.0, 1.0]}, DataError, "every scale must be above 0"),
-        ({"threshold": 2}, DataError, "threshold"),
-        ({"schema": 2}, DataError, "schema"),
-        ({"intercept": "nan"}, DataError, "intercept"),
-    ],
-)
-def test_a_filter_that_is_none_is_refused(
-    tmp_path: Path, change: dict[str, object], kind: type[Exception], why: str
-) -> None:
-    path = tmp_path / "filter.json"
-    path.write_text(json.dumps(GOOD | change))
-    with pytest.raises(kind, match=why):
-        read_filter(path, Colours(), 32)

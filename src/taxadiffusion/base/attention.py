@@ -85,7 +85,8 @@ class Current:
 
 
 class SharedAttention:
-    """Attention processor: what `AttnProcessor2_0` computes in a transformer block, keys and values shared."""
+    """Attention processor: what `AttnProcessor2_0` computes in a transformer block; to the condition, keys and values
+    are shared, and without one it attends to itself."""
 
     def __init__(self, current: Current) -> None:
         self._current = current
@@ -94,7 +95,7 @@ class SharedAttention:
         self,
         attn: Any,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
@@ -102,31 +103,11 @@ class SharedAttention:
         assert attention_mask is None
         assert temb is None
         query = heads(attn.to_q(hidden_states), attn.heads)
-        key, value = self._current.keys_and_values(attn, encoder_hidden_states)
+        if encoder_hidden_states is None:
+            key, value = attn.to_k(hidden_states), attn.to_v(hidden_states)
+        else:
+            key, value = self._current.keys_and_values(attn, encoder_hidden_states)
         attended = self._current.attended(query, heads(key, attn.heads), heads(value, attn.heads))
-        return attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]
-
-
-class OwnAttention:
-    """Attention processor: what `AttnProcessor2_0` computes where a transformer block attends to itself."""
-
-    def __init__(self, current: Current) -> None:
-        self._current = current
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-    ) -> Tensor:
-        """(B, Q, inner) → (B, Q, inner)."""
-        assert encoder_hidden_states is None
-        assert attention_mask is None
-        assert temb is None
-        query, key, value = (heads(layer(hidden_states), attn.heads) for layer in (attn.to_q, attn.to_k, attn.to_v))
-        attended = self._current.attended(query, key, value)
         return attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]
 
 
@@ -158,7 +139,7 @@ def _write_out_attention(unet: nn.Module, current: Current) -> None:
     current.writes_out = True
     for name, module in unet.named_modules():
         if name.endswith("attn1") and _is_plain(module):
-            module.set_processor(OwnAttention(current))
+            module.set_processor(SharedAttention(current))
 
 
 def _is_plain(attn: Any) -> bool:

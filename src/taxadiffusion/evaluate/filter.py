@@ -86,8 +86,11 @@ class Filter(SettingsSection):
         except OSError as error:
             raise DataError(f"{path}: the filter cannot be written: {error.strerror}") from error
 
-    def require(self, extractor: Extractor) -> None:
-        """Raises `SettingsError` where the network is not the one whose features it was fitted on."""
+    def require(self, extractor: Extractor, size_px: int | None = None) -> None:
+        """Raises `SettingsError` where the network is not the one whose features it was fitted on, or where pictures
+        that are looked at at `size_px` were judged at another size."""
+        if size_px not in (None, self.size_px):
+            raise SettingsError(f"the filter judges pictures of {self.size_px} px, and these are of {size_px} px")
         if extractor.content_hash != self.extractor_sha256:
             raise SettingsError(
                 f"the filter was fitted on features of {self.extractor} ({self.extractor_sha256[:12]}…), and "

@@ -14,13 +14,14 @@ from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.evaluate.copies import CopyJudge, CopySettings
 from taxadiffusion.evaluate.extraction import FeatureStore
+from taxadiffusion.evaluate.filter import Filter
 from taxadiffusion.evaluate.judges import Tell
 from taxadiffusion.evaluate.naming import Namer
 from taxadiffusion.evaluate.pictures import Pictures, photographs, unseen_split
 from taxadiffusion.evaluate.planted import Planter
 from taxadiffusion.evaluate.side import Side
 from taxadiffusion.features import Extractor
-from taxadiffusion.files import user_path
+from taxadiffusion.files import sha256_of, user_path
 from taxadiffusion.images import load_image
 from taxadiffusion.names import Rank
 from taxadiffusion.synthetic.accept import (
@@ -34,7 +35,6 @@ from taxadiffusion.synthetic.accept import (
     refusals,
     spread_within,
 )
-from taxadiffusion.synthetic.filter_file import read_filter
 from taxadiffusion.synthetic.making import Candidate
 
 ORIGINAL, DISTINCT, NONE = "original", "distinct", "none"
@@ -177,9 +177,10 @@ def open_checks(
             "planted copies found": str(judge.eyesight["picture"].judged),
         }
     if accepting.expert:
-        filter_ = read_filter(accepting.expert, by.extractor, by.size_px)
-        checks.append(ByExpert(filter_.accepts))
-        described["expert's filter"] = filter_.content_hash
+        expert = Filter.read(accepting.expert)
+        expert.require(by.extractor, by.size_px)
+        checks.append(ByExpert(expert.accepts))
+        described["expert's filter"] = sha256_of(accepting.expert).hex()
     least = spread_within(train.features, train.lineages) if accepting.distinct else 0.0
     if accepting.distinct:
         described["least cosine distance of two"] = least
