@@ -14,7 +14,7 @@ from taxadiffusion.adapter import Adapter, load_adapter, save_adapter
 from taxadiffusion.base.attention import Conditions
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.lora import lora_parameters
-from taxadiffusion.base.transfer import Reading, good_precision, moved, use_fast_arithmetic
+from taxadiffusion.base.transfer import Reading, good_precision, moved, multiplies_in_bfloat16, use_fast_arithmetic
 from taxadiffusion.names import Lineage
 from taxadiffusion.pictures import generate as generation
 from taxadiffusion.pictures.generate import Sampling, generate
@@ -74,6 +74,15 @@ def test_a_gpu_predicts_in_bfloat16_where_it_multiplies_in_it(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native and not including_emulation)
     assert good_precision(CUDA) == expected
+
+
+@pytest.mark.parametrize(("amx", "avx512", "expected"), [(False, False, False), (True, False, True), (False, True, True)])
+def test_a_cpu_multiplies_in_bfloat16_where_it_has_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool, expected: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    assert multiplies_in_bfloat16(CPU) is expected
 
 
 def test_where_all_is_trained_weights_and_gradients_are_float32_and_arithmetic_is_not(base: Path) -> None:

@@ -74,9 +74,9 @@ def good_precision(device: torch.device) -> torch.dtype:
 
 
 def multiplies_in_bfloat16(device: torch.device) -> bool:
-    """Whether it does so by itself; a CPU without AMX takes many times as long as in float32."""
+    """Whether it does so by itself; a CPU without AMX or AVX-512 BF16 takes many times as long as in float32."""
     if device.type == "cpu":
-        return bool(torch.cpu._is_amx_tile_supported())
+        return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
     return good_precision(device) == torch.bfloat16
 
 
