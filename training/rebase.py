@@ -2,8 +2,8 @@
 
     python -m training.rebase src/taxadiffusion/weights/reef-fish --base work/base-128 --out work/reef-fish
 
-Its weights were learnt beside those of another base: they are a start, no model. Shapes must be the same; the card names
-the new base by its content, and keeps its past.
+Its weights were learnt beside those of another base: they are a start, no model. Shapes must be the same; the card
+names the new base by its content, and keeps its past.
 """
 
 from __future__ import annotations
@@ -43,4 +43,4 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run("rebase", command))
+    run(command)

@@ -76,7 +76,9 @@ def test_a_gpu_predicts_in_bfloat16_where_it_multiplies_in_it(
     assert good_precision(CUDA) == expected
 
 
-@pytest.mark.parametrize(("amx", "avx512", "expected"), [(False, False, False), (True, False, True), (False, True, True)])
+@pytest.mark.parametrize(
+    ("amx", "avx512", "expected"), [(False, False, False), (True, False, True), (False, True, True)]
+)
 def test_a_cpu_multiplies_in_bfloat16_where_it_has_instructions_for_it(
     monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool, expected: bool
 ) -> None:
