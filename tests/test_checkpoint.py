@@ -53,6 +53,15 @@ def test_newest_is_by_number_and_pruning_keeps_the_newest(tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-10", "step-100"]
 
 
+def test_pruning_keeps_one_older_step_that_is_asked_for_and_no_newer_one(tmp_path: Path) -> None:
+    for step in (2, 4, 6, 8):
+        commit(tmp_path, step)
+    checkpoint.prune(tmp_path, tmp_path / "step-8", 1, 4)
+    assert [path.name for path in checkpoint.candidates(tmp_path)] == ["step-8", "step-4"]
+    checkpoint.prune(tmp_path, commit(tmp_path, 3), 1, 4)  # the run fell back behind it: it did not verify
+    assert [path.name for path in checkpoint.candidates(tmp_path)] == ["step-3"]
+
+
 def test_pruning_after_a_fall_back_keeps_what_was_just_committed(tmp_path: Path) -> None:
     """A damaged newer commit must not push out the good one."""
     (commit(tmp_path, 30) / "model.safetensors").write_bytes(b"")

@@ -6,7 +6,7 @@ import pytest
 
 from taxadiffusion.condition.methods import method_named
 from taxadiffusion.errors import SettingsError
-from taxadiffusion.stages import plan
+from taxadiffusion.stages import before_last_stage, plan
 
 RANKS = ("order", "family", "genus", "species")
 
@@ -21,6 +21,13 @@ def test_progressive_trains_lora_once_and_one_encoder_a_stage() -> None:
 def test_lora_in_every_stage_is_a_named_exception() -> None:
     stages = plan(method_named("progressive"), RANKS, 10, lora_in_every_stage=True)
     assert all(stage.trains == ("lora", f"encoder.{stage.rank}") for stage in stages)
+
+
+def test_the_last_stage_begins_where_the_steps_before_it_end() -> None:
+    budget = {"order": 2, "family": 3, "genus": 4, "species": 5}
+    assert before_last_stage(plan(method_named("progressive"), RANKS, budget)) == 2 + 3 + 4
+    for single in (plan(method_named("all"), RANKS, 10), plan(method_named("progressive"), RANKS[:1], 10), ()):
+        assert before_last_stage(single) is None
 
 
 def test_encoders_in_every_stage_is_a_named_exception() -> None:

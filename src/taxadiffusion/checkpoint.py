@@ -133,7 +133,7 @@ def commit(
     both leave every earlier commit as it was and no partial `step-N`.
     """
     _require_finite(tensors)
-    final = run_dir / f"step-{manifest.step}"
+    final = path_of(run_dir, manifest.step)
     num_bytes = sum(t.numel() * t.element_size() for group in tensors.values() for t in group.values())
     _require_space(run_dir, final, num_bytes)
     aside = run_dir / f".tmp-{uuid.uuid4().hex}"
@@ -204,15 +204,22 @@ def latest(run_dir: Path) -> Committed | None:
     return None
 
 
-def prune(run_dir: Path, newest: Path, keep_last: int) -> None:
-    """Keep `newest`, just committed, and the `keep_last` − 1 before it; delete the others.
+def path_of(run_dir: Path, step: int) -> Path:
+    """Where the commit of a step lies, if there is one."""
+    return run_dir / f"step-{step}"
+
+
+def prune(run_dir: Path, newest: Path, keep_last: int, keep_step: int | None = None) -> None:
+    """Keep `newest`, just committed, the `keep_last` − 1 before it and that of `keep_step`; delete the others.
 
     Commits of a higher step are deleted too: they did not verify, or the run would have gone on from there. A kill in
     the middle leaves no half-deleted candidate.
     """
     found = candidates(run_dir)
     first = found.index(newest)
-    for path in (*found[:first], *found[first + max(keep_last, 1) :]):
+    kept = None if keep_step is None else path_of(run_dir, keep_step)
+    older = (path for path in found[first + max(keep_last, 1) :] if path != kept)
+    for path in (*found[:first], *older):
         doomed = run_dir / f".tmp-{uuid.uuid4().hex}"
         _rename(path, doomed)
         _sync_dir(run_dir)

@@ -97,6 +97,11 @@ def plan(
     return (Stage(method.name, ranks[-1], sum(budget.values()), groups, random_depth=method.random_depth),)
 
 
+def before_last_stage(stages: Sequence[Stage]) -> int | None:
+    """The optimizer steps done when the last stage begins; None: it is the only one."""
+    return sum(stage.num_steps for stage in stages[:-1]) or None
+
+
 def _steps_by_rank(ranks: Sequence[Rank], steps: int | Mapping[Rank, int], least: int) -> dict[Rank, int]:
     budget = dict(steps) if isinstance(steps, Mapping) else dict.fromkeys(ranks, steps)
     if set(budget) != set(ranks):

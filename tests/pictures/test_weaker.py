@@ -67,6 +67,8 @@ def test_a_commit_is_the_model_of_its_step_cut_at_its_stage(run_dir: Path, adapt
     assert all(torch.equal(own[name], tensor) for name, tensor in then.items())
     assert not all(torch.equal(then[name], tensor) for name, tensor in tensors.items())
     assert early.weaker.rank == "family"
+    # At a stage's end the encoder of the next one has learnt nothing.
+    assert open_weaker(run_dir / "step-2", adapter, base=str(tiny_base())).weaker.rank == "family"
     assert open_weaker(run_dir / "step-3", adapter, base=str(tiny_base())).weaker.rank == "species"
     assert open_weaker(run_dir / "step-4", adapter, base=str(tiny_base())).weaker.rank is None
     hashes = {open_weaker(run_dir / f"step-{n}", adapter, base=str(tiny_base())).sha256 for n in (1, 2, 3)}

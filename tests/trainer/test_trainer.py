@@ -380,6 +380,15 @@ def test_finished_says_so_and_does_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "adapter" / "adapter.json").exists()
 
 
+def test_the_commit_that_the_last_stage_begins_from_is_kept_where_it_is_asked_for(tmp_path: Path) -> None:
+    for keep_weaker, expected in ((True, ["step-12", "step-11", "step-8"]), (False, ["step-12", "step-11"])):
+        run_dir = tmp_path / str(keep_weaker)
+        keeping = loop_settings(checkpoint={"every_steps": 1, "keep_weaker": keep_weaker})
+        list(tiny_trainer(run_dir, steps=4, settings=keeping).run())
+        assert [path.name for path in checkpoint.candidates(run_dir)] == expected
+    assert checkpoint.verify(tmp_path / "True" / "step-8").stage == 2
+
+
 # What a stage changes
 
 

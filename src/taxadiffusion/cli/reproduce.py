@@ -95,11 +95,22 @@ def reproduce(
         search=search,
     )
     reproduction = Reproduction(settings, out, common)
+    _tell_left_out(reproduction, experiments)
     if plan:
         _show_plan(reproduction, reproduction.plan(experiments))
     else:
         extractors = Extractors(extractor or ["inception"], weights or (), lpips, str(where), clade)
         _run(reproduction, experiments, extractors.open(out / "features"), stop)
+
+
+def _tell_left_out(reproduction: Reproduction, experiments: Sequence[Experiment]) -> None:
+    """Before anything is done; the tables say it too."""
+    from taxadiffusion.tables.earlier import left_out_words
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for experiment in experiments:
+        if words := left_out_words(reproduction.left_out(experiment)):
+            console.print(f"{experiment}: {words}", markup=False)
 
 
 def _run(reproduction: Reproduction, experiments: Sequence[Experiment], networks: Networks, stop: StopSignal) -> None:

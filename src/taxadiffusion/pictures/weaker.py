@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from taxadiffusion.adapter import Adapter, load_adapter, open_model
-from taxadiffusion.checkpoint import MANIFEST, Committed, verify
+from taxadiffusion.checkpoint import MANIFEST, Committed, Manifest, verify
 from taxadiffusion.errors import CheckpointError
-from taxadiffusion.names import RANKS
+from taxadiffusion.names import Rank
 from taxadiffusion.sampler import Weaker
+
+_OPTIMISER = "optimizer.safetensors"
+"""The file that a commit within a stage holds, and one between two stages does not."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,8 +30,8 @@ class WeakerModel:
 def open_weaker(path: Path, adapter: Adapter, *, base: str | None = None) -> WeakerModel:
     """The weaker model at `path`: a commit of a run (`RUN/step-N`) that `adapter` came of, or another adapter or run.
 
-    A commit's conditions are cut at the rank of the stage that it is of, for its finer encoders have learnt nothing
-    yet. Raises `CheckpointError` for one of another base, taxonomy or form, or that does not verify.
+    A commit's conditions are cut at the rank of the last stage that it has seen, for its finer encoders have learnt
+    nothing yet. Raises `CheckpointError` for one of another base, taxonomy or form, or that does not verify.
     """
     device = adapter.denoiser.backbone.device
     if (path / MANIFEST).is_file():
@@ -59,8 +63,16 @@ def _of_commit(path: Path, adapter: Adapter, base: str | None) -> WeakerModel:
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
     denoiser.conditioner.loaded()
-    rank = manifest.stage_name if manifest.stage_name in RANKS else None
+    rank = _finest_learnt(manifest, adapter.card.ranks)
     return WeakerModel(Weaker(denoiser, rank), _sha256(repr(sorted(manifest.files.items()))))
+
+
+def _finest_learnt(manifest: Manifest, ranks: Sequence[Rank]) -> Rank | None:
+    """The rank of the stage that a commit lies in, or that it ends; None: of all."""
+    if manifest.stage_name not in ranks:
+        return None
+    named = ranks.index(manifest.stage_name)  # the stage to go on with, in which a commit between two did nothing yet
+    return ranks[named if _OPTIMISER in manifest.files else named - 1]
 
 
 def _sha256(text: str) -> str:

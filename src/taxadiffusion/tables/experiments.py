@@ -16,6 +16,9 @@ Experiment = Literal["table1", "strategies", "guidance", "rare"]
 EXPERIMENTS: tuple[Experiment, ...] = get_args(Experiment)
 
 SWEEP_SCALES = (3.0, 6.0, 9.0)
+EARLIER_SCALES = (2.0, 3.0)
+"""Away from an earlier state of the model. Published autoguidance of class-conditional models has some 1.4 to 2.4, in
+the same meaning of a scale (Karras et al. 2024)."""
 SWEEP_INTERVALS = ((0.0, 0.6), (0.4, 1.0))
 """Guidance only near the picture, and only near the noise; 0 is clean."""
 
@@ -102,8 +105,8 @@ def _table1(ranks: tuple[Rank, ...], scale: float) -> tuple[Row, ...]:
 
 
 def _sweep(ranks: tuple[Rank, ...], scale: float) -> tuple[Row, ...]:
-    """No guidance, then every base (the null, each ancestor, a sister) at every scale, then, of all but the sister, two
-    intervals at the common scale."""
+    """No guidance, then every base (the null, each ancestor, a sister) at every scale, of all but the sister also two
+    intervals at the common scale; then the model's own earlier state."""
     finest = ranks[-1:]
     rows = [Row("none", "progressive", Guidance(), finest)]
     bases: tuple[Rank | None, ...] = (None, *ranks[:-1])
@@ -115,4 +118,5 @@ def _sweep(ranks: tuple[Rank, ...], scale: float) -> tuple[Row, ...]:
             for low, high in SWEEP_INTERVALS
         ]
     rows += [Row(f"sister ×{s:g}", "progressive", Guidance(s, base="sister"), finest) for s in SWEEP_SCALES]
+    rows += [Row(f"earlier ×{s:g}", "progressive", Guidance(s, base="weaker model"), finest) for s in EARLIER_SCALES]
     return tuple(rows)

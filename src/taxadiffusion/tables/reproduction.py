@@ -25,6 +25,7 @@ from taxadiffusion.evaluate.planted import Planter
 from taxadiffusion.guidance import DEFAULT_SCALE, Guidance
 from taxadiffusion.pictures.generate import Sampling
 from taxadiffusion.run import ranks_of
+from taxadiffusion.tables.earlier import left_out_words, why_none
 from taxadiffusion.tables.experiments import Experiment, Row, compared_row, rows_of
 from taxadiffusion.tables.leave_out import NUM_IMAGES, species_to_leave_out, thinned
 from taxadiffusion.tables.row_images import RowImages, told_of
@@ -168,6 +169,7 @@ class Reproduction:
             story.models[experiment] = {
                 strategy: self._model(strategy, self.options.seeds[0]) for strategy in self._strategies(experiment)
             }
+            story.left_out[experiment] = self.left_out(experiment)
             methods = dict(self._rows(experiment, story, images))
             measuring = Measuring(ranks=self.ranks, size_px=self.options.size_px)
             progress(f"{experiment}: measuring")
@@ -248,7 +250,25 @@ class Reproduction:
         if len(noted) < len(self.options.seeds):
             noted.append(budget_of(model))
 
+    def left_out(self, experiment: Experiment) -> dict[str, str]:
+        """Row that is asked for → why it cannot be drawn: it is guided from an earlier state, and a model has none."""
+        found = {}
+        for row in self._asked(experiment):
+            if row.guidance.base == "weaker model":
+                models = self._models(row)
+                reasons = [why for model in models if (why := why_none(model, self.ranks))]
+                if reasons:
+                    found[row.name] = f"{len(reasons)} of {len(models)} trainings: {reasons[0]}"
+        return found
+
     def _methods(self, experiment: Experiment) -> tuple[Row, ...]:
+        """The rows that are asked for and can be drawn. Raises `SettingsError` where none can."""
+        asked, left_out = self._asked(experiment), self.left_out(experiment)
+        if asked and len(left_out) == len(asked):
+            raise SettingsError(f"{experiment} has nothing to draw. {left_out_words(left_out)}")
+        return tuple(row for row in asked if row.name not in left_out)
+
+    def _asked(self, experiment: Experiment) -> tuple[Row, ...]:
         if experiment == "rare":
             return ()
         rows = rows_of(experiment, self.ranks, self.options.guidance_scale)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from taxadiffusion.adapter import Adapter, open_model
@@ -13,6 +13,8 @@ from taxadiffusion.evaluate.pictures import Pictures
 from taxadiffusion.guidance import Guidance
 from taxadiffusion.names import Lineage
 from taxadiffusion.pictures.generate import Sampling
+from taxadiffusion.pictures.weaker import open_weaker
+from taxadiffusion.tables.earlier import earlier_commit
 from taxadiffusion.tables.training import Model, OnEvent, trained
 from taxadiffusion.trainer.signals import StopSignal
 
@@ -43,7 +45,10 @@ class RowImages:
         self, adapter: Adapter, model: Model, taxa: Sequence[Lineage], guidance: Guidance, words: str
     ) -> Pictures:
         """The images of a row by one model, made where they are not there."""
-        plan = ImagePlan(self.per_taxon, 0, guidance, self.sampling)
+        sampling = self.sampling
+        if guidance.base == "weaker model" and (commit := earlier_commit(model, adapter.card.ranks)):
+            sampling = replace(sampling, weaker=open_weaker(commit, adapter, base=self.base))
+        plan = ImagePlan(self.per_taxon, 0, guidance, sampling)
 
         def made(done: int, total: int) -> None:
             self.progress(f"{words}: image {done} of {total}")

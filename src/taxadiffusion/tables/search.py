@@ -180,6 +180,7 @@ def _candidate(
         update={
             "stages": settings.stages.model_copy(update={"steps": _shortened(settings.stages.steps, config)}),
             "validation": settings.validation.model_copy(update={"every_steps": _AT_THE_END}),
+            "checkpoint": config.checkpoint,  # nothing is drawn of a try
             "output": settings.output.model_copy(update={"path": out / "search" / "-".join(parts)}),
         }
     )

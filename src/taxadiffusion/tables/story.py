@@ -32,6 +32,8 @@ class TablesStory:
     """What the search found, where there was one."""
     base_saw: str = ""
     """What the base had seen of the thinned species, where there are any."""
+    left_out: dict[Experiment, dict[str, str]] = field(default_factory=dict)
+    """Experiment → row that was asked for and is not in its table → why."""
     models: dict[Experiment, dict[str, Model]] = field(default_factory=dict)
     """Experiment → strategy → the model of its first seed."""
 

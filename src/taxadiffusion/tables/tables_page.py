@@ -26,6 +26,7 @@ from taxadiffusion.report.evaluation import (
 from taxadiffusion.report.judges import judges_words, not_judged_words
 from taxadiffusion.report.page import Html, Section, page
 from taxadiffusion.report.table_files import write_tables
+from taxadiffusion.tables.earlier import left_out_words
 from taxadiffusion.tables.experiments import Experiment
 from taxadiffusion.tables.search import footnote, search_document
 from taxadiffusion.tables.story import TablesStory, table1_of
@@ -38,7 +39,8 @@ INTRODUCTIONS = {
     "table1": "The paper's first table: does training coarse to fine give more accurate images than the base, "
     "a LoRA or the whole U-Net trained on the same images, samples and seeds?",
     "strategies": "The same encoders trained one rank after another, all at once, or at a random depth in each step.",
-    "guidance": "One model, sampled without guidance, away from its trained null, each ancestor and a sister.",
+    "guidance": "One model, sampled without guidance, away from its trained null, each ancestor, a sister, and what "
+    "it was itself before its last stage.",
     "rare": "Species that have many images, trained as if they had few: what would rarity have done to them?",
 }
 
@@ -57,6 +59,7 @@ def write_story(story: TablesStory, out: Path, *, command: str, config: Settings
         "table1": table1_of(story.results),
         "experiments": experiments,
         "settings": {name: _footnote(story, name, config) for name in story.results},
+        "left_out": {name: rows for name, rows in story.left_out.items() if rows},
         "base_saw": story.base_saw or None,
         "search": search_document(story.choices, config) if story.choices else None,
         "training": {
@@ -85,7 +88,7 @@ def _footnote(story: TablesStory, name: Experiment, config: Settings) -> str:
     """What every table of an experiment says below its figures."""
     settings = footnote(story.models[name], story.choices, config)
     if name != "rare":
-        return settings
+        return " ".join(words for words in (left_out_words(story.left_out.get(name, {})), settings) if words)
     same = f"Distances, recall and coverage: to photographs of the same {len(story.thinned)} taxa, all of them kept."
     return f"{story.base_saw} {same} {settings}"
 

@@ -51,7 +51,8 @@ def model_of(
     """The settings of the run for one strategy and seed: those of the configuration, in its own directory in `out`.
 
     All runs share one cache of latents and names. own: `key=value` that a strategy alone has, e.g. its learning rate.
-    `data` is another prepared data set than the configuration's.
+    `data` is another prepared data set than the configuration's; of a model of the configuration's own, trained in
+    stages, the commit that rows are guided away from is kept.
     """
     base = changed(base, own.get(strategy, ()), source=f"--set-for {strategy}")
     folder = f"{strategy}-{data.name}-seed{seed}" if data else f"{strategy}-seed{seed}"
@@ -63,6 +64,7 @@ def model_of(
                 update={"path": data or base.data.path, "cache_dir": base.data.cache_dir or out / "cache"}
             ),
             "output": base.output.model_copy(update={"path": out / "models" / folder}),
+            "checkpoint": base.checkpoint.model_copy(update={"keep_weaker": base.checkpoint.keep_weaker or not data}),
             "preview": base.preview.model_copy(update={"num_taxa": 0}),
         }
     )

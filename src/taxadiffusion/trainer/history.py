@@ -15,7 +15,7 @@ from taxadiffusion import checkpoint
 from taxadiffusion.checkpoint import Committed, Manifest
 from taxadiffusion.errors import CheckpointError, SettingsError
 from taxadiffusion.sections import RETIRED
-from taxadiffusion.stages import Stage
+from taxadiffusion.stages import Stage, before_last_stage
 from taxadiffusion.trainer import events
 from taxadiffusion.trainer.optimiser import StageOptimiser
 from taxadiffusion.trainer.settings import LoopSettings
@@ -147,7 +147,9 @@ class RunHistory:
 
         def write() -> Path:
             path = checkpoint.commit(self.run_dir, tensors, documents, manifest)
-            checkpoint.prune(self.run_dir, path, self.settings.checkpoint.keep_last)
+            keeping = self.settings.checkpoint
+            weaker = before_last_stage(self.plan) if keeping.keep_weaker else None
+            checkpoint.prune(self.run_dir, path, keeping.keep_last, weaker)
             return path
 
         path = self.world.first_does(write)

@@ -55,6 +55,7 @@ class TrainingSettings(SettingsSection):
 class CheckpointSettings(SettingsSection):
     every_steps: int = free(500, "optimizer steps between commits", ge=1)
     keep_last: int = free(2, "commits to keep", ge=1)
+    keep_weaker: bool = free(False, "also keep the commit that the last stage begins from, to guide away from it")
 
 
 class ValidationSettings(SettingsSection):
