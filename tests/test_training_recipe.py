@@ -177,6 +177,17 @@ def test_stock_diffusers_loads_what_is_exported_and_its_record_tells_of_the_star
     assert len(names) == len(set(names))
 
 
+@pytest.mark.usefixtures("small")
+def test_without_a_new_decoder_the_starts_autoencoder_stays_weight_for_weight(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path, 1, "--start", str(START), "--components", "24")
+    export(tmp_path / STATE, None, folder, tmp_path / "base", START)
+    (theirs,), (mine,) = START.glob("vae/*.safetensors"), (tmp_path / "base").glob("vae/*.safetensors")
+    assert load_file(theirs).keys() == load_file(mine).keys()
+    assert all(torch.equal(tensor, load_file(mine)[name]) for name, tensor in load_file(theirs).items())
+    with pytest.raises(DataError, match="--decoder"):
+        export(tmp_path / STATE, None, folder, tmp_path / "other")
+
+
 def test_an_export_that_would_not_know_what_was_seen_is_refused(folder: Path, tmp_path: Path) -> None:
     from training.export import seen
 

@@ -1,7 +1,9 @@
 """Write a base in diffusers' layout (float16 safetensors) from a state, at any time of a pretraining.
 
-    python -m training.export --state work/base/state.safetensors --decoder work/decoder/decoder.safetensors \
-        --packs work/packs --out work/base-128 [--start BASE]
+    python -m training.export --state work/base/state.safetensors --packs work/packs --out work/base-128 \
+        --start BASE [--decoder work/decoder/decoder.safetensors]
+
+Without --decoder the autoencoder is the start's, weight for weight, so that latents which were encoded stay.
 
 Stock diffusers loads the folder as a `StableDiffusionPipeline`. `training.json` in it says what the base has seen: what
 the packs show, and what the start had seen before.
@@ -16,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -26,6 +28,7 @@ from taxadiffusion.base.training_record import Source, TrainingRecord, read_reco
 from taxadiffusion.base.weights import RECORD_FILE
 from taxadiffusion.errors import DataError
 from training.caption_tokens import EMPTY
+from training.codec import Codec
 from training.command import run
 from training.corpus import part, scaling
 from training.decoder import read_codec, read_decoder
@@ -93,17 +96,26 @@ def used_tokens(sets: Sequence[Pack], tokens: Tokens) -> Tensor:
     return used
 
 
-def export(state: Path, decoder: Path, folder: Path, out: Path, start: Path | None = None) -> int:
+def autoencoder_for(codec: Codec, decoder: Path | None, start: Path | None) -> AutoencoderKL:
+    """That of `decoder`, else the start's. Raises `DataError` where there is neither, or it is of another codec."""
+    if decoder is None and start is None:
+        raise DataError("say which decoder (--decoder), or which base has it (--start)")
+    source = decoder or start / "codec.safetensors"  # type: ignore[operator]
+    decoded = read_codec(source)
+    if decoded.filters.shape != codec.filters.shape or not torch.equal(decoded.filters, codec.filters):
+        raise DataError(f"{source}: is of another codec than the state")
+    return read_decoder(decoder) if decoder else AutoencoderKL.from_pretrained(start, subfolder="vae")
+
+
+def export(state: Path, decoder: Path | None, folder: Path, out: Path, start: Path | None = None) -> int:
     """→ the number of parameters. Raises `DataError` where decoder and state are of different codecs."""
     sets, tokens, average = packs(folder), Tokens.read(folder), read_average(state)
     record, codec, cpu = seen(sets, start), average.codec, torch.device("cpu")
-    decoded = read_codec(decoder)
-    if decoded.filters.shape != codec.filters.shape or not torch.equal(decoded.filters, codec.filters):
-        raise DataError(f"{decoder}: was learnt for another codec than that of {state}")
-    scale = average.scaling or scaling([part(pack, codec, cpu) for pack in sets])
-    model, vae = loaded(average, tokens, cpu), read_decoder(decoder)
+    model, vae = loaded(average, tokens, cpu), autoencoder_for(codec, decoder, start)
     even_tokens(model["text"], used_tokens(sets, tokens))
-    vae.register_to_config(scaling_factor=scale)
+    if decoder:
+        vae.register_to_config(scaling_factor=average.scaling or scaling([part(pack, codec, cpu) for pack in sets]))
+    scale = float(vae.config.scaling_factor)
     pipeline = StableDiffusionPipeline(
         vae=vae.half(),
         text_encoder=model["text"].half(),
@@ -124,8 +136,9 @@ def export(state: Path, decoder: Path, folder: Path, out: Path, start: Path | No
 
 def command() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    for name in ("state", "decoder", "packs", "out"):
+    for name in ("state", "packs", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--decoder", type=Path, help="a newly learnt one; none: the start's")
     parser.add_argument("--start", type=Path, help="the base that pretraining began from: what it saw is recorded too")
     args = parser.parse_args()
     number = export(args.state, args.decoder, args.packs, args.out, args.start)
