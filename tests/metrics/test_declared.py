@@ -76,7 +76,7 @@ def test_the_documents_table_of_metrics_is_the_declarations() -> None:
 
 
 def test_both_sets_of_buckets_meet_at_the_same_limits_and_hold_every_number_once() -> None:
-    assert [b.name for b in BUCKETS] == ["1–5", "6–20", "21–100", ">100"]
+    assert [b.name for b in BUCKETS] == ["0", "1–5", "6–20", "21–100", ">100"]
     assert [b.name for b in TAIL] == ["1", "2-5", "6-20", "21-100", ">100"]
     for found in (BUCKETS, TAIL):
         held = np.stack([bucket.holds(np.arange(1, 300)) for bucket in found])

@@ -60,7 +60,7 @@ def settings(clade: Path) -> Settings:
 
 
 def reproduction(clade: Path, out: Path, seeds: tuple[int, ...] = (0,)) -> Reproduction:
-    options = Options(seeds=seeds, per_taxon=6, num_steps=1, size_px=16, keep=(1, 4))
+    options = Options(seeds=seeds, per_taxon=6, num_steps=1, size_px=16, keep=(0, 1, 4))
     return Reproduction(settings(clade), out, options)
 
 
@@ -99,7 +99,7 @@ def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(
     samples = {runs[0]["samples"] for strategy, runs in document["training"].items() if strategy != "zero_shot"}
     assert samples == {4 * len(RANKS)}  # every strategy saw as much
     assert document["training"]["zero_shot"][0]["samples"] == 0
-    for number in ("1", "4"):  # rarity and copies by what was left, not by the whole data set
+    for number in ("0", "1", "4"):  # rarity and copies by what was left, not by the whole data set
         details = document["experiments"]["rare"]["details"][number]["species"]
         assert {taxon["num_photographs"] for taxon in details["taxa"]} == {int(number)}
         thin = PreparedDataset.open(tmp_path / "thinned" / f"keep{number}")
@@ -125,8 +125,8 @@ def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(
         assert word in page
     assert (tmp_path / "table1" / "tables.tex").is_file()
     drawn = "".join(rare_blocks(story.results["rare"], story, 16)).split("Copies of training photographs")[0]
-    # each species: three images of the models of both numbers, and three photographs
-    assert drawn.count("<img") == len(story.thinned) * 3 * (2 + 1)
+    # each species: three images of the models of each number, and three photographs
+    assert drawn.count("<img") == len(story.thinned) * 3 * (3 + 1)
 
     rare = asked.run(("rare",), networks, StopSignal(), lambda _: None)
     write_story(rare, tmp_path / "rare-alone", command="", config=asked.config, size_px=16)

@@ -29,7 +29,7 @@ OnlyMethod = Annotated[
 LeaveOut = Annotated[list[str] | None, typer.Option(help="rare: a species to thin out. May be repeated; none: chosen.")]
 Keep = Annotated[
     list[int] | None,
-    typer.Option(min=1, help="rare: training images that they keep. May be repeated; none: 1, 2, 5, 10, 20."),
+    typer.Option(min=0, help="rare: training images that they keep, 0 too. May be repeated; none: 1, 2, 5, 10, 20."),
 ]
 Search = Annotated[
     bool,

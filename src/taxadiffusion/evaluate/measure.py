@@ -98,15 +98,15 @@ class RankJudge:
         """Every metric of images of taxa of this rank; `beside` is what further networks say of them.
 
         seen: the training photographs that the method learnt from, where those are not all: nearest photographs are
-        sought among these, and a taxon counts as common or rare by these. few: of too few images for a metric of sets
-        it is left out. Raises `DataError` where there are too few, or for a taxon that
-        training lacks.
+        sought among these, and a taxon counts as common or rare by these; it may be one that none of them shows. few:
+        of too few images for a metric of sets it is left out. Raises `DataError` where there are too few, or for a
+        taxon that the reference lacks.
         """
         counts: Mapping[Lineage, int] = self._counts
         photographs = seen or self._photographs
         if seen:
             counts = Counter(truncated((one for one in seen.side.lineages if one.get(self._rank)), self._rank))
-        strange = sorted({str(taxon) for taxon in side.lineages if taxon not in counts})
+        strange = sorted({str(taxon) for taxon in side.lineages if taxon not in self._counts})
         if strange:
             raise DataError(f"{name}: no training photograph shows {strange[0]} at rank {self._rank}; leave it out")
         cells = side.cells()

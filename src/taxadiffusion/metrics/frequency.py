@@ -41,7 +41,7 @@ def buckets(limits: Sequence[int], dash: str) -> tuple[Bucket, ...]:
 
 _LIMITS = (5, 20, 100)
 
-BUCKETS = buckets(_LIMITS, "–")
+BUCKETS = (Bucket("0", 0, 0), *buckets(_LIMITS, "–"))
 """Of an evaluation, by training photographs."""
 
 TAIL = buckets((1, *_LIMITS), "-")
@@ -49,5 +49,5 @@ TAIL = buckets((1, *_LIMITS), "-")
 
 
 def bucket_of(num_photographs: int) -> str:
-    """The bucket of a taxon with so many training photographs (1 or more)."""
+    """The bucket of a taxon with so many training photographs."""
     return next(bucket.name for bucket in BUCKETS if bucket.holds(num_photographs))

@@ -69,7 +69,7 @@ def rare_blocks(results: Results, story: TablesStory, size_px: int) -> list[Html
     numbers = {t: [float(x.num_photographs) for x in rows] for t, rows in of_species.items()}
     accuracy = [s for t, rows in of_species.items() for s in named_series(results, rows, numbers[t], t.label)]
     rows = [[name, *(_thinned_cell(taxa[t], int(name)) for t in story.thinned)] for name, taxa in found.items()]
-    x_label = "training images"
+    x_label, above_zero = "training images", min(map(min, numbers.values()), default=0.0) > 0
     pictures = [
         PictureRow(f"{name} at most", tuple(made(story, name, t, 3, size_px) for t in story.thinned)) for name in found
     ]
@@ -77,7 +77,15 @@ def rare_blocks(results: Results, story: TablesStory, size_px: int) -> list[Html
     return [
         heading("Named right"),
         *(
-            [line_chart(accuracy, x_label=x_label, y_label="share", log_x=len(found) > 1, caption=story.base_saw)]
+            [
+                line_chart(
+                    accuracy,
+                    x_label=x_label,
+                    y_label="share",
+                    log_x=len(found) > 1 and above_zero,
+                    caption=story.base_saw,
+                )
+            ]
             if accuracy
             else []
         ),
