@@ -1,13 +1,15 @@
-"""The generator as a taxonomist, measured: against a probe at every rank, its growth with taxa, planted label errors.
+"""The generator as a taxonomist, measured: against a probe at every rank, its growth with taxa, planted label errors,
+and genera moved to a wrong family.
 
-`python -m benchmarks.identify ranks|growth|doubts --model MODEL --data PREPARED --out FOLDER [--limit N]`. Results of
-each photograph are kept in the folder, so the same command goes on, and a larger `--limit` adds to what is there.
+`python -m benchmarks.identify WHAT --model MODEL --data PREPARED --out FOLDER [--limit N]`. Results of each photograph
+are kept in the folder, so the same command goes on, and a larger `--limit` adds to what is there; `moved` begins anew.
 
 ranks: held-out photographs named by the model and by a linear probe on the features of `--onnx FILE` (fitted on the
 training photographs), the share named right at every rank, and apart for species of at most `--rare` training
 photographs. Probabilities are fitted on one half of the photographs and judged on the other. growth: the same model
 walking ever larger parts of its taxonomy. doubts: a share of labels is exchanged for another species'; precision and
-recall of the doubts by threshold.
+recall of the doubts by threshold. moved: each genus of the data that the model did not learn, though it knows its
+family, is compared in its own place and in every other known family, as `identify --compare` does.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,13 +30,16 @@ from rich.progress import Progress, TimeRemainingColumn
 from taxadiffusion.adapter import open_model
 from taxadiffusion.base.device import chosen_device
 from taxadiffusion.dataset import PreparedDataset
+from taxadiffusion.errors import DataError
 from taxadiffusion.features.onnx import OnnxExtractor
 from taxadiffusion.identify.doubts import doubts
 from taxadiffusion.identify.held_out import Judged, calibrated, drawn_rows, judged, right_at
 from taxadiffusion.identify.identifier import Identifier
+from taxadiffusion.identify.placements import Move, Preference, moves, preferences
 from taxadiffusion.identify.walk import WalkSettings
+from taxadiffusion.metrics.intervals import mean_of_means
 from taxadiffusion.metrics.probe import choose_penalty, fit_probe
-from taxadiffusion.names import Rank
+from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.taxonomy import TaxonomyBuilder
 
 _BATCH = 64
@@ -41,7 +47,7 @@ _BATCH = 64
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.identify", description=__doc__)
-    parser.add_argument("what", choices=("ranks", "growth", "doubts"))
+    parser.add_argument("what", choices=("ranks", "growth", "doubts", "moved"))
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", type=Path, required=True, help="the prepared set")
     parser.add_argument("--out", type=Path, required=True, help="where results are kept")
@@ -64,7 +70,8 @@ def main() -> None:
     way = WalkSettings(options.separation, (min(8, options.max_draws), options.max_draws), options.beam)
     identifier = Identifier(adapter, way)
     options.out.mkdir(parents=True, exist_ok=True)
-    found = {"ranks": ranks, "growth": growth, "doubts": planted_errors}[options.what](identifier, dataset, options)
+    measures = {"ranks": ranks, "growth": growth, "doubts": planted_errors, "moved": moved_genera}
+    found = measures[options.what](identifier, dataset, options)
     document = {"settings": identifier.way, "model": adapter.card.content_hash, **found}
     (options.out / f"{options.what}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(document, indent=1))
@@ -223,6 +230,78 @@ def planted_errors(identifier: Identifier, dataset: PreparedDataset, options: ar
             }
         )
     return {"photographs": len(found), "planted": int(wrong.sum()), "doubts": table}
+
+
+def moved_genera(identifier: Identifier, dataset: PreparedDataset, options: argparse.Namespace) -> dict[str, Any]:
+    """Of each genus that the model did not learn, and each other place that it knows: which place explains it better.
+
+    `comparisons` holds every one, `verdicts` counts them by the rank at which the places part, and `gains` is the mean
+    over genera of how much smaller the loss is in the own place, as a share of the loss.
+    """
+    ranks = identifier.tree.ranks
+    family = ranks[ranks.index("genus") - 1]
+    families = [identifier.tree.lineage(taxon) for taxon in identifier.adapter.taxonomy.at_rank(family)]
+    rows_of: dict[Lineage, list[int]] = defaultdict(list)
+    for row in drawn_rows(dataset, options.split, options.limit, options.seed):
+        genus = dataset.lineage(row).only(ranks).truncated("genus")
+        known = identifier.tree.deepest(genus)
+        if genus.rank == "genus" and known is not None and identifier.tree.lineage(known) == genus.truncated(family):
+            rows_of[genus].append(row)
+    if not rows_of:
+        raise DataError(
+            f"{dataset.path}: every genus of these photographs is one that the model learnt, or of no family"
+        )
+    comparisons = []
+    with Progress(console=Console(stderr=True)) as bar:
+        for genus, rows in sorted(rows_of.items(), key=lambda item: item[0].names):
+            asked: dict[tuple[Lineage, Lineage], dict[Lineage, Move]] = {}
+            for place in families:
+                elsewhere = [
+                    Lineage((*place.names, *dataset.lineage(row).only(("genus", "species")).names)) for row in rows
+                ]
+                for lineage, move in moves(map(dataset.lineage, rows), elsewhere, ranks).items():
+                    asked.setdefault((move.own, move.other), {})[lineage] = move
+            for found in bar.track(list(asked.values()), description=genus.label):
+                comparisons += preferences(identifier, dataset, rows, found)
+    return {"experiments": {"moved": summed_up(comparisons)}}
+
+
+def summed_up(comparisons: Sequence[Preference]) -> dict[str, Any]:
+    """The comparisons by the rank at which the two places part."""
+    verdicts: dict[str, dict[str, int]] = {}
+    by_genus: dict[str, dict[str, list[float]]] = {}
+    for one in comparisons:
+        rank = str(one.move.own.rank)
+        verdicts.setdefault(rank, {"own": 0, "other": 0, "undecided": 0, "smaller_in_own": 0})[one.verdict] += 1
+        verdicts[rank]["smaller_in_own"] += one.gain.mean > 0
+        by_genus.setdefault(rank, {}).setdefault(one.move.taxon, []).append(100 * one.gain.mean)
+    gains = {
+        rank: mean_of_means(np.array([[np.mean(some)] for some in genera.values()]), len(genera)).to_json()
+        for rank, genera in by_genus.items()
+    }
+    table1 = {
+        rank: {"genera": len(by_genus[rank]), "comparisons": sum(map(len, by_genus[rank].values())), **verdicts[rank]}
+        | {"gain_percent": gains[rank]}
+        for rank in verdicts
+    }
+    return {
+        "table1": table1,
+        "comparisons": [
+            {
+                "taxon": one.move.taxon,
+                "own": str(one.move.own),
+                "other": str(one.move.other),
+                "verdict": one.verdict,
+                "gain_percent": {
+                    key: None if value is None else 100 * value for key, value in one.gain.to_json().items()
+                },
+                "photographs": one.num_images,
+                "species": one.num_species,
+                "learnt": one.learnt,
+            }
+            for one in comparisons
+        ],
+    }
 
 
 def mean(values: Any) -> float:

@@ -6,11 +6,12 @@ import dataclasses
 import json
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from benchmarks import budget, drawn, evaluate, timing
+from benchmarks import ancestors, budget, drawn, evaluate, timing
 from benchmarks.budget import OutOfTimeError, within
 from benchmarks.compare import FULL_GUIDANCE, NotTheSameError, begin_alike, check_pictures, compare
 from benchmarks.ours import OurStep, build_caches, our_pictures
@@ -20,8 +21,15 @@ from benchmarks.timing import Calibration, calibrate, interleaved
 from benchmarks.workload import Workload, without_dropout
 from diffusers import UNet2DConditionModel
 
+from taxadiffusion.adapter import Adapter, load_adapter, save_adapter
 from taxadiffusion.condition import TaxonomySettings
+from taxadiffusion.errors import DataError
+from taxadiffusion.guidance import Guidance
+from taxadiffusion.pictures.generate import Sampling
+from taxadiffusion.simulate import MEASURANDS, Clade, TraitMeter, ancestor_truth, species_spread
 from tests.second_device import second_device
+from tests.taxa import taxonomy_of
+from tests.tiny_adapter import make
 from tests.tiny_base import IMAGE_PX, write_tiny_base
 
 
@@ -195,3 +203,76 @@ def test_an_evaluation_of_drawn_features_is_measured_whole() -> None:
     assert found.pictures > 400
     for rank in evaluate.RANKS:
         assert any(f"measuring made at rank {rank}" in phase for phase in found.phases)
+
+
+class PerfectMeter:
+    """Reads the true traits off pictures that the simulator drew of an ancestor, and zeros off any other."""
+
+    usable = MEASURANDS
+
+    def __init__(self, clade: Clade, number: int) -> None:
+        truth = ancestor_truth(clade)
+        self.spread = species_spread(clade)
+        self.known = {
+            image.tobytes(): truth[taxon]
+            for taxon, node in clade.ancestors().items()
+            for image in ancestors.simulated(clade, node, number)
+        }
+
+    def read(self, images: np.ndarray) -> np.ndarray:
+        return np.stack([self.known.get(image.tobytes(), np.zeros(len(MEASURANDS))) for image in images])
+
+
+def knowing(clade: Clade, num_species: int, folder: Path) -> Adapter:
+    """A random model of so many species of the clade."""
+    base = write_tiny_base(folder / "base")
+    taxonomy = taxonomy_of(clade.species[:num_species], clade.ranks)
+    denoiser = make(base, ranks=clade.ranks, taxonomy=taxonomy)
+    save_adapter(folder / "model", denoiser, taxonomy, recipe={}, read_me="", image_size_px=16)
+    return load_adapter(folder / "model", base=str(base))
+
+
+def test_drawn_ancestors_are_compared_with_true_ones(tmp_path: Path) -> None:
+    clade, number = Clade.grow(1, 12), 2
+    adapter, meter = knowing(clade, 12, tmp_path), cast(TraitMeter, PerfectMeter(clade, number))
+
+    def measured() -> dict[str, Any]:
+        return ancestors.measure(adapter, clade, meter, tmp_path / "out", number, Guidance(2.0), Sampling(2, 8))
+
+    found = measured()
+    table, nodes = found["table1"], clade.ancestors()
+    assert table["true_ancestor"]["all"]["trait_error"]["mean"] == pytest.approx(0, abs=1e-9)
+    assert table["other_true_ancestors"]["all"]["trait_error"]["low"] > 0
+    assert (
+        table["species_mean"]["all"]["trait_error"]["mean"]
+        < table["other_true_ancestors"]["all"]["trait_error"]["mean"]
+    )
+    for way in ("brownian", "brownian_mean", "naive_mean", "own_name"):  # all of them read as nothing
+        assert table[way]["all"]["trait_error"] == table["brownian"]["all"]["trait_error"]
+        assert len(list((tmp_path / "out" / way).rglob("*.png"))) == number * len(nodes)
+    assert table["naive_mean"]["all"]["above_brownian"]["mean"] == 0
+    above = table["true_ancestor"]["all"]["above_brownian"]
+    assert above["mean"] == pytest.approx(-table["brownian"]["all"]["trait_error"]["mean"])
+    assert sum(table["brownian"][rank]["ancestors"] for rank in clade.ranks[:-1] if rank in table["brownian"]) == len(
+        nodes
+    )
+    assert set(found["trait_errors"]) == {str(taxon) for taxon in nodes}
+    times = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.png") if path.parent != tmp_path / "out"
+    }
+    assert measured() == found
+    assert times == {path: path.stat().st_mtime_ns for path in times}, "what is there is not drawn again"
+
+
+def test_ancestors_of_a_model_that_knows_too_few_species_are_refused(tmp_path: Path) -> None:
+    clade = Clade.grow(1, 12)
+    with pytest.raises(DataError, match="fewer than two ancestors"):
+        ancestors.measure(
+            knowing(clade, 1, tmp_path),
+            clade,
+            cast(TraitMeter, PerfectMeter(clade, 1)),
+            tmp_path,
+            1,
+            Guidance(),
+            Sampling(1),
+        )

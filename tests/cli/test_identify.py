@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 from taxadiffusion.adapter import save_adapter
 from taxadiffusion.cli import app
 from taxadiffusion.dataset import prepare
-from taxadiffusion.errors import TaxaDiffusionError
+from taxadiffusion.errors import DataError, TaxaDiffusionError
 from taxadiffusion.names import Lineage
 from tests.taxa import taxonomy_of
 from tests.tiny_adapter import make
@@ -139,3 +140,31 @@ def test_a_measurement_goes_on_with_more_photographs(
     else:
         assert found["photographs"] == 4
         assert [row["standard_errors"] for row in found["doubts"]] == [1, 2, 3, 4, 5, 7, 10]
+
+
+def test_a_genus_that_was_left_out_is_compared_in_every_other_family(
+    model: Path, prepared: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def moved(data: Path) -> dict[str, Any]:
+        words = ["moved", "--model", model, "--data", data, "--out", tmp_path, "--base", base]
+        monkeypatch.setattr(sys, "argv", ["identify", *map(str, words), "--device", "cpu", "--max-draws", "4"])
+        measure()
+        found: dict[str, Any] = json.loads((tmp_path / "moved.json").read_text())["experiments"]["moved"]
+        return found
+
+    with pytest.raises(DataError, match="no genus that the model did not learn"):
+        moved(prepared)
+    source = prepared.parent / "source"
+    rows = (source / "metadata.csv").read_text().replace("Amphiprion,clarkii", "Dascyllus,aruanus")
+    (source / "moved.csv").write_text(rows)
+    prepare(source / "moved.csv", tmp_path / "prepared")
+    found = moved(tmp_path / "prepared")
+    (one,) = found["comparisons"]
+    assert (one["taxon"], one["photographs"], one["species"], one["learnt"]) == ("Dascyllus", 2, 1, False)
+    assert (one["own"], one["other"]) == tuple(
+        f"order: Perciformes > family: {f}" for f in ("Pomacentridae", "Zanclidae")
+    )
+    table = found["table1"]["family"]
+    assert (table["genera"], table["comparisons"]) == (1, 1)
+    assert table["own"] + table["other"] + table["undecided"] == 1
+    assert table["gain_percent"]["mean"] == pytest.approx(one["gain_percent"]["mean"])

@@ -154,3 +154,27 @@ def test_a_genus_moved_to_another_family_is_preferred_where_it_belongs(tmp_path:
     assert found.verdict == ("own" if labels_are_true else "other")
     assert found.learnt == labels_are_true
     assert not left_out
+
+
+def test_a_genus_moved_to_a_family_of_another_order_is_what_moved() -> None:
+    """Not its old family, which stays where it was; and a family that moved with all in it is."""
+    trees = species((2, 2, 2, 2))
+    genus, order = trees[0].truncated("genus"), trees[-1].truncated("family")
+    elsewhere = [
+        Lineage((*order.names, *one.only(("genus", "species")).names)) if one.truncated("genus") == genus else one
+        for one in trees
+    ]
+    found = moves(trees, elsewhere, RANKS)
+    assert {move.taxon for move in found.values()} == {genus.label}
+    assert {(move.own, move.other) for move in found.values()} == {(genus.truncated("order"), order.truncated("order"))}
+    family = trees[0].truncated("family")
+    elsewhere = [
+        Lineage((*order.truncated("order").names, *one.names[1:])) if one.truncated("family") == family else one
+        for one in trees
+    ]
+    assert {move.taxon for move in moves(trees, elsewhere, RANKS).values()} == {family.label}
+
+    identifier = Identifier(adapter_of(trees, taxonomy_of(trees, RANKS)), QUICK)
+    dataset = Photographs(identifier.adapter.denoiser.world, trees)  # type: ignore[attr-defined]
+    (preferred,) = preferences(identifier, dataset, dataset.rows("test").tolist(), found)  # type: ignore[arg-type]
+    assert preferred.learnt, "the model learnt the genus two ranks below the place that was asked for"

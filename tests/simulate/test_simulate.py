@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +24,7 @@ from taxadiffusion.simulate import (
     Pose,
     TraitMeter,
     Traits,
+    ancestor_truth,
     caption,
     colour_word,
     draw,
@@ -125,6 +126,37 @@ def test_every_taxon_is_all_that_descends_from_one_node(ranks: tuple[str, ...]) 
         for species in clade.taxa(rank).values():
             common = max(set.intersection(*(ancestors[index] for index in species)))
             assert clade.species_below(common) == species
+
+
+def test_an_ancestor_is_where_a_taxons_species_part_and_none_is_there_twice(clade: Clade) -> None:
+    nodes = clade.ancestors()
+    assert len(set(nodes.values())) == len(nodes)
+    for taxon, node in nodes.items():
+        assert clade.species_below(node) == clade.taxa(taxon.rank or "")[taxon]
+    ranks = list(clade.ranks)
+    below = {(one.truncated(rank), one.truncated(finer)) for one in clade.species for rank, finer in pairwise(ranks)}
+    parents = [taxon for taxon, _ in below]
+    assert set(nodes) == {taxon for taxon in parents if parents.count(taxon) > 1}
+
+
+def test_the_ancestor_of_the_species_that_are_known_is_no_older_than_that_of_all(clade: Clade) -> None:
+    known = set(clade.species[::2])
+    of_known, of_all = clade.ancestors(known), clade.ancestors()
+    assert set(of_known) <= set(of_all)
+    for taxon, node in of_known.items():
+        assert clade.times[node] >= clade.times[of_all[taxon]]
+        children = np.flatnonzero(clade.parents == node)
+        assert all(any(clade.species[i] in known for i in clade.species_below(int(child))) for child in children)
+
+
+def test_an_ancestor_is_more_like_its_own_descendants_than_other_taxa(clade: Clade) -> None:
+    truth, spread = ancestor_truth(clade), species_spread(clade) + 1e-9
+    of_taxa = {rank: taxon_truth(clade, rank) for rank in clade.ranks}
+    own, other = [], []
+    for taxon, values in truth.items():
+        for relative, mean in of_taxa[taxon.rank or ""].items():
+            (own if relative == taxon else other).append(float((((values - mean) / spread) ** 2).mean()))
+    assert np.mean(own) < 0.5 * np.mean(other)
 
 
 def test_taxa_multiply_from_rank_to_rank_and_no_name_is_given_twice(clade: Clade) -> None:
@@ -280,6 +312,12 @@ def test_the_folder_holds_every_picture_with_its_true_traits(tmp_path: Path) -> 
         assert truth["caption"] == caption(clade.traits[species], pose)
         with Image.open(result.path / row["file_name"]) as image:
             np.testing.assert_array_equal(np.asarray(image).transpose(2, 0, 1), expected)
+    ancestors = {row["scientific_name"]: row for row in pq.read_table(result.path / "ancestors.parquet").to_pylist()}
+    assert set(ancestors) == {taxon.label for taxon in clade.ancestors()}
+    for taxon, node in clade.ancestors().items():
+        row = ancestors[taxon.label]
+        assert {spec.name: row[spec.name] for spec in TRAITS} == clade.node_traits[node].values()
+        assert (row["taxon_rank"], row["time"]) == (taxon.rank, clade.times[node])
     assert json.loads((result.path / "clade.json").read_text(encoding="utf-8"))["num_taxa"]["species"] == 5
     assert (result.path / "tree.nwk").read_text(encoding="utf-8").strip() == clade.newick()
     assert "None of these animals exists" in (result.path / "README.md").read_text(encoding="utf-8")

@@ -80,7 +80,8 @@ def read_classification(path: Path) -> list[Lineage]:
 def moves(own: Iterable[Lineage], other: Sequence[Lineage], ranks: Sequence[Rank]) -> dict[Lineage, Move]:
     """Which of `own` the other classification places otherwise, found there by rank and label where these are unique.
 
-    A lineage is placed by the first of `ranks` at which both name a taxon and differ.
+    A lineage is placed by the first of `ranks` at which both name a taxon and differ; what moved is the coarsest taxon
+    below that has one name in both.
     """
     known: dict[tuple[Rank | None, str], set[Lineage]] = defaultdict(set)
     for lineage in other:
@@ -94,10 +95,13 @@ def moves(own: Iterable[Lineage], other: Sequence[Lineage], ranks: Sequence[Rank
             continue
         placed = next(iter(there))
         parted = next((rank for rank in ranks if _differ(lineage.get(rank), placed.get(rank))), None)
-        finer = [rank for rank in lineage.ranks if parted is not None and rank_index(rank) > rank_index(parted)]
-        if parted is not None and finer:
+        if parted is None:
+            continue
+        finer = (rank for rank in lineage.ranks if rank_index(rank) > rank_index(parted))
+        taxon = next((rank for rank in finer if lineage.get(rank) == placed.get(rank)), None)
+        if taxon is not None:
             own_place, other_place = (one.truncated(parted).only(ranks) for one in (lineage, placed))
-            found[lineage] = Move(lineage.truncated(finer[0]).label, own_place, other_place)
+            found[lineage] = Move(lineage.truncated(taxon).label, own_place, other_place)
     return found
 
 
@@ -149,7 +153,6 @@ def _known(identifier: Identifier, place: Lineage) -> bool:
 
 def _preference(identifier: Identifier, move: Move, by_species: Mapping[Lineage, Sequence[float]]) -> Preference:
     gain = mean_over_taxa([[np.array(values)] for values in by_species.values()])
-    own = identifier.tree.deepest(move.own)
-    names = {identifier.adapter.taxonomy.name(child) for child in identifier.tree.children(own)}
-    number = sum(map(len, by_species.values()))
-    return Preference(move, gain, number, len(by_species), move.taxon.split(" ")[-1] in names)
+    taxonomy, own = identifier.adapter.taxonomy, identifier.tree.deepest(move.own)
+    learnt = own is not None and any(taxonomy.lineage(below).label == move.taxon for below in taxonomy.subtree(own))
+    return Preference(move, gain, sum(map(len, by_species.values())), len(by_species), learnt)

@@ -6,7 +6,14 @@ from taxadiffusion.simulate.draw import draw, image_rng, photograph
 from taxadiffusion.simulate.measurands import MEASURANDS
 from taxadiffusion.simulate.meter import TraitMeter
 from taxadiffusion.simulate.pose import BACKGROUNDS, Pose
-from taxadiffusion.simulate.trait_error import TraitError, legible, species_spread, taxon_truth, trait_error
+from taxadiffusion.simulate.trait_error import (
+    TraitError,
+    ancestor_truth,
+    legible,
+    species_spread,
+    taxon_truth,
+    trait_error,
+)
 from taxadiffusion.simulate.traits import TRAIT_NAMES, TRAITS, Traits, TraitSpec
 from taxadiffusion.simulate.write import Simulated, read_clade, simulate
 
@@ -24,6 +31,7 @@ __all__ = [
     "TraitMeter",
     "TraitSpec",
     "Traits",
+    "ancestor_truth",
     "caption",
     "colour_word",
     "draw",

@@ -1,9 +1,10 @@
-"""A simulated clade: a birth-death tree cut into ranks, with named taxa and the true traits of every species."""
+"""A simulated clade: a birth-death tree cut into ranks, with named taxa, the true traits of species and ancestors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,8 @@ class Clade:
     """Tree, taxa and traits of a simulated clade. Species are the tips, in the order of `species`.
 
     `parents` (N,) is the node above each node (-1 for the root, always smaller than the node); `times` (N,) in 0 … 1 is
-    when a node splits, 1 for every tip; `tips` (S,) are the nodes of the species; `taxon_nodes[rank]` maps the lineage
-    of a taxon to the node whose tips are exactly its species.
+    when a node splits, 1 for every tip; `tips` (S,) are the nodes of the species; `traits` (S,) are theirs, and
+    `node_traits` (N,) those of every node.
     """
 
     seed: int
@@ -33,6 +34,7 @@ class Clade:
     tips: NDArray[np.int64]
     species: tuple[Lineage, ...]
     traits: tuple[Traits, ...]
+    node_traits: tuple[Traits, ...]
 
     @classmethod
     def grow(cls, seed: int, num_species: int = 24, ranks: Sequence[Rank] = DEFAULT_RANKS) -> Clade:
@@ -50,8 +52,8 @@ class Clade:
         tips = np.flatnonzero(times == 1.0)
         species = _lineages(parents, times, tips, ranks, LatinNamer(rng))
         latents = evolve(parents, times, np.random.default_rng([seed, 1]))
-        traits = tuple(Traits.from_latent(latents[tip]) for tip in tips)
-        return cls(seed, ranks, parents, times, tips, species, traits)
+        node_traits = tuple(Traits.from_latent(latent) for latent in latents)
+        return cls(seed, ranks, parents, times, tips, species, tuple(node_traits[tip] for tip in tips), node_traits)
 
     def __len__(self) -> int:
         return len(self.species)
@@ -73,6 +75,27 @@ class Clade:
             if tip == node:
                 found.append(index)
         return tuple(found)
+
+    def ancestors(self, known: Container[Lineage] | None = None) -> dict[Lineage, int]:
+        """Every taxon with two or more taxa of the next rank, and the node where its species part.
+
+        A taxon with a single one below it would repeat that one's node. known: of these species alone, as of those
+        that a model learned; none: of all.
+        """
+        found = {}
+        for rank, finer in pairwise(self.ranks):
+            for taxon, all_species in self.taxa(rank).items():
+                species = [index for index in all_species if known is None or self.species[index] in known]
+                if len({self.species[index].truncated(finer) for index in species}) > 1:
+                    found[taxon] = max(set.intersection(*(self._path(int(self.tips[index])) for index in species)))
+        return found
+
+    def _path(self, node: int) -> set[int]:
+        """A node and all above it."""
+        path = {node}
+        while (node := int(self.parents[node])) >= 0:
+            path.add(node)
+        return path
 
     def newick(self) -> str:
         """The tree in Newick format: tips named Genus_epithet, branch lengths in units of the clade's age."""

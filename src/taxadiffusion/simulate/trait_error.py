@@ -5,7 +5,7 @@ Letters: N pictures, M measurands.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,11 @@ def taxon_truth(clade: Clade, rank: Rank) -> dict[Lineage, Values]:
     """The true measurands (M,) of each taxon of `rank`: the mean over its species."""
     values = np.stack([measurands(traits) for traits in clade.traits])
     return {taxon: values[list(species)].mean(axis=0) for taxon, species in clade.taxa(rank).items()}
+
+
+def ancestor_truth(clade: Clade, known: Container[Lineage] | None = None) -> dict[Lineage, Values]:
+    """The true measurands (M,) of each ancestor that `Clade.ancestors` names."""
+    return {taxon: measurands(clade.node_traits[node]) for taxon, node in clade.ancestors(known).items()}
 
 
 def species_spread(clade: Clade) -> Values:

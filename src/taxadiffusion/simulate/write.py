@@ -107,8 +107,9 @@ def simulate(
 
     `metadata.csv` follows the Hugging Face image folder convention (file_name, split, one column per rank,
     scientific_name, group); `traits.parquet` holds for each image the true traits of its species, its pose and light
-    and a caption without names; `tree.nwk`, `clade.json` (the recipe) and a README stand beside. Everything is a
-    function of the arguments. `on_image(done, total)` hears of every image. The folder appears whole or not at all.
+    and a caption without names, `ancestors.parquet` the true traits of each ancestor that `Clade.ancestors` names;
+    `tree.nwk`, `clade.json` (the recipe) and a README stand beside. Everything is a function of the arguments.
+    `on_image(done, total)` hears of every image. The folder appears whole or not at all.
     Raises `SettingsError` for a folder in use or numbers that cannot be met.
     """
     out = Path(out)
@@ -172,6 +173,19 @@ def _write_tables(folder: Path, clade: Clade, rows: Sequence[_Row]) -> None:
         for row in rows
     ]
     pq.write_table(pa.Table.from_pylist(traits), folder / "traits.parquet")
+    ancestors = [
+        {
+            **{rank: taxon.get(rank) or "" for rank in clade.ranks[:-1]},
+            "scientific_name": taxon.label,
+            "taxon_rank": taxon.rank,
+            "time": float(clade.times[node]),
+            "num_species": len(clade.species_below(node)),
+            **clade.node_traits[node].values(),
+        }
+        for taxon, node in clade.ancestors().items()
+    ]
+    if ancestors:
+        pq.write_table(pa.Table.from_pylist(ancestors), folder / "ancestors.parquet")
 
 
 def _write_notes(folder: Path, clade: Clade, num_images: int, size_px: int) -> None:
@@ -193,6 +207,8 @@ def _write_notes(folder: Path, clade: Clade, num_images: int, size_px: int) -> N
         "* `metadata.csv`: one row per picture, Hugging Face image folder convention; `group` is a dive, two pictures "
         "that share place and light\n"
         "* `traits.parquet`: the true traits of the species in each picture, its pose and light, and a caption\n"
+        "* `ancestors.parquet`: the true traits of the last common ancestor of each taxon with two or more taxa in it, "
+        "and when it lived (`time`: 0 the clade's beginning, 1 today)\n"
         "* `tree.nwk`: the tree; `clade.json`: the recipe\n",
         encoding="utf-8",
     )
