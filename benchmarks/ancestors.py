@@ -11,7 +11,8 @@ every order, family and genus with two or more taxa that the model knows, pictur
 and their traits, read off by the clade's instrument, compared with those of the true last common ancestor. Beside them
 stand pictures that the simulator draws of the true ancestor (true_ancestor: the instrument's own error, as low as it
 gets) and of the others (other_true_ancestors), the brownian pictures of the others (other_brownian), and, without any
-picture, what the true traits of the same species tell of their ancestor's (species_mean, species_brownian).
+picture, what the true traits of the same species tell of their ancestor's (species_mean, species_brownian): of this
+clade, and of twenty clades of as many species, over which the second table has its intervals.
 DIR keeps the pictures, `ancestors.json` and a sheet, `ancestors.png`; the same command goes on.
 """
 
@@ -22,6 +23,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +42,7 @@ from taxadiffusion.images import image_grid
 from taxadiffusion.images.fit import load_image
 from taxadiffusion.metrics.intervals import difference_of_means, mean_of_means
 from taxadiffusion.metrics.traits import trait_errors
-from taxadiffusion.names import Lineage
+from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.pictures.ancestors import cloud, descent_of
 from taxadiffusion.pictures.generate import Sampling, generate
 from taxadiffusion.request import Request
@@ -54,14 +56,14 @@ from taxadiffusion.simulate import (
     species_spread,
     taxon_truth,
 )
-from taxadiffusion.taxonomy.brownian import posterior
+from taxadiffusion.taxonomy.brownian import posterior, unit_descent
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.uint8]
 
 SIZE_PX = 64  # the instrument's
-COMPARED = "brownian"
 SHOWN = 2  # pictures of each kind in a row of the sheet
+NUM_CLADES = 20
 
 
 def brownian(adapter: Adapter, ancestor: Lineage, seeds: Sequence[int], guidance: Guidance) -> list[Request]:
@@ -147,33 +149,53 @@ def drawn(
     return found
 
 
-def of_species(adapter: Adapter, clade: Clade, ancestors: Sequence[Lineage]) -> dict[str, dict[Lineage, Floats]]:
+def of_species(
+    clade: Clade, ancestors: Sequence[Lineage], known: Sequence[Lineage]
+) -> dict[str, dict[Lineage, Floats]]:
     """What the true traits of the known species tell of each ancestor's, (1, M): their mean, and by Brownian motion."""
     species = taxon_truth(clade, "species")
     found: dict[str, dict[Lineage, Floats]] = {"species_mean": {}, "species_brownian": {}}
     for ancestor in ancestors:
-        descent = descent_of(adapter, ancestor)
+        descent = unit_descent(ancestor, known, clade.ranks)
         values = np.stack([species[tip] for tip in descent.tips])  # (S, M)
         found["species_mean"][ancestor] = values.mean(axis=0, keepdims=True)
         found["species_brownian"][ancestor] = posterior(descent).weights[None] @ values
     return found
 
 
-def table(errors: Mapping[str, Floats], ancestors: Sequence[Lineage], number: int) -> dict[str, Any]:
-    """Kind → rank, or "all" → trait error and how much larger it is than that of the compared kind, over ancestors."""
-    ranks = [str(ancestor.rank) for ancestor in ancestors]
+def of_clades(meter: TraitMeter, num_species: int, ranks: Sequence[Rank]) -> dict[str, Any]:
+    """What the true traits of all species tell of their ancestors', with intervals over clades; nothing is drawn.
+
+    The errors of the other true ancestors stand beside it.
+    """
+    means: dict[str, list[float]] = defaultdict(list)
+    for seed in range(NUM_CLADES):
+        clade = Clade.grow(seed, num_species, ranks)
+        judge = Judge.of(clade, meter, clade.species)
+        told = of_species(clade, list(judge.nodes), clade.species)
+        errors = {kind: judge.own(some) for kind, some in told.items()}
+        errors["other_true_ancestors"] = judge.of_others({one: truth[None] for one, truth in judge.truth.items()})
+        for kind, values in errors.items():
+            means[kind].append(float(values.mean()))
+    return table({kind: np.array(some) for kind, some in means.items()}, ["all"] * NUM_CLADES, 1, "species_brownian")
+
+
+def table(errors: Mapping[str, Floats], ranks: Sequence[str], number: int, compared: str) -> dict[str, Any]:
+    """Kind → rank, or "all" → trait error and how much larger it is than that of the compared kind.
+
+    errors: (K,) of each ancestor, or of each clade; ranks: (K,); number: of pictures of each.
+    """
     found: dict[str, Any] = {}
     for kind, values in errors.items():
         found[kind] = {}
-        for rank in ("all", *dict.fromkeys(ranks)):
+        for rank in dict.fromkeys(("all", *ranks)):
             rows = [row for row, own in enumerate(ranks) if rank in ("all", own)]
-            means, compared = values[rows, None], errors[COMPARED][rows, None]
-            images = number * len(rows)
-            above = difference_of_means(means, compared, images, images).to_json()
+            means, others, images = values[rows, None], errors[compared][rows, None], number * len(rows)
+            above = difference_of_means(means, others, images, images).to_json()
             found[kind][rank] = {
-                "ancestors": len(rows),
+                "number": len(rows),
                 "trait_error": mean_of_means(means, images).to_json(),
-                f"above_{COMPARED}": above if kind != COMPARED else None,
+                f"above_{compared}": above if kind != compared else None,
             }
     return found
 
@@ -184,7 +206,7 @@ def measure(
     """Pictures of every kind drawn, read and compared, and the sheet. Raises `DataError` for a model of others."""
     if adapter.card.ranks != clade.ranks:
         raise DataError(f"the model knows {', '.join(adapter.card.ranks)}, the clade has {', '.join(clade.ranks)}")
-    known = {adapter.taxonomy.lineage(taxon) for taxon in range(len(adapter.taxonomy))}
+    known = [adapter.taxonomy.lineage(taxon) for taxon in adapter.taxonomy.at_rank("species")]
     judge = Judge.of(clade, meter, known)
     ancestors = list(judge.nodes)
     pictures = {"true_ancestor": {one: simulated(clade, node, number) for one, node in judge.nodes.items()}}
@@ -195,13 +217,14 @@ def measure(
     errors = {kind: judge.own(some) for kind, some in readings.items()}
     errors["other_true_ancestors"] = judge.of_others(readings["true_ancestor"])
     errors["other_brownian"] = judge.of_others(readings["brownian"])
-    errors |= {kind: judge.own(some) for kind, some in of_species(adapter, clade, ancestors).items()}
+    errors |= {kind: judge.own(some) for kind, some in of_species(clade, ancestors, known).items()}
     sheet(pictures, ancestors).save(out / "ancestors.png")
     by_ancestor = {
         str(ancestor): {kind: float(values[row]) for kind, values in errors.items()}
         for row, ancestor in enumerate(ancestors)
     }
-    return {"table1": table(errors, ancestors, number), "trait_errors": by_ancestor}
+    ranks = [str(ancestor.rank) for ancestor in ancestors]
+    return {"table1": table(errors, ranks, number, "brownian"), "trait_errors": by_ancestor}
 
 
 def sheet(pictures: Mapping[str, Mapping[Lineage, Images]], ancestors: Sequence[Lineage]) -> Any:
@@ -232,14 +255,18 @@ def main() -> None:
     guidance, sampling = Guidance(options.guidance_scale), Sampling(options.steps, options.batch_size)
     options.out.mkdir(parents=True, exist_ok=True)
     clade = read_clade(options.clade)
-    found = measure(adapter, clade, TraitMeter.calibrated(), options.out, options.num_images, guidance, sampling)
+    meter = TraitMeter.calibrated()
+    found = measure(adapter, clade, meter, options.out, options.num_images, guidance, sampling)
     document = {
         "command": shlex.join(["python", "-m", "benchmarks.ancestors", *sys.argv[1:]]),
         "versions": versions(),
         "clade": {"seed": clade.seed, "num_species": len(clade), "ranks": clade.ranks},
         "model": adapter.card.content_hash,
         "pictures_of_each": options.num_images,
-        "experiments": {"ancestors": found},
+        "experiments": {
+            "ancestors": found,
+            "clades": {"table1": of_clades(meter, len(clade), clade.ranks)},
+        },
     }
     (options.out / "ancestors.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found["table1"], indent=1))

@@ -253,7 +253,7 @@ def test_drawn_ancestors_are_compared_with_true_ones(tmp_path: Path) -> None:
     assert table["naive_mean"]["all"]["above_brownian"]["mean"] == 0
     above = table["true_ancestor"]["all"]["above_brownian"]
     assert above["mean"] == pytest.approx(-table["brownian"]["all"]["trait_error"]["mean"])
-    assert sum(table["brownian"][rank]["ancestors"] for rank in clade.ranks[:-1] if rank in table["brownian"]) == len(
+    assert sum(table["brownian"][rank]["number"] for rank in clade.ranks[:-1] if rank in table["brownian"]) == len(
         nodes
     )
     assert set(found["trait_errors"]) == {str(taxon) for taxon in nodes}
@@ -262,6 +262,15 @@ def test_drawn_ancestors_are_compared_with_true_ones(tmp_path: Path) -> None:
     }
     assert measured() == found
     assert times == {path: path.stat().st_mtime_ns for path in times}, "what is there is not drawn again"
+
+
+def test_species_tell_more_of_their_own_ancestor_than_other_ancestors_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ancestors, "NUM_CLADES", 4)
+    meter = cast(TraitMeter, PerfectMeter(Clade.grow(0, 12), 1))
+    found = ancestors.of_clades(meter, 12, ("order", "family", "genus", "species"))
+    for kind in ("species_mean", "species_brownian"):
+        assert found[kind]["all"]["number"] == 4
+        assert found[kind]["all"]["trait_error"]["mean"] < found["other_true_ancestors"]["all"]["trait_error"]["mean"]
 
 
 def test_ancestors_of_a_model_that_knows_too_few_species_are_refused(tmp_path: Path) -> None:
