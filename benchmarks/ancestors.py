@@ -103,9 +103,7 @@ class Judge:
         """known: the species whose ancestors are looked at. Raises `DataError` where they have none in common."""
         spread, nodes = species_spread(clade), clade.ancestors(known)
         if len(nodes) < 2:
-            raise DataError(
-                "the model knows fewer than two taxa of the clade with two in them; give a model of the clade"
-            )
+            raise DataError("the model knows fewer than two ancestors of the clade: give one that learned its species")
         return cls(nodes, ancestor_truth(clade, known), spread, legible(meter, spread))
 
     def error(self, readings: Floats, ancestor: Lineage) -> float:

@@ -248,9 +248,7 @@ def moved_genera(identifier: Identifier, dataset: PreparedDataset, options: argp
         if genus.rank == "genus" and known is not None and identifier.tree.lineage(known) == genus.truncated(family):
             rows_of[genus].append(row)
     if not rows_of:
-        raise DataError(
-            f"{dataset.path}: every genus of these photographs is one that the model learnt, or of no family"
-        )
+        raise DataError(f"{dataset.path}: shows no genus that the model did not learn in a {family} that it knows")
     comparisons = []
     with Progress(console=Console(stderr=True)) as bar:
         for genus, rows in sorted(rows_of.items(), key=lambda item: item[0].names):
