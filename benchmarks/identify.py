@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -72,7 +73,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     measures = {"ranks": ranks, "growth": growth, "doubts": planted_errors, "moved": moved_genera}
     found = measures[options.what](identifier, dataset, options)
-    document = {"settings": identifier.way, "model": adapter.card.content_hash, **found}
+    command = shlex.join(["python", "-m", "benchmarks.identify", *sys.argv[1:]])
+    document = {"command": command, "settings": identifier.way, "model": adapter.card.content_hash, **found}
     (options.out / f"{options.what}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(document, indent=1))
 
@@ -235,8 +237,7 @@ def planted_errors(identifier: Identifier, dataset: PreparedDataset, options: ar
 def moved_genera(identifier: Identifier, dataset: PreparedDataset, options: argparse.Namespace) -> dict[str, Any]:
     """Of each genus that the model did not learn, and each other place that it knows: which place explains it better.
 
-    `comparisons` holds every one, `verdicts` counts them by the rank at which the places part, and `gains` is the mean
-    over genera of how much smaller the loss is in the own place, as a share of the loss.
+    `gain_percent` is how much smaller the loss is in the own place; of several genera, their mean with its interval.
     """
     ranks = identifier.tree.ranks
     family = ranks[ranks.index("genus") - 1]
@@ -265,25 +266,29 @@ def moved_genera(identifier: Identifier, dataset: PreparedDataset, options: argp
 
 
 def summed_up(comparisons: Sequence[Preference]) -> dict[str, Any]:
-    """The comparisons by the rank at which the two places part."""
-    verdicts: dict[str, dict[str, int]] = {}
-    by_genus: dict[str, dict[str, list[float]]] = {}
+    """The comparisons counted by the rank at which the two places part, and by genus, and each of them."""
+    by_rank: dict[str, list[Preference]] = defaultdict(list)
+    by_genus: dict[str, list[Preference]] = defaultdict(list)
     for one in comparisons:
-        rank = str(one.move.own.rank)
-        verdicts.setdefault(rank, {"own": 0, "other": 0, "undecided": 0, "smaller_in_own": 0})[one.verdict] += 1
-        verdicts[rank]["smaller_in_own"] += one.gain.mean > 0
-        by_genus.setdefault(rank, {}).setdefault(one.move.taxon, []).append(100 * one.gain.mean)
-    gains = {
-        rank: mean_of_means(np.array([[np.mean(some)] for some in genera.values()]), len(genera)).to_json()
-        for rank, genera in by_genus.items()
-    }
-    table1 = {
-        rank: {"genera": len(by_genus[rank]), "comparisons": sum(map(len, by_genus[rank].values())), **verdicts[rank]}
-        | {"gain_percent": gains[rank]}
-        for rank in verdicts
-    }
+        by_rank[str(one.move.own.rank)].append(one)
+        by_genus[one.move.taxon].append(one)
+    table: dict[str, Any] = {}
+    for name, some in (*by_rank.items(), *by_genus.items()):
+        gains: dict[str, list[float]] = defaultdict(list)
+        for one in some:
+            gains[one.move.taxon].append(100 * one.gain.mean)
+        means = np.array([[np.mean(values)] for values in gains.values()])  # (genera, 1)
+        table[name] = {
+            "genera": len(gains),
+            "species": sum({one.move.taxon: one.num_species for one in some}.values()),
+            "photographs": sum({one.move.taxon: one.num_images for one in some}.values()),
+            "places": len(some),
+            **{verdict: sum(one.verdict == verdict for one in some) for verdict in ("own", "other", "undecided")},
+            "smaller_in_own": sum(one.gain.mean > 0 for one in some),
+            "gain_percent": mean_of_means(means, len(means)).to_json(),
+        }
     return {
-        "table1": table1,
+        "table1": table,
         "comparisons": [
             {
                 "taxon": one.move.taxon,
