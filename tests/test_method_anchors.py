@@ -21,7 +21,7 @@ CODE = re.compile(r"`([\w/]+\.py):([\w.]+)`")
 CITATION = re.compile(r"\b[MF]\d{1,2}\b")
 
 KEPT = {
-    "simulate.clade:Clade.species_below": "the ancestors of a simulated clade, which have no pictures yet",
+    "simulate.trait_error:ancestor_truth": "read by benchmarks.ancestors, which scores drawn ancestors",
     "taxonomy.builder:extended": "adding species to a model",
     "taxonomy.tree:Taxonomy.lowest_common_ancestor": "pictures between two taxa",
     "base.training_record:write_record": "written by training/, which makes bases",
