@@ -184,6 +184,11 @@ def test_without_a_new_decoder_the_starts_autoencoder_stays_weight_for_weight(fo
     (theirs,), (mine,) = START.glob("vae/*.safetensors"), (tmp_path / "base").glob("vae/*.safetensors")
     assert load_file(theirs).keys() == load_file(mine).keys()
     assert all(torch.equal(tensor, load_file(mine)[name]) for name, tensor in load_file(theirs).items())
+    written = "".join(path.read_text() for path in (tmp_path / "base").rglob("*.json"))
+    assert str(START) not in written  # no path of this machine
+    assert str(tmp_path) not in written
+    words = [source.learnt.split("; ") for source in read_record(tmp_path / "base").sources]
+    assert all(len(phrases) == len(set(phrases)) for phrases in words)
     with pytest.raises(DataError, match="--decoder"):
         export(tmp_path / STATE, None, folder, tmp_path / "other")
 

@@ -48,7 +48,9 @@ def joined(sources: Iterable[Source]) -> TrainingRecord:
             continue
         old = found[source.name]
         taxa = {t: max(old.taxa.get(t, 0), source.taxa.get(t, 0)) for t in sorted({*old.taxa, *source.taxa})}
-        learnt = "; ".join(dict.fromkeys(text for text in (old.learnt, source.learnt) if text))
+        learnt = "; ".join(text for text in (old.learnt, source.learnt) if text)
+        if source.learnt in old.learnt:
+            learnt = old.learnt
         found[source.name] = Source(
             name=source.name,
             splits=tuple(dict.fromkeys((*old.splits, *source.splits))),
@@ -107,6 +109,14 @@ def autoencoder_for(codec: Codec, decoder: Path | None, start: Path | None) -> A
     return read_decoder(decoder) if decoder else AutoencoderKL.from_pretrained(start, subfolder="vae")
 
 
+def without_paths(out: Path) -> None:
+    """Diffusers notes in each part's settings where it was read: a path of this machine."""
+    for path in out.glob("*/config.json"):
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if settings.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
 def export(state: Path, decoder: Path | None, folder: Path, out: Path, start: Path | None = None) -> int:
     """→ the number of parameters. Raises `DataError` where decoder and state are of different codecs."""
     sets, tokens, average = packs(folder), Tokens.read(folder), read_average(state)
@@ -127,6 +137,7 @@ def export(state: Path, decoder: Path | None, folder: Path, out: Path, start: Pa
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(out, safe_serialization=True)
+    without_paths(out)
     if (folder / WORDS_FILE).exists():
         shutil.copy(folder / WORDS_FILE, out)
     save_file({"filters": codec.filters, "bias": codec.bias, "scaling": torch.tensor(scale)}, out / "codec.safetensors")
