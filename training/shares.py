@@ -1,0 +1,77 @@
+"""How near generated pictures come to photographs: both shares named right over the same taxa, and the rarest apart.
+
+    python -m training.shares evaluation/results.json --rank species --rarest 10
+
+Reads what `evaluate` wrote. Taxa that judges do not know, or of which there is no photograph to hold against, are left
+out of both sides and counted. Intervals are those of an evaluation: over taxa, for this model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from taxadiffusion.errors import DataError
+from taxadiffusion.metrics.intervals import Interval, mean_of_means
+from training.command import run
+
+REAL = "real_test_photographs"
+JUDGES = ("named_right", "named_right_second")
+
+
+def shares(
+    generated: Sequence[dict[str, Any]], real: Sequence[dict[str, Any]], judge: str, rarest: int | None
+) -> tuple[Interval, Interval, int]:
+    """Of generated pictures and of photographs, and over how many taxa. Raises `DataError` where there is none."""
+    photographs = {taxon["label"]: taxon for taxon in real if taxon[judge] is not None}
+    mine = [taxon for taxon in generated if taxon[judge] is not None and taxon["label"] in photographs]
+    mine = sorted(mine, key=lambda taxon: (taxon["num_photographs"], taxon["label"]))[:rarest]
+    if not mine:
+        raise DataError("no taxon was named on both sides")
+    sides = mine, [photographs[taxon["label"]] for taxon in mine]
+    ours, theirs = (
+        mean_of_means(
+            np.array([[taxon[judge]] for taxon in side]), sum(taxon["num_images"] for taxon in side), share=True
+        )
+        for side in sides
+    )
+    return ours, theirs, len(mine)
+
+
+def lines(results: dict[str, Any], rank: str, rarest: int) -> list[str]:
+    found = []
+    (method,) = [name for name in results["details"] if name != REAL]
+    generated, real = (results["details"][side][rank]["taxa"] for side in (method, REAL))
+    judges = [judge for judge in JUDGES if any(taxon.get(judge) is not None for taxon in generated)]
+    for judge in judges:
+        for words, number in ((f"{rank}, all", None), (f"{rank}, {rarest} rarest", rarest)):
+            ours, theirs, num_taxa = shares(generated, real, judge, number)
+            found.append(
+                f"{judge}  {words}  generated {ours.mean:.3f} ({ours.low:.3f} to {ours.high:.3f})  photographs "
+                f"{theirs.mean:.3f} ({theirs.low:.3f} to {theirs.high:.3f})  {ours.mean / theirs.mean:.2f} of it, "
+                f"{num_taxa} of {len(generated)} taxa"
+            )
+    return found
+
+
+def command() -> None:
+    args = arguments(sys.argv[1:])
+    print("\n".join(lines(json.loads(args.results.read_text(encoding="utf-8")), args.rank, args.rarest)))
+
+
+def arguments(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("results", type=Path, help="results.json that evaluate wrote of one model")
+    parser.add_argument("--rank", default="species")
+    parser.add_argument("--rarest", type=int, default=10, help="how many taxa of the fewest photographs stand apart")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    run(command)
