@@ -17,7 +17,7 @@ from taxadiffusion.base.lora import LoRASettings, lora_parameters
 from taxadiffusion.condition import TaxonomyConditioner, TaxonomySettings
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import DataError, SettingsError
-from taxadiffusion.guidance import DEFAULT_SCALE, Guidance
+from taxadiffusion.guidance import DEFAULT_SCALE, Context, Guidance
 from taxadiffusion.names import Lineage
 from taxadiffusion.pipeline import TaxaDiffusionPipeline
 from taxadiffusion.sampler import Request, Sampler
@@ -103,6 +103,14 @@ def test_a_mix_is_the_sampler_s(pipeline: TaxaDiffusionPipeline) -> None:
     assert np.array_equal((images[0] * 255).round().astype(np.uint8), sample.image.transpose(1, 2, 0))
     alone = pipeline("Amphiprion clarkii", **asked).images
     assert not np.array_equal(images, alone)
+
+
+def test_a_context_is_the_sampler_s(pipeline: TaxaDiffusionPipeline) -> None:
+    asked = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "np"}
+    images = pipeline("Amphiprion clarkii", context="over pink", context_scale=1.5, **asked).images
+    request = Request(TAXA[0], 0, Guidance(3.0), context=Context("over pink", 1.5))
+    (sample,) = Sampler(pipeline.adapter.denoiser)([request], num_steps=2)
+    assert np.array_equal((images[0] * 255).round().astype(np.uint8), sample.image.transpose(1, 2, 0))
 
 
 def test_stock_diffusers_draws_the_same_from_exported_conditions(

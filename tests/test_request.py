@@ -1,24 +1,28 @@
-"""Laws of what a picture is asked for by: blends, sisters, and the weaker model."""
+"""Laws of what a picture is asked for by: blends, sisters, the weaker model, and a caption beside the taxon."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from taxadiffusion.condition import PromptConditioner, PromptSettings
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import SettingsError
-from taxadiffusion.guidance import Guidance
+from taxadiffusion.guidance import Context, Guidance
 from taxadiffusion.names import Lineage
 from taxadiffusion.request import Mix, Request, conditions_of, terms
-from taxadiffusion.sampler import Sampler, Weaker
+from taxadiffusion.sampler import Sampler, Weaker, seeded
 from tests.tiny_base import write_tiny_base
-from tests.tiny_sampler import CLARKII, CORNUTUS, make
+from tests.tiny_sampler import CLARKII, CORNUTUS, RANKS, make
 
 SISTER = Guidance(3.0, base="sister")
 WEAKER = Guidance(3.0, base="weaker model")
+PINK = Context("over pink")
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,10 @@ def test_a_picture_is_the_same_beside_others_that_are_guided_otherwise(denoiser:
         Request(CORNUTUS, 2, WEAKER),
         Request(CORNUTUS, 3, Guidance(2.0)),
         Request(CORNUTUS, 4, Guidance(2.0), blend=((CLARKII, 0.25), (CORNUTUS, 0.75))),
+        Request(CORNUTUS, 5, Guidance(2.0), context=PINK),
+        Request(CLARKII, 6, context=Context("over black", -1.0)),
+        Request(CLARKII, 7, WEAKER, context=PINK),
+        Request(CLARKII, 8, SISTER, sister=CORNUTUS, context=Context("over pink", 4.0)),
     ]
     together = drawn(denoiser, *requests, weaker=Weaker(weaker))
     alone = [drawn(denoiser, request, weaker=Weaker(weaker))[0] for request in requests]
@@ -122,3 +130,75 @@ def test_a_blend_is_the_sum_of_conditions_and_of_two_taxa_their_mix(denoiser: De
 def test_blends_that_mean_nothing_are_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         Request(CLARKII, 0, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_context_is_a_difference_of_two_captions_beside_whatever_guides() -> None:
+    captions = ((Mix(Lineage(), caption="over pink"), 2.0), (Mix(Lineage(), caption=""), -2.0))
+    for plain in (
+        Request(CLARKII, 0),
+        Request(CLARKII, 0, Guidance(3.0, "family")),
+        Request(CLARKII, 0, WEAKER),
+        Request(CLARKII, 0, SISTER, sister=CORNUTUS),
+        Request(CLARKII, 0, Guidance(2.0), towards=CORNUTUS, fraction=0.25),
+        Request(CLARKII, 0, Guidance(2.0), blend=((CLARKII, 0.75), (CORNUTUS, 0.25))),
+    ):
+        assert terms(replace(plain, context=PINK)) == (*terms(plain), *captions)
+        assert terms(replace(plain, context=Context("over pink", 0.0))) == terms(plain)
+
+
+def test_a_picture_with_a_context_is_the_one_that_the_formula_gives(denoiser: Denoiser) -> None:
+    """M9, step by step; without guidance by the taxon it acts too, and outside of the interval neither does."""
+    backbone = denoiser.backbone
+    with torch.no_grad():
+        null, taxon = denoiser.conditioner([Lineage(), CLARKII]).split(1)
+        caption, empty = backbone.text(["over pink", ""]).split(1)
+        for scale, low in ((3.0, 0.0), (1.0, 0.0), (3.0, 0.5)):
+            scheduler = backbone.schedule.scheduler(None)
+            scheduler.set_timesteps(3)
+            latents = torch.randn((1, *backbone.latent_shape), generator=seeded(4))
+            for t in scheduler.timesteps:
+                v = {name: backbone(latents, t.expand(1), c) for name, c in
+                     (("null", null), ("taxon", taxon), ("caption", caption), ("empty", empty))}  # fmt: skip
+                guided = v["null"] + scale * (v["taxon"] - v["null"]) + 2.0 * (v["caption"] - v["empty"])
+                acts = backbone.schedule.noise_fraction(int(t)) >= low
+                latents = scheduler.step(guided if acts else v["taxon"], t, latents).prev_sample
+            expected = backbone.decode(latents).astype(int)
+            request = Request(CLARKII, 4, Guidance(scale, interval=(low, 1.0)), context=PINK)
+            assert np.abs(drawn(denoiser, request) - expected).max() <= 2
+            assert np.abs(drawn(denoiser, replace(request, context=None)) - expected).max() > 2
+
+
+def test_no_context_and_one_of_scale_zero_are_the_same_picture(denoiser: Denoiser) -> None:
+    request = Request(CLARKII, 0, Guidance(3.0))
+    plain, nothing = drawn(denoiser, request), replace(request, context=Context("over pink", 0.0))
+    assert np.array_equal(drawn(denoiser, nothing), plain)
+    assert not np.array_equal(drawn(denoiser, replace(request, context=PINK)), plain)
+
+
+def test_captions_are_encoded_once(denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[str] = []
+    tokens = denoiser.backbone.text.tokens
+
+    def counted(texts: list[str]) -> Tensor:
+        encoded.extend(texts)
+        return tokens(texts)
+
+    requests = [Request(CLARKII, seed, context=PINK) for seed in range(4)]
+    known = conditions_of(denoiser.conditioner, [Mix(CLARKII)], {})
+    monkeypatch.setattr(denoiser.backbone.text, "tokens", counted)
+    for request in requests:
+        known = conditions_of(denoiser.conditioner, [mix for mix, _ in terms(request)], known)
+    assert encoded == ["over pink", ""]
+
+
+def test_contexts_that_cannot_be_are_refused(denoiser: Denoiser, base: Path) -> None:
+    with pytest.raises(SettingsError, match="a context is a caption in words"):
+        Context(" ")
+    with pytest.raises(SettingsError, match="must be a number, got nan"):
+        Context("over pink", float("nan"))
+    with pytest.raises(SettingsError, match="tokens, 77 are allowed"):
+        drawn(denoiser, Request(CLARKII, 0, context=Context("pink " * 40)))
+    other = make(base)
+    other.conditioner = PromptConditioner(RANKS, other.backbone.text, PromptSettings(num_parts=2))
+    with pytest.raises(SettingsError, match="its conditions of taxa have 154 tokens, a caption has 77"):
+        drawn(other, Request(CLARKII, 0, context=PINK))

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 DEFAULT_SCALE = 6.0
 """Of every command and of the pipeline. More is named right more often and varies less; the paper samples with 9."""
 
+CONTEXT_SCALE = 2.0
+"""Of a caption beside a taxon: surroundings change their colour, and the species that were looked at kept theirs."""
+
 Base = Literal["ancestor", "sister", "weaker model"]
 
 Term = tuple[Lineage, float]
@@ -30,6 +33,26 @@ def combined(predictions: Tensor, coefficients: Tensor, pictures: Tensor, num_pi
     weighted = predictions * coefficients[:, None, None, None]
     total = predictions.new_zeros(num_pictures, *predictions.shape[1:])
     return total.index_add(0, pictures, weighted)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A caption of the base beside the taxon, such as "over pink" (M9). scale: 0 = none; below 0: away from it."""
+
+    caption: str
+    scale: float = CONTEXT_SCALE
+
+    def __post_init__(self) -> None:
+        """Raises `SettingsError` for no words, or a scale that is no number."""
+        if not self.caption.strip():
+            raise SettingsError("a context is a caption in words, such as “over pink”; for none leave it out")
+        if not math.isfinite(self.scale):
+            raise SettingsError(f"the scale of a context must be a number, got {self.scale:g}")
+
+    @property
+    def terms(self) -> tuple[tuple[str, float], ...]:
+        """M9: captions and the coefficients of their predictions, which add up to 0; of scale 0 none."""
+        return ((self.caption, self.scale), ("", -self.scale)) if self.scale else ()
 
 
 @dataclass(frozen=True, slots=True)

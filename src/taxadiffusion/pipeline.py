@@ -21,7 +21,7 @@ from torch import Tensor
 from taxadiffusion.adapter import Adapter, open_model
 from taxadiffusion.base.weights import base_files
 from taxadiffusion.errors import SettingsError
-from taxadiffusion.guidance import DEFAULT_SCALE, Guidance
+from taxadiffusion.guidance import CONTEXT_SCALE, DEFAULT_SCALE, Context, Guidance
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.sampler import Request, Sampler
 from taxadiffusion.taxonomy import find_taxon
@@ -120,6 +120,8 @@ class TaxaDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         guidance_rank: Rank | Literal["coarsest", "unconditional"] = UNCONDITIONAL,
         towards: str | Lineage | None = None,
         fraction: float = 0.0,
+        context: str | None = None,
+        context_scale: float = CONTEXT_SCALE,
         num_inference_steps: int = 25,
         num_images_per_taxon: int = 1,
         seed: int = 0,
@@ -132,6 +134,7 @@ class TaxaDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         rank: draw the taxon's ancestor at this rank. Seeds are `seed`, `seed` + 1, … or come from `generator`.
         guidance_rank: the base of guidance; "coarsest" is the paper's, "unconditional" is classifier-free guidance.
         towards, fraction: mix each taxon's condition with that of another, so far (0 … 1) towards it.
+        context, context_scale: a caption of the base beside the taxon, such as "over pink", and how much it steers.
         output_type: "pil" images, "np" float (B, h, w, 3) in [0, 1], "pt" float (B, 3, h, w) in [0, 1].
         """
         if output_type not in _OUTPUT_TYPES:
@@ -145,7 +148,12 @@ class TaxaDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
             seeds = drawn.tolist()
         lineages = [self.lineage(name, rank) for name in taxa]
         other = None if towards is None else self.lineage(towards, rank)
-        requests = [Request(lineage, number, guidance, other, fraction) for lineage in lineages for number in seeds]
+        beside = None if context is None else Context(context, context_scale)
+        requests = [
+            Request(lineage, number, guidance, other, fraction, context=beside)
+            for lineage in lineages
+            for number in seeds
+        ]
         sampler = Sampler(self.adapter.denoiser, size_px=self.adapter.card.image_size_px)
         samples = sampler(requests, num_steps=num_inference_steps, batch_size=batch_size)
         images = [sample.image for sample in self._watched(samples, len(requests))]

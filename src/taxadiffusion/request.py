@@ -14,7 +14,7 @@ from taxadiffusion.base.attention import Conditions
 from taxadiffusion.base.transfer import moved
 from taxadiffusion.condition import Conditioner
 from taxadiffusion.errors import SettingsError
-from taxadiffusion.guidance import Guidance
+from taxadiffusion.guidance import Context, Guidance
 from taxadiffusion.names import Lineage, Rank
 
 NO_GUIDANCE = Guidance()
@@ -30,7 +30,7 @@ class Request:
     """A picture to make. `towards` mixes conditions (M8): `(1−fraction)·c(lineage) + fraction·c(towards)`.
 
     sister: what guidance from a sister is away from; none: the null. blend: in place of the lineage's own condition, a
-    sum of others', as for an ancestor that no photograph shows.
+    sum of others', as for an ancestor that no photograph shows. context: a caption of the base beside all that.
     """
 
     lineage: Lineage
@@ -40,6 +40,7 @@ class Request:
     fraction: float = 0.0
     sister: Lineage | None = None
     blend: Blend = ()
+    context: Context | None = None
 
     def __post_init__(self) -> None:
         """Raises `SettingsError` for a mix or blend that its guidance cannot act on."""
@@ -61,16 +62,19 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """A condition: of one lineage, between two, or of many."""
+    """A condition: of one lineage, between two, or of many. caption: of that text instead, "" the empty one."""
 
     lineage: Lineage
     towards: Lineage | None = None
     fraction: float = 0.0
     blend: Blend = ()
+    caption: str | None = None
 
     @property
     def parts(self) -> tuple[Lineage, ...]:
         """The lineages whose conditions it is made of."""
+        if self.caption is not None:
+            return ()
         if self.blend:
             return tuple(lineage for lineage, _ in self.blend)
         return (self.lineage,) if self.towards is None else (self.lineage, self.towards)
@@ -82,7 +86,16 @@ def target(request: Request) -> Mix:
 
 
 def terms(request: Request) -> tuple[tuple[Mix, float], ...]:
-    """The guidance's terms; both ends of a mix are cut alike, and a blend stands for its lineage."""
+    """The guidance's terms, then those of the context, which hangs on no taxon (M9)."""
+    captions = request.context.terms if request.context else ()
+    return (
+        *_of_taxa(request),
+        *((Mix(Lineage(), caption=caption), coefficient) for caption, coefficient in captions),
+    )
+
+
+def _of_taxa(request: Request) -> tuple[tuple[Mix, float], ...]:
+    """Both ends of a mix are cut alike, and a blend stands for its lineage."""
     mine = request.guidance.terms(request.lineage, request.sister)
     if request.towards is None:
         blended = {request.lineage: target(request)} if request.blend else {}
@@ -98,11 +111,32 @@ def terms(request: Request) -> tuple[tuple[Mix, float], ...]:
 def conditions_of(
     conditioner: Conditioner, mixes: Sequence[Mix], known: Mapping[Mix, Tensor], rank: Rank | None = None
 ) -> dict[Mix, Tensor]:
-    """Every condition (T, D), once; those that are known are used again. rank: where lineages are cut, if they are."""
-    missing = dict.fromkeys(part for mix in mixes if mix not in known for part in mix.parts)
+    """Every condition (T, D), once; those that are known are used again. rank: where lineages are cut, if they are.
+
+    Raises `SettingsError` for a caption beside conditions of another number of tokens: no U-Net reads both at once.
+    """
+    new = [mix for mix in mixes if mix not in known]
+    missing = dict.fromkeys(part for mix in new for part in mix.parts)
     cut = {part: part if rank is None else part.truncated(rank) for part in missing}
     states = dict(zip(missing, conditioner([cut[part] for part in missing]), strict=True)) if missing else {}
-    return {mix: known[mix] if mix in known else _mixed(mix, states) for mix in mixes}
+    captions = list(dict.fromkeys(mix.caption for mix in new if mix.caption is not None))
+    encoded = moved(conditioner.states(captions), conditioner.device) if captions else ()
+    texts = dict(zip(captions, encoded, strict=True))
+    found = {
+        mix: known[mix] if mix in known else _mixed(mix, states) if mix.caption is None else texts[mix.caption]
+        for mix in mixes
+    }
+    _require_alike(found)
+    return found
+
+
+def _require_alike(found: Mapping[Mix, Tensor]) -> None:
+    tokens = {mix.caption is None: len(states) for mix, states in found.items()}
+    if len(set(tokens.values())) > 1:
+        raise SettingsError(
+            f"this model cannot be given a context: its conditions of taxa have {tokens[True]} tokens, a caption has "
+            f"{tokens[False]}"
+        )
 
 
 def _mixed(mix: Mix, states: Mapping[Lineage, Tensor]) -> Tensor:

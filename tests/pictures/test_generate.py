@@ -30,7 +30,7 @@ from taxadiffusion.errors import CheckpointError, DataError, SettingsError, Taxa
 from taxadiffusion.evaluate import image_plan as evaluate_generation
 from taxadiffusion.evaluate.image_plan import ImagePlan, generated_pictures, picture_seed
 from taxadiffusion.evaluate.pictures import generated_folder
-from taxadiffusion.guidance import Guidance
+from taxadiffusion.guidance import Context, Guidance
 from taxadiffusion.images import shelves
 from taxadiffusion.names import Lineage
 from taxadiffusion.pictures import generate as generation
@@ -53,7 +53,7 @@ TAXA = [
     )
 ]
 FEW = Sampling(num_steps=2, batch_size=4)
-NEWER = ("note", "source_taxon_id", "sister", "blend", "weaker_sha256")
+NEWER = ("note", "source_taxon_id", "sister", "blend", "weaker_sha256", "context", "context_scale")
 """Columns that the table of an earlier version lacks."""
 
 
@@ -317,6 +317,32 @@ def test_a_fall_back_stands_in_the_recipe_and_changes_no_other_file(adapter: Ada
     assert {row["file_name"]: row["note"] for row in rows_of(tmp_path)} == {
         plain.path.relative_to(tmp_path).as_posix(): "", noted.path.relative_to(tmp_path).as_posix(): note,
     }  # fmt: skip
+
+
+def test_a_context_stands_in_the_recipe_which_makes_the_picture_again(adapter: Adapter, tmp_path: Path) -> None:
+    plain = next(generate(adapter, [Request(TAXA[0], 3, Guidance(2.0))], tmp_path / "plain", FEW))
+    asked = ["generate", str(adapter.path), "--base", str(adapter.denoiser.backbone.path), "Zanclus cornutus"]
+    asked += ["-n", "1", "--seed", "3", "--guidance-scale", "2", "--steps", "2", "--device", "cpu"]
+    asked += ["--out", str(tmp_path / "drawn"), "--context-scale", "1.5"]
+    result = CliRunner().invoke(app, [*asked, "--context", "over pink"])
+    assert result.exit_code == 0, result.exception
+    (row,) = rows_of(tmp_path / "drawn")
+    path = tmp_path / "drawn" / row["file_name"]
+    with Image.open(path) as image:
+        recipe = json.loads(image.text["taxadiffusion"])
+    assert (
+        (recipe["context"], recipe["context_scale"]) == (row["context"], row["context_scale"]) == ("over pink", "1.5")
+    )
+    context = Context(recipe["context"], float(recipe["context_scale"]))
+    request = Request(TAXA[0], int(recipe["seed"]), Guidance(float(recipe["guidance_scale"])), context=context)
+    again = next(generate(adapter, [request], tmp_path / "again", FEW))
+    assert again.path.name == path.name != plain.path.name
+    assert np.array_equal(read_picture(again.path), read_picture(path))
+    assert not np.array_equal(read_picture(plain.path), read_picture(path))
+    with pytest.raises(SettingsError, match="context_scale: none there, 2 now"):
+        next(generate(adapter, [replace(request, context=Context("over pink"))], tmp_path / "plain", FEW))
+    refused = CliRunner().invoke(app, asked)
+    assert "give it with --context CAPTION" in str(refused.exception)
 
 
 def test_the_files_of_an_earlier_version_are_still_known(adapter: Adapter, tmp_path: Path) -> None:

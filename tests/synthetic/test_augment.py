@@ -251,3 +251,33 @@ def test_a_stopped_set_goes_on_where_it_was(adapter: Adapter, plan: Plan, tmp_pa
     assert again == told_of(Maker(adapter, plan, FEW, tmp_path / "b", {}).make(odd))
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "a" / "candidates").rglob("*.png")}
     assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.usefixtures("_set_up")
+def test_a_set_draws_its_surroundings_from_one_list_and_another_list_is_another_set(
+    folder: Path, tmp_path: Path
+) -> None:
+    captions, out = tmp_path / "captions.txt", tmp_path / "set"
+    captions.write_text("over pink\nover black\n", encoding="utf-8")
+    asked = ("--accept", "none", "--out", str(out))
+    augmented(folder, *asked, "--contexts", str(captions))
+    with (out / "pictures" / "metadata.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["context"] for row in rows] == [("over pink", "over black")[int(row["seed"]) % 2] for row in rows]
+    assert {row["context_scale"] for row in rows} == {"2"}
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert sum(manifest["contexts"].values()) == manifest["drawn"] == len(rows)
+    assert manifest["recipe"]["context_scale"] == "2"
+    augmented(folder, *asked, "--contexts", str(captions))  # goes on
+    for other in ((), ("--contexts", str(captions), "--context-scale", "3")):
+        with pytest.raises(SettingsError, match=r"asked for otherwise \(contexts differ\)"):
+            augmented(folder, *asked, *other)
+    captions.write_text("over pink\nover white\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"asked for otherwise \(contexts differ\)"):
+        augmented(folder, *asked, "--contexts", str(captions))
+    captions.write_text("over pink\n" * 20 + "pink " * 40 + "\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match="tokens, 77 are allowed"):
+        augmented(folder, "--accept", "none", "--out", str(tmp_path / "other"), "--contexts", str(captions))
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(SettingsError, match="give it with --contexts FILE"):
+        augmented(folder, "--accept", "none", "--out", str(tmp_path / "other"), "--context-scale", "3")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from taxadiffusion.cli import options
+from taxadiffusion.cli import context_options, options
 from taxadiffusion.cli.generate import Model
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def augment(
     root: options.Root = None,
     guidance_scale: options.GuidanceScale = options.GUIDANCE_SCALE,
     guidance_interval: options.GuidanceInterval = options.WHOLE_SCHEDULE,
+    contexts: context_options.Captions = None,
+    context_scale: context_options.Scale = None,
     sampler: options.SamplerChoice = None,
     num_steps: options.Steps = options.NUM_STEPS,
     batch_size: options.BatchSize = options.BATCH_SIZE,
@@ -83,12 +85,12 @@ def augment(
 
     if to is not None and plan not in ("balance", "top-up"):
         raise SettingsError("--to N belongs to --plan balance and --plan top-up; a table says its own numbers")
+    captions = context_options.contexts_of(contexts, context_scale)
     dataset = PreparedDataset.open(data, root)
     where = str(chosen_device(device, cpu_only=only_on_cpu(engine)))
     adapter = open_model(model, base=base, device=where)
-    making = Making(
-        tries, seed, Guidance(guidance_scale, None, guidance_interval), Sampling(num_steps, batch_size, sampler, engine)
-    )
+    sampling = Sampling(num_steps, batch_size, sampler, engine)
+    making = Making(tries, seed, Guidance(guidance_scale, None, guidance_interval), sampling, captions)
     accepting = Accepting.of(accept or [], adapter.card.ranks, copy_alarms)
     asked = Asked(planned(adapter, dataset, plan, to), making, accepting, extractor, layout, license_id)
     shard = Shard.of_environment()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taxadiffusion.cli import options
+from taxadiffusion.cli import context_options, options
 from taxadiffusion.cli.generate_accept import Drawing, draw_accepted, opened_filter
 from taxadiffusion.cli.generate_trusted import trusted_lineages
 from taxadiffusion.cli.paths import text_argument
@@ -83,6 +83,8 @@ def generate(
     guide_with: GuideWith = None,
     towards: Annotated[str | None, typer.Option(help="Mix each taxon's condition with this taxon's.")] = None,
     fraction: Fraction = None,
+    context: context_options.Caption = None,
+    context_scale: context_options.Scale = None,
     sampler: options.SamplerChoice = None,
     num_steps: options.Steps = options.NUM_STEPS,
     seed: Seed = 0,
@@ -104,6 +106,7 @@ def generate(
     Under accelerate launch the processes share the pictures.
     """
     _check_choice(taxa, all_species, towards, fraction, lineage_strip)
+    beside = context_options.one_context(context, context_scale)
     from taxadiffusion.adapter import open_model
     from taxadiffusion.base.device import chosen_device, described
     from taxadiffusion.base.onnx import only_on_cpu
@@ -121,11 +124,10 @@ def generate(
     other = _mixed(adapter, lineages, notes, towards, fraction or 0.0, rank)
     guidance = _guidance(adapter, guidance_scale, guidance_rank, guidance_interval, rank_scale or [], guide_with)
     seeds = range(seed, seed + num_images)
-    requests = [Request(taxon, number, guidance, other, fraction or 0.0) for taxon in lineages for number in seeds]
-    requests = _sistered(adapter, requests, notes, confusions)
+    plain = [Request(taxon, n, guidance, other, fraction or 0.0, context=beside) for taxon in lineages for n in seeds]
+    requests = _sistered(adapter, plain, notes, confusions)
     weaker = None if guide_with is None else open_weaker(guide_with, adapter, base=base)
-    sampling = Sampling(num_steps, batch_size, sampler, engine, weaker)
-    drawing = Drawing(adapter, requests, sampling, notes, signer)
+    drawing = Drawing(adapter, requests, Sampling(num_steps, batch_size, sampler, engine, weaker), notes, signer)
     if accepting is None:
         return _draw(drawing, num_images, out, described(where))
     return draw_accepted(drawing, seeds, out, accepting)

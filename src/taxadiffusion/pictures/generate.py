@@ -30,7 +30,7 @@ from taxadiffusion.sampler import Request, Sampler
 
 ALONE = Shard()
 
-_MAY_BE_ABSENT = ("note", "source_taxon_id", "sister", "blend", "weaker_sha256")
+_MAY_BE_ABSENT = ("note", "source_taxon_id", "sister", "blend", "weaker_sha256", "context", "context_scale")
 """Entries of a recipe that earlier versions did not write: empty, they change no file's name."""
 
 _MOST_BLENDED = 64  # taxa that a recipe names; more are thousands
@@ -247,6 +247,8 @@ def _recipe(
         "fraction": f"{request.fraction:g}",
         "sister": str(request.sister) if request.sister else "",
         "blend": _blend_words(request),
+        "context": request.context.caption if request.context else "",
+        "context_scale": f"{request.context.scale:g}" if request.context else "",
         "weaker_sha256": sampling.weaker.sha256 if sampling.weaker and guidance.base == "weaker model" else "",
         "num_steps": str(sampling.num_steps),
         "scheduler": sampling.scheduler or "default",

@@ -15,8 +15,8 @@ TABLE = "metadata.csv"
 """A folder's table of its pictures."""
 
 SHARED = (
-    "guidance_scale", "guidance_rank", "guidance_interval", "guidance_rank_scales", "num_steps", "scheduler", "engine",
-    "model_sha256", "base_sha256", "weaker_sha256", "software",
+    "guidance_scale", "guidance_rank", "guidance_interval", "guidance_rank_scales", "context_scale", "num_steps",
+    "scheduler", "engine", "model_sha256", "base_sha256", "weaker_sha256", "software",
 )  # fmt: skip
 """Columns that are equal for all pictures of a folder; the others say what a picture shows, and its seed."""
 

@@ -21,11 +21,13 @@ from taxadiffusion.adapter import Adapter
 from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import DataError, NonFiniteError, SettingsError
 from taxadiffusion.evaluate.image_plan import picture_seed
-from taxadiffusion.guidance import Guidance
+from taxadiffusion.guidance import Context, Guidance
 from taxadiffusion.names import Lineage
 from taxadiffusion.pictures.generate import ALONE, Generated, Sampling, generate
+from taxadiffusion.request import Mix, conditions_of
 from taxadiffusion.sampler import Request, Sampler
 from taxadiffusion.synthetic.accept import NOT_NEEDED
+from taxadiffusion.synthetic.contexts import drawn_context
 from taxadiffusion.synthetic.plan import Plan
 
 CANDIDATES = "candidates"
@@ -40,12 +42,17 @@ _TIMED_STEPS = 2
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """How pictures are drawn. tries: at most so many for each that is wanted."""
+    """How pictures are drawn. tries: at most so many for each that is wanted. contexts: each has one of these."""
 
     tries: int = 5
     seed: int = 0
     guidance: Guidance = Guidance()  # noqa: RUF009  (frozen)
     sampling: Sampling = Sampling()  # noqa: RUF009  (frozen)
+    contexts: tuple[Context, ...] = ()
+
+    def request(self, taxon: Lineage, seed: int) -> Request:
+        """The picture of this seed."""
+        return Request(taxon, seed, self.guidance, context=drawn_context(self.contexts, seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ def seconds_a_picture(adapter: Adapter, plan: Plan, making: Making) -> float:
     """What drawing takes here, from a batch of `_TIMED_STEPS` steps: steps are most of it."""
     sampling = making.sampling
     taxa = [one.taxon for one in plan.wanted if one.pictures]
-    asked = [Request(taxa[i % len(taxa)], i, making.guidance) for i in range(min(sampling.batch_size, plan.total))]
+    asked = [making.request(taxa[i % len(taxa)], i) for i in range(min(sampling.batch_size, plan.total))]
     sampler = Sampler(
         adapter.denoiser, scheduler=sampling.scheduler, size_px=adapter.card.image_size_px, engine=sampling.engine
     )
@@ -93,7 +100,9 @@ class Maker:
         shard: Shard = ALONE,
     ) -> None:
         """accepted_by: what decides acceptance, in plain values; rounds hang on it. Raises `SettingsError` where `out`
-        holds the rounds of another plan, model or acceptance."""
+        holds the rounds of another plan, model or acceptance, or the model cannot be given one of the contexts."""
+        taken = [Mix(Lineage(), caption=caption) for one in making.contexts for caption, _ in one.terms]
+        conditions_of(adapter.denoiser.conditioner, [Mix(Lineage()), *taken], {})  # not after hours of drawing
         self._adapter, self._plan, self._making, self._out, self._shard = adapter, plan, making, out, shard
         self._taxa = [one.taxon for one in plan.wanted]
         guidance, sampling = making.guidance, making.sampling
@@ -104,6 +113,7 @@ class Maker:
             "seed": making.seed,
             "guidance": [guidance.scale, guidance.rank, *guidance.interval],
             "sampling": [sampling.num_steps, sampling.batch_size, sampling.scheduler],
+            "contexts": [[one.caption, one.scale] for one in making.contexts] or None,
             "accepted_by": dict(accepted_by),
         }
         _require_same(out / IDENTITY, self._identity)
@@ -178,7 +188,7 @@ class Maker:
     def _requests(self, asked: Sequence[Sequence[int]]) -> list[tuple[int, Request]]:
         making = self._making
         return [
-            (k, Request(self._taxa[i], picture_seed(making.seed, self._taxa[i], k), making.guidance))
+            (k, making.request(self._taxa[i], picture_seed(making.seed, self._taxa[i], k)))
             for i, first, stop in asked
             for k in range(first, stop)
         ]

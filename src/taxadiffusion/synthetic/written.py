@@ -89,7 +89,8 @@ def _manifest(
     accepted = Counter(one.taxon for one in candidates if one.reason is None)
     reasons = {taxon: Counter(one.reason for one in candidates if one.taxon == taxon and one.reason) for taxon in drawn}
     licences = Counter(dataset.record(int(row)).license or UNSTATED for row in dataset.rows("train"))
-    first = next(iter(_rows(out).values()), {})
+    rows = list(_rows(out).values())
+    first = next(iter(rows), {})
     return {
         "format": "taxadiffusion-synthetic",
         "schema_version": 1,
@@ -102,6 +103,7 @@ def _manifest(
         "dataset_hash": dataset.content_hash,
         "plan": plan.name,
         "recipe": {key: first.get(key, "") for key in (*SHARED, "base")},
+        "contexts": dict(sorted(Counter(row["context"] for row in rows if row.get("context")).items())),
         "accepted_by": dict(accepted_by),
         "wanted": plan.total,
         "drawn": len(candidates),
