@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from taxadiffusion.guidance import Guidance
     from taxadiffusion.names import Lineage
     from taxadiffusion.pictures.generate import Generated
+    from taxadiffusion.pictures.weaker import WeakerModel
     from taxadiffusion.sampler import Request
 
 
@@ -112,7 +113,6 @@ def generate(
     from taxadiffusion.base.onnx import only_on_cpu
     from taxadiffusion.pictures.generate import Sampling
     from taxadiffusion.pictures.sign import open_signer
-    from taxadiffusion.pictures.weaker import open_weaker
     from taxadiffusion.sampler import Request
 
     accepting = opened_filter(accept, extractor, weights, tries, device)
@@ -125,9 +125,8 @@ def generate(
     guidance = _guidance(adapter, guidance_scale, guidance_rank, guidance_interval, rank_scale or [], guide_with)
     seeds = range(seed, seed + num_images)
     plain = [Request(taxon, n, guidance, other, fraction or 0.0, context=beside) for taxon in lineages for n in seeds]
-    requests = _sistered(adapter, plain, notes, confusions)
-    weaker = None if guide_with is None else open_weaker(guide_with, adapter, base=base)
-    drawing = Drawing(adapter, requests, Sampling(num_steps, batch_size, sampler, engine, weaker), notes, signer)
+    sampling = Sampling(num_steps, batch_size, sampler, engine, _weaker(adapter, guide_with, base))
+    drawing = Drawing(adapter, _sistered(adapter, plain, notes, confusions), sampling, notes, signer)
     if accepting is None:
         return _draw(drawing, num_images, out, described(where))
     return draw_accepted(drawing, seeds, out, accepting)
@@ -218,6 +217,12 @@ def _sistered(
         typer.echo(f"note: {lineage.label}: {note}", err=True)
         notes[lineage] = "; ".join([*([notes[lineage]] if lineage in notes else []), note])
     return requests
+
+
+def _weaker(adapter: Adapter, path: Path | None, base: str | None) -> WeakerModel | None:
+    from taxadiffusion.pictures.weaker import open_weaker
+
+    return None if path is None else open_weaker(path, adapter, base=base)
 
 
 def _guidance(
