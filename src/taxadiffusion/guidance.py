@@ -49,11 +49,6 @@ class Context:
         if not math.isfinite(self.scale):
             raise SettingsError(f"the scale of a context must be a number, got {self.scale:g}")
 
-    @property
-    def terms(self) -> tuple[tuple[str, float], ...]:
-        """M9: captions and the coefficients of their predictions, which add up to 0; of scale 0 none."""
-        return ((self.caption, self.scale), ("", -self.scale)) if self.scale else ()
-
 
 @dataclass(frozen=True, slots=True)
 class Guidance:

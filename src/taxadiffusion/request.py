@@ -62,7 +62,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """A condition: of one lineage, between two, or of many. caption: of that text instead, "" the empty one."""
+    """A condition: of one lineage, between two, or of many. caption: of that text instead."""
 
     lineage: Lineage
     towards: Lineage | None = None
@@ -86,12 +86,18 @@ def target(request: Request) -> Mix:
 
 
 def terms(request: Request) -> tuple[tuple[Mix, float], ...]:
-    """The guidance's terms, then those of the context, which hangs on no taxon (M9)."""
-    captions = request.context.terms if request.context else ()
-    return (
-        *_of_taxa(request),
-        *((Mix(Lineage(), caption=caption), coefficient) for caption, coefficient in captions),
-    )
+    """The guidance's terms, and those of the context, which hangs on no taxon.
+
+    M9: `… + scale·(ε(T(caption)) − ε(T("")))`. T("") is the null of every model that can be given a caption (M5), so
+    where the null guides too it is predicted once.
+    """
+    mine, context = _of_taxa(request), request.context
+    if context is None or not context.scale:
+        return mine
+    null = Mix(Lineage())
+    merged = dict([*mine, (Mix(Lineage(), caption=context.caption), context.scale)])
+    merged[null] = merged.get(null, 0.0) - context.scale
+    return tuple((mix, coefficient) for mix, coefficient in merged.items() if coefficient != 0.0)
 
 
 def _of_taxa(request: Request) -> tuple[tuple[Mix, float], ...]:

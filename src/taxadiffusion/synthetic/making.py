@@ -101,7 +101,7 @@ class Maker:
     ) -> None:
         """accepted_by: what decides acceptance, in plain values; rounds hang on it. Raises `SettingsError` where `out`
         holds the rounds of another plan, model or acceptance, or the model cannot be given one of the contexts."""
-        taken = [Mix(Lineage(), caption=caption) for one in making.contexts for caption, _ in one.terms]
+        taken = [Mix(Lineage(), caption=one.caption) for one in making.contexts]
         conditions_of(adapter.denoiser.conditioner, [Mix(Lineage()), *taken], {})  # not after hours of drawing
         self._adapter, self._plan, self._making, self._out, self._shard = adapter, plan, making, out, shard
         self._taxa = [one.taxon for one in plan.wanted]
