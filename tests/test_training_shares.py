@@ -51,3 +51,15 @@ def test_each_judge_has_its_lines_and_they_say_how_many_taxa_count() -> None:
     second = [taxon("common", 100, 0.9, 0.8), taxon("rare", 7, 0.2, 0.1)]
     details = {"mine": {"species": {"taxa": second}}, "real_test_photographs": {"species": {"taxa": second}}}
     assert len(lines({"details": details}, "species", 1)) == 4
+
+
+@pytest.mark.parametrize(
+    ("methods", "rank", "words"),
+    [(("mine", "yours"), "species", "one model, not 2: mine, yours"), (("mine",), "genus", "--rank genus.* species")],
+)
+def test_several_models_or_a_rank_that_was_not_evaluated_are_named(
+    methods: tuple[str, ...], rank: str, words: str
+) -> None:
+    details = {name: {"species": {"taxa": GENERATED}} for name in (*methods, "real_test_photographs")}
+    with pytest.raises(DataError, match=words):
+        lines({"details": details}, rank, 1)

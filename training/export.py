@@ -48,15 +48,13 @@ def joined(sources: Iterable[Source]) -> TrainingRecord:
             continue
         old = found[source.name]
         taxa = {t: max(old.taxa.get(t, 0), source.taxa.get(t, 0)) for t in sorted({*old.taxa, *source.taxa})}
-        learnt = "; ".join(text for text in (old.learnt, source.learnt) if text)
-        if source.learnt in old.learnt:
-            learnt = old.learnt
+        new = () if source.learnt in old.learnt else (source.learnt,)
         found[source.name] = Source(
             name=source.name,
             splits=tuple(dict.fromkeys((*old.splits, *source.splits))),
             num_images=max(old.num_images, source.num_images, sum(taxa.values())),
             taxa=taxa,
-            learnt=learnt,
+            learnt="; ".join(filter(None, (old.learnt, *new))),
         )
     return TrainingRecord(sources=tuple(found.values()))
 
@@ -100,9 +98,9 @@ def used_tokens(sets: Sequence[Pack], tokens: Tokens) -> Tensor:
 
 def autoencoder_for(codec: Codec, decoder: Path | None, start: Path | None) -> AutoencoderKL:
     """That of `decoder`, else the start's. Raises `DataError` where there is neither, or it is of another codec."""
-    if decoder is None and start is None:
+    source = decoder or (start and start / "codec.safetensors")
+    if source is None:
         raise DataError("say which decoder (--decoder), or which base has it (--start)")
-    source = decoder or start / "codec.safetensors"  # type: ignore[operator]
     decoded = read_codec(source)
     if decoded.filters.shape != codec.filters.shape or not torch.equal(decoded.filters, codec.filters):
         raise DataError(f"{source}: is of another codec than the state")

@@ -45,9 +45,14 @@ def shares(
 
 
 def lines(results: dict[str, Any], rank: str, rarest: int) -> list[str]:
-    found = []
-    (method,) = [name for name in results["details"] if name != REAL]
-    generated, real = (results["details"][side][rank]["taxa"] for side in (method, REAL))
+    """A line for each judge, of all taxa and of the rarest. Raises `DataError` for other than one model, or rank."""
+    details, found = results["details"], []
+    methods = [name for name in details if name != REAL]
+    if len(methods) != 1:
+        raise DataError(f"evaluate one model, not {len(methods)}: {', '.join(methods)}")
+    if rank not in details[methods[0]]:
+        raise DataError(f"--rank {rank}: was not evaluated; there are {', '.join(details[methods[0]])}")
+    generated, real = (details[side][rank]["taxa"] for side in (methods[0], REAL))
     judges = [judge for judge in JUDGES if any(taxon.get(judge) is not None for taxon in generated)]
     for judge in judges:
         for words, number in ((f"{rank}, all", None), (f"{rank}, {rarest} rarest", rarest)):
