@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.budget import versions, within
+from benchmarks.budget import software, within
 from benchmarks.compare import Compared, compare
 from benchmarks.memory import peak_bytes
 from benchmarks.ours import build_caches
@@ -141,7 +141,7 @@ def _report(
             "system": platform.system(),
             "python": platform.python_version(),
         },
-        "versions": versions(),
+        "versions": software(),
         "loaded": args.loaded,
         "clock": _clock_name(args),
         "calibration": [asdict(one) for one in calibrations],

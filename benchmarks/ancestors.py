@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from benchmarks.budget import versions
+from benchmarks.budget import software
 from taxadiffusion.adapter import Adapter, open_model
 from taxadiffusion.base.device import chosen_device
 from taxadiffusion.errors import DataError
@@ -257,7 +257,7 @@ def main() -> None:
     found = measure(adapter, clade, meter, options.out, options.num_images, guidance, sampling)
     document = {
         "command": shlex.join(["python", "-m", "benchmarks.ancestors", *sys.argv[1:]]),
-        "versions": versions(),
+        "versions": software(),
         "clade": {"seed": clade.seed, "num_species": len(clade), "ranks": clade.ranks},
         "model": adapter.card.content_hash,
         "pictures_of_each": options.num_images,

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,9 +24,9 @@ from benchmarks.ours import OurStep, build_caches, our_pictures
 from benchmarks.peers import DiffusersLoRAStep, DiffusersPictures, PublishedStep, published_pictures
 from benchmarks.timing import interleaved, timed
 from benchmarks.workload import RANKS, Workload, faster_precision, shipped, without_dropout
-from taxadiffusion import __version__
 from taxadiffusion.base.transfer import use_fast_arithmetic
 from taxadiffusion.stages import Stage
+from taxadiffusion.versions import OWN, versions
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy")
 _RESERVE_S = 5.0  # for writing the last line and leaving
@@ -39,15 +38,9 @@ class OutOfTimeError(BaseException):
     """The budget is spent. No `Exception`: libraries on the way (torch.compile) would take it for a fault of theirs."""
 
 
-def versions() -> dict[str, str]:
-    """Of this package, also where it is run from source, and of what it stands on."""
-    found = {"taxadiffusion": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+def software() -> dict[str, str]:
+    """Versions of this package and of what it stands on."""
+    return {"python": platform.python_version(), **versions(OWN, *_PACKAGES)}
 
 
 @dataclass
@@ -81,7 +74,7 @@ class Report:
             return
         document = {
             "device": self.device,
-            "versions": versions(),
+            "versions": software(),
             "budget_s": self.budget_s,
             "spent_s": round(time.monotonic() - self.started, 1),
             "ended_by_itself": self.ended,

@@ -81,7 +81,7 @@ def variants(backbone: Backbone, inputs: tuple[Tensor, Tensor, Tensor]) -> dict[
         return lambda: torch.from_numpy(model(given)[0])
 
     def shared() -> Forward:
-        conditions = Conditions(states, torch.arange(len(states)), kept={})
+        conditions = Conditions(states, torch.arange(len(states), device=states.device), kept={})
         return lambda: backbone(latents, timesteps, conditions)
 
     return {

@@ -20,6 +20,7 @@ from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.lora import LoRASettings, lora_parameters, lora_targets
 from taxadiffusion.base.weights import resolve_base
 from taxadiffusion.errors import CheckpointError, NonFiniteError, SettingsError
+from tests.second_device import second_device
 from tests.tiny_backbone import inputs, with_lora
 from tests.tiny_base import write_tiny_base
 
@@ -385,3 +386,14 @@ def test_products_of_a_lora_are_those_of_the_weights_beside_it(base: Path) -> No
             module.register_forward_hook(lambda _module, _given, result: kinds.add(result.dtype))
     _gradients(backbone)
     assert kinds == {torch.bfloat16}
+
+
+def test_conditions_that_lie_elsewhere_are_brought_to_the_base(base: Path) -> None:
+    noisy, timesteps, condition = inputs()
+    conditions = Conditions(condition[:1], torch.tensor([0, 0]))
+    with torch.no_grad():
+        expected = Backbone.load(str(base))(noisy, timesteps, conditions)
+        with second_device() as device:
+            there = Backbone.load(str(base)).to(device)
+            found = there(noisy.to(device), timesteps.to(device), conditions).to("cpu")
+    torch.testing.assert_close(found, expected)

@@ -14,7 +14,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from taxadiffusion.base.transfer import multiplies_in_bfloat16
+from taxadiffusion.base.transfer import moved, multiplies_in_bfloat16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +31,12 @@ class Conditions:
     def expanded(self) -> Tensor:
         """(B, T, D), one for each sample."""
         return self.states.index_select(0, self.rows)
+
+    def at(self, device: torch.device) -> Conditions:
+        """The same there; these themselves where they are there already."""
+        if self.states.device == self.rows.device == device:
+            return self
+        return Conditions(moved(self.states, device), moved(self.rows, device), self.kept)
 
 
 class Current:

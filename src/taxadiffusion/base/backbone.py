@@ -278,6 +278,7 @@ class Backbone(nn.Module):
         condition: (B, T, D), or the distinct ones of the batch, whose keys and values are then computed once each.
         """
         if isinstance(condition, Conditions):
+            condition = condition.at(self.device)
             # Compiled code has fixed shapes, and a batch's number of distinct conditions is not fixed.
             if self._shares_attention and self._engine is None and not self._compiles:
                 with self._current.set_to(condition):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from taxadiffusion.features import Extractor
 from taxadiffusion.metrics.naming import FIRST_JUDGE
 from taxadiffusion.metrics.probe import INVERSE_PENALTIES
 from taxadiffusion.names import Rank
+from taxadiffusion.versions import versions
 
 # N images, D feature width
 
@@ -201,7 +201,7 @@ def _protocol(
         max_reference_per_taxon=settings.max_reference_per_taxon,
         copy_quantile=settings.copy_quantile,
         seed=settings.seed,
-        software={name: version(name) for name in _LIBRARIES},
+        software=versions(*_LIBRARIES),
         perceptual=networks.perceptual.name if networks.perceptual else None,
         perceptual_sha256=networks.perceptual.content_hash if networks.perceptual else None,
         judges=tuple(

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -29,6 +28,7 @@ from taxadiffusion.run.photographs import Photographs
 from taxadiffusion.stages import Stage, plan
 from taxadiffusion.trainer.conditions import RULES
 from taxadiffusion.trainer.history import Identity
+from taxadiffusion.versions import versions
 
 CachesProgress = Callable[[str, int, int], None]
 """What is computed ("latents", "names"), how many are done, how many there are."""
@@ -176,5 +176,5 @@ def identity_of(
         },
         settings=values,
         settings_hash=hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest(),
-        versions={name: version(name) for name in _VERSIONED},
+        versions=versions(*_VERSIONED),
     )
