@@ -4,22 +4,33 @@ The encoder needs no training: 24 leading components of 8×8×3 patches keep nea
 where autoencoders trained for an hour of a core lose much of it. They are a linear map, and an `AutoencoderKL` encoder
 can hold one: shortcuts and strided convolutions carry it, every residual branch adds zero. The decoder is learned
 (`training.decoder`); until it is, the pseudo-inverse decodes.
+
+    python -m training.codec work/packs --components 24 --out work/codec.safetensors
 """
 
 from __future__ import annotations
 
+import argparse
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
+
+from training.command import run
+from training.packs import Pack, as_pixels, evenly, packs
 
 # B batch, C latent channels, K patch values (3·8·8), h × w latents; pixels (B, 3, H, W) in [-1, 1]
 
 PATCH = 8
+NUM_FITTED = 3000
+"""Training photographs of each pack that the components are those of."""
 FEWEST, MOST = 16, 32
 """Components that the autoencoder below can carry and that are worth having."""
 CHANNELS = (32, 48, 64, 128)
@@ -78,6 +89,13 @@ class Codec:
         """The pixels of least squares: (B, C, h, w) → (B, 3, 8h, 8w)."""
         values = torch.einsum("kc,bchw->bkhw", self.inverse, latents - self.bias.view(1, -1, 1, 1))
         return functional.pixel_shuffle(values, PATCH)
+
+
+def fitted(sets: Sequence[Pack], num_components: int) -> Codec:
+    """To training photographs of all packs that hold photographs; where none does, to what there is."""
+    large = [pack for pack in sets if pack.held] or sets
+    pictures = [pack.pictures(evenly(pack.train, NUM_FITTED)) for pack in large]
+    return Codec.fit(torch.cat([as_pixels(p) for p in pictures]), num_components)
 
 
 def _check(num_components: int) -> None:
@@ -173,3 +191,18 @@ def _spread(encoder: nn.Module, number: int) -> None:
         shortcut.bias[group * width + width - 2] = _ANCHOR
         shortcut.bias[group * width + width - 1] = -_ANCHOR
     encoder.conv_out.bias[number:] = -20.0  # log variance
+
+
+def command() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("packs", type=Path)
+    parser.add_argument("--components", type=int, default=24, help="latent channels, 16 to 32")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    codec = fitted(packs(args.packs), args.components)
+    save_file({"filters": codec.filters, "bias": codec.bias}, args.out)
+    print(f"{codec.num_components} components in {args.out}")
+
+
+if __name__ == "__main__":
+    run(command)

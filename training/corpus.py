@@ -16,7 +16,7 @@ from training.packs import SIMULATED, Pack, Slots, as_pixels, in_chunks, resized
 
 SHARES = {128: {"butterflies": 0.6, "fish": 0.4}, 64: {"butterflies": 0.25, "fish": 0.2, SIMULATED: 0.55}}
 """Of each pack at each size in pixels; of packs with other names an equal share. Simulated pictures are 64 px large."""
-NUM_CROPS = {128: 4, 64: 1}
+NUM_CROPS = {128: 8, 64: 1}
 CROPPED = (0.86, 0.98)
 """Sides of the crops, of the whole; the first variant is the whole picture."""
 NUM_HELD = 256
@@ -88,19 +88,23 @@ def batch(
 
 
 @dataclass(frozen=True)
-class Held:
-    """Photographs never learnt from, each with its noise and timestep, so that losses can be compared."""
+class Examples:
+    """Of one size: scaled latents (B, C, h, w), token ids, timesteps (B,), noise as the latents."""
 
-    name: str
     latents: Tensor
     ids: Tensor
     timesteps: Tensor
     noise: Tensor
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.latents, self.ids, self.timesteps, self.noise)
 
-def held_of(p: Part, captions: CaptionTokens, scale: float, num_timesteps: int) -> Held:
+
+def held_of(p: Part, captions: CaptionTokens, scale: float, num_timesteps: int) -> Examples:
+    """Photographs never learnt from, each with its noise and timestep, so that losses can be compared."""
     rows = p.held[:NUM_HELD]
     latents = p.latents[128][0, 0, rows].float() * scale
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1)).to(latents)
     timesteps = torch.arange(len(rows), device=rows.device) * num_timesteps // max(1, len(rows))
-    return Held(p.name, latents, captions.whole(p.slots, rows), timesteps, noise)
+    return Examples(latents, captions.whole(p.slots, rows), timesteps, noise)

@@ -238,7 +238,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--packs", type=Path, required=True)
     parser.add_argument("--codec", type=Path, required=True, help="a state of training.pretrain, or codec.safetensors")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="an autoencoder to begin from, half as wide: weights/nano/vae")
+    parser.add_argument("--start", type=Path, help="an autoencoder to begin from, as wide or half as wide")
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1.5e-3)

@@ -2,7 +2,7 @@
 
     python -m training.pretrain --packs PACKS --out DIR --minutes 170 [--start BASE] [--components 24]
 
-On a GPU: `--batch 2048 --batch-64 512 --rate 8e-4 --minutes 11 --compile`. Pictures are 128 px large, with a share at
+On a GPU: `--batch 512 --batch-64 128 --rate 8e-4 --minutes 6`. Pictures are 128 px large, with a share at
 64 px beside them in every step, so that the same base also serves at 64 px. The state is written every two minutes and
 when the run ends or is stopped (SIGTERM, SIGINT); `training.export` makes a base of it at any time, `training.curve` a
 report of the held-out losses. Each call lets the rate fall over its minutes.
@@ -13,22 +13,22 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from taxadiffusion.base.device import chosen_device
 from training.caption_tokens import CaptionTokens
 from training.clock import Clock, log
-from training.codec import Codec
+from training.codec import Codec, fitted
 from training.command import run
-from training.corpus import Part, batch, held_of, part, scaling
+from training.corpus import Examples, Part, batch, held_of, part, scaling
 from training.decoder import read_codec
-from training.networks import NUM_TIMESTEPS, Tokens, arithmetic, for_device, scheduler, start_from, text_encoder, unet
-from training.packs import Pack, as_pixels, evenly, packs
+from training.gradients import gradients_on, prediction, v_loss
+from training.networks import NUM_TIMESTEPS, Tokens, for_device, scheduler, start_from, text_encoder, unet
+from training.packs import Pack, packs
 from training.preview import write_previews
 from training.state import STATE, Learner
 
@@ -37,7 +37,6 @@ from training.state import STATE, Learner
 WEIGHT_64 = 0.35
 """Of the loss at 64 px beside that at 128 px."""
 WARM_UP_STEPS, FLAT = 300, 0.4
-NUM_FITTED = 3000
 LOG = "log.jsonl"
 
 
@@ -47,17 +46,6 @@ def rate_at(share: float, step: int, rate: float) -> float:
     return rate * min(1.0, (step + 1) / WARM_UP_STEPS) * (0.01 + 0.495 * (1 + math.cos(math.pi * fallen)))
 
 
-def v_loss(
-    predict: Callable[..., Tensor], alphas: Tensor, latents: Tensor, ids: Tensor, timesteps: Tensor, noise: Tensor
-) -> Tensor:
-    """Mean squared error of v (Salimans & Ho 2022); the networks compute in bfloat16 where they do well."""
-    a = alphas[timesteps].view(-1, 1, 1, 1)
-    noisy, v = a.sqrt() * latents + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * latents
-    with arithmetic(latents.device):
-        out = predict(noisy.contiguous(memory_format=torch.channels_last), timesteps, ids)
-    return functional.mse_loss(out.float(), v)
-
-
 def stratified(number: int, device: torch.device) -> Tensor:
     """Timesteps (B,), one of each equal stretch of the schedule."""
     uniform = (torch.randperm(number, device=device) + torch.rand(number, device=device)) / max(1, number)
@@ -65,14 +53,14 @@ def stratified(number: int, device: torch.device) -> Tensor:
 
 
 def chosen_codec(args: argparse.Namespace, sets: list[Pack]) -> Codec:
-    """That of the state to go on from, else the leading components of the start's, else fitted to the photographs."""
+    """That of the state to go on from, else the one given, else the leading components of the start's, else fitted."""
     if (args.out / STATE).exists():
         return read_codec(args.out / STATE)
+    if args.codec:
+        return read_codec(args.codec)
     if args.start:
         return read_codec(args.start / "codec.safetensors").first(args.components)
-    large = [pack for pack in sets if pack.held] or sets
-    pictures = [pack.pictures(evenly(pack.train, NUM_FITTED)) for pack in large]
-    return Codec.fit(torch.cat([as_pixels(p) for p in pictures]), args.components)
+    return fitted(sets, args.components)
 
 
 def learn(args: argparse.Namespace, clock: Clock, learner: Learner, parts: list[Part], codec: Codec) -> float:
@@ -80,35 +68,29 @@ def learn(args: argparse.Namespace, clock: Clock, learner: Learner, parts: list[
     device, scale = parts[0].train.device, scaling(parts)
     captions = CaptionTokens(Tokens.read(args.packs), device)
     alphas = scheduler().alphas_cumprod.to(device)
-    network, text = learner.model["unet"], learner.model["text"]
-    network = torch.compile(network) if args.compile else network
+    sizes = {128: (args.batch, 1.0), 64: (args.batch_64, WEIGHT_64)}
+    drawn = {size_px: count for size_px, (count, _) in sizes.items() if count}
+    gradients = gradients_on(device)(learner, alphas, [sizes[size_px][1] for size_px in drawn])
 
-    def predict(noisy: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
-        return network(noisy, timesteps, encoder_hidden_states=text(input_ids=ids)[0]).sample
-
-    def loss_at(size_px: int, count: int) -> Tensor:
+    def examples(size_px: int, count: int) -> Examples:
         latents, ids = batch(parts, captions, size_px, count, (learner.step, 3))
         noise = torch.randn_like(latents)
-        return v_loss(predict, alphas, latents * scale, ids, stratified(count, device), noise)
+        return Examples(latents * scale, ids, stratified(count, device), noise)
 
-    held = [held_of(p, captions, scale, NUM_TIMESTEPS) for p in parts if len(p.held)]
+    held = {p.name: held_of(p, captions, scale, NUM_TIMESTEPS) for p in parts if len(p.held)}
     running: list[Tensor] = []
     log(args.out / LOG, packs={p.name: len(p.train) for p in parts}, scaling=scale, samples=learner.samples)
     while clock.running:
         torch.manual_seed(learner.step)  # what a step draws is a function of its number: a run resumes exactly
         rate = rate_at(clock.share, learner.step, args.rate)
-        loss = loss_at(128, args.batch)
-        loss.backward()
-        if args.batch_64:
-            (WEIGHT_64 * loss_at(64, args.batch_64)).backward()
+        loss = gradients([examples(size_px, count) for size_px, count in drawn.items()])
         learner.advance(rate, args.batch)
-        running.append(loss.detach())
+        running.append(loss)
         if clock.due("log", args.log_s or max(10.0, args.minutes * 3)):
             learner.swap()
             with torch.no_grad():
-                losses = {
-                    f"held_{h.name}": v_loss(predict, alphas, h.latents, h.ids, h.timesteps, h.noise) for h in held
-                }
+                predict = prediction(learner.model)
+                losses = {f"held_{name}": v_loss(predict, alphas, photos) for name, photos in held.items()}
             learner.swap()
             figures = {name: round(float(value), 4) for name, value in losses.items()}
             mean = round(float(torch.stack(running).mean()), 4)
@@ -157,10 +139,10 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--start", type=Path, help="a base whose weights are taken where they fit, e.g. base-128")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--components", type=int, default=24, help="latent channels, 16 to 32")
+    parser.add_argument("--codec", type=Path, help="of training.codec: for a decoder that is learnt meanwhile")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--batch-64", type=int, default=8)
     parser.add_argument("--rate", type=float, default=6e-4)
-    parser.add_argument("--compile", action="store_true", help="pays on a GPU")
     parser.add_argument("--save-s", type=float, default=120)
     parser.add_argument("--log-s", type=float, help="between held-out losses; a twentieth of the minutes by default")
     parser.add_argument("--device", default="auto")

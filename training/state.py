@@ -32,7 +32,8 @@ class Learner:
         """One step along the gradients that are there."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]  # then the step is left out
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.step, self.samples = self.step + 1, self.samples + num_samples
