@@ -45,8 +45,7 @@ class Backbone(nn.Module):
         num_text_tokens: int | None = None,
     ) -> None:
         super().__init__()
-        self.path = path
-        self.name = name
+        self.path, self.name = path, name
         self.unet = unet.eval().requires_grad_(False)
         self.schedule = schedule
         self.lora_settings: LoRASettings | None = None
