@@ -215,3 +215,23 @@ def test_a_sampling_that_is_ended_between_steps_leaves_the_model_as_it_was(denoi
         list(Sampler(denoiser, on_step=stop)([Request(CLARKII, 1)], num_steps=3))
     assert not denoiser.backbone.lora_is_merged
     assert all(torch.equal(tensor, before[name]) for name, tensor in denoiser.state_dict().items())
+
+
+def test_in_bfloat16_pictures_differ_by_rounding_and_the_model_is_as_it_was(
+    denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taxadiffusion.sampler.multiplies_in_bfloat16", lambda _: True)
+    requests = [Request(CLARKII, 1, Guidance(4.0)), Request(CORNUTUS, 2)]
+    plain = [sample.image.astype(int) for sample in Sampler(denoiser)(requests, num_steps=4)]
+    rounded = [sample.image.astype(int) for sample in Sampler(denoiser, engine="bfloat16")(requests, num_steps=4)]
+    for one, other in zip(plain, rounded, strict=True):
+        assert 0 < np.abs(one - other).mean() < 4
+    again = [sample.image.astype(int) for sample in Sampler(denoiser)(requests, num_steps=4)]
+    assert all((one == other).all() for one, other in zip(plain, again, strict=True))
+
+
+def test_bfloat16_is_refused_where_it_would_be_slower(denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taxadiffusion.sampler.multiplies_in_bfloat16", lambda _: False)
+    with pytest.raises(SettingsError, match="engine bfloat16: cpu does not multiply"):
+        next(iter(Sampler(denoiser, engine="bfloat16")([Request(CLARKII, 1)], num_steps=1)))
+    assert denoiser.backbone.autocast is None

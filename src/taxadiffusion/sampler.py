@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from taxadiffusion.base.device import described
 from taxadiffusion.base.noise import SamplerName
 from taxadiffusion.base.onnx import EngineName
-from taxadiffusion.base.transfer import memory_faults, moved
+from taxadiffusion.base.transfer import memory_faults, moved, multiplies_in_bfloat16
 from taxadiffusion.denoiser import Denoiser
 from taxadiffusion.errors import NonFiniteError, SettingsError
 from taxadiffusion.guidance import combined
@@ -79,7 +80,8 @@ class Sampler:
     A picture is a function of its request, not of its neighbours: the initial noise comes from a generator of the
     request's seed, so alone and in a batch differ by rounding only (at most 2 of 256 levels in float32 on a CPU).
     engine: what predicts. "onnxruntime" is faster on a CPU and differs by rounding; every call begins by building it,
-    so it pays from some hundred pictures on. "compiled" is torch.compile: minutes the first time, after a restart less.
+    so it pays from some hundred pictures on. "bfloat16" is fast where the device multiplies in it (a CPU with AMX or
+    AVX-512 BF16). "compiled" is torch.compile: minutes the first time, after a restart less.
     """
 
     def __init__(
@@ -125,6 +127,8 @@ class Sampler:
                     stack.enter_context(denoiser.backbone.on_onnxruntime(self.latent_shape))
                 elif self.engine == "compiled":
                     stack.enter_context(denoiser.backbone.on_compiled_code())
+                elif self.engine == "bfloat16":
+                    stack.enter_context(_in_bfloat16(denoiser))
             for start in range(0, len(requests), batch_size):
                 batch = requests[start : start + batch_size]
                 own, weaker = self._conditions(batch, own, weaker)
@@ -219,3 +223,19 @@ def _evaluating(denoiser: Denoiser) -> Iterator[None]:
             denoiser.backbone.unmerge_lora()
         for module in training:
             module.training = True
+
+
+@contextmanager
+def _in_bfloat16(denoiser: Denoiser) -> Iterator[None]:
+    """Products in bfloat16, weights as they are. Raises `SettingsError` where that would be slower."""
+    backbone = denoiser.backbone
+    if not multiplies_in_bfloat16(backbone.device):
+        raise SettingsError(
+            f"engine bfloat16: {described(backbone.device)} does not multiply in it by itself and takes many times "
+            "as long; leave --engine out, or choose onnxruntime"
+        )
+    before, backbone.autocast = backbone.autocast, torch.bfloat16
+    try:
+        yield
+    finally:
+        backbone.autocast = before

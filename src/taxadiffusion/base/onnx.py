@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from taxadiffusion.errors import SettingsError
 
-EngineName = Literal["torch", "onnxruntime", "compiled"]
+EngineName = Literal["torch", "bfloat16", "onnxruntime", "compiled"]
 
 _INPUTS = ("latents", "timesteps", "states")
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
