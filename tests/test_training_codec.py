@@ -7,9 +7,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from training.codec import Codec, autoencoder, write_encoder
-from training.judge_codec import LEARNT, UNTOUCHED, rows_of
+from training.judge_codec import LEARNT, LINEAR, UNTOUCHED, Passes, rows_of
 from training.widen import copies, widened
 
+from taxadiffusion.base.weights import resolve_base
 from taxadiffusion.names import Lineage
 
 
@@ -71,6 +72,16 @@ def test_the_decoder_has_no_attention_and_decodes_any_size() -> None:
     assert vae.decoder.mid_block.attentions[0] is None
     with torch.no_grad():
         assert vae.decode(torch.zeros(1, 24, 3, 5)).sample.shape == (1, 3, 24, 40)
+
+
+def test_a_shipped_base_is_judged_by_its_own_autoencoder() -> None:
+    ramp = np.linspace(40, 200, 64, dtype=np.uint8)
+    image = np.broadcast_to(ramp, (1, 3, 64, 64))
+    found = Passes(resolve_base("base-128"))(image)
+    assert set(found) == {LINEAR, LEARNT}
+    for pixels in found.values():
+        assert pixels.shape == image.shape
+        assert np.abs(pixels.astype(int) - image).mean() < 10  # out of 255: a smooth picture passes
 
 
 def test_a_decoders_share_is_that_of_the_accuracy_of_untouched_photographs() -> None:

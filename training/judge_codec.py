@@ -3,6 +3,8 @@
     python -m training.judge_codec --real prepared/butterflies prepared/reef-fish \
         --onnx efficientnet_lite2.onnx mobilenet_v1_075.onnx --decoder work/decoder/decoder.safetensors
 
+`--decoder src/taxadiffusion/weights/base-128` judges an exported base's own autoencoder.
+
 Unseen photographs at 128 px are encoded and decoded, by least squares and by the learnt decoder, and named by a linear
 probe that was fitted on untouched training photographs. Prints balanced accuracy of the deepest taxa with intervals,
 and each decoder's share of the accuracy of untouched photographs.
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 
 from taxadiffusion.dataset import PreparedDataset
@@ -26,6 +29,7 @@ from taxadiffusion.evaluate.pictures import Pictures, photographs, unseen_split
 from taxadiffusion.features import CachedExtractor, Extractor, open_extractor
 from taxadiffusion.metrics.intervals import Interval, difference_over_taxa, mean_over_taxa
 from taxadiffusion.names import Lineage
+from training.codec import Codec
 from training.command import run
 from training.decoder import read_codec, read_decoder
 from training.packs import as_pixels
@@ -40,13 +44,21 @@ class Passes:
     """uint8 pictures (B, 3, H, W) as each decoder gives them back."""
 
     def __init__(self, decoder: Path) -> None:
-        self.vae, self.codec = read_decoder(decoder), read_codec(decoder)
+        self.vae, self.codec = opened(decoder)
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
         latents = self.vae.encode(as_pixels(torch.from_numpy(images))).latent_dist.mean
         found = {LINEAR: self.codec.decode(latents), LEARNT: self.vae.decode(latents).sample}
         return {name: _as_bytes(pixels) for name, pixels in found.items()}
+
+
+def opened(decoder: Path) -> tuple[AutoencoderKL, Codec]:
+    """The autoencoder and its components: of an exported base's folder, or of a state of `training.decoder`."""
+    if decoder.is_dir():
+        vae = AutoencoderKL.from_pretrained(decoder / "vae", torch_dtype=torch.float32)
+        return vae.eval(), read_codec(decoder / "codec.safetensors")
+    return read_decoder(decoder), read_codec(decoder)
 
 
 def _as_bytes(pixels: torch.Tensor) -> NDArray[np.uint8]:
@@ -122,7 +134,7 @@ def command() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--real", type=Path, nargs="+", required=True, help="prepared data sets")
     parser.add_argument("--onnx", type=Path, nargs="+", required=True, help="feature networks that judge")
-    parser.add_argument("--decoder", type=Path, required=True, help="decoder.safetensors of training.decoder")
+    parser.add_argument("--decoder", type=Path, required=True, help="decoder.safetensors, or a base's folder")
     parser.add_argument("--size-px", type=int, default=128)
     parser.add_argument("--cache", type=Path, default=Path("runs/features"), help="where features are kept")
     args = parser.parse_args()

@@ -138,21 +138,15 @@ def _duration(seconds: float) -> str:
 
 
 def _run(adapter: Adapter, dataset: Any, asked: Asked, out: Path, open_extractor: Any) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    from taxadiffusion.cli.shown import moving
     from taxadiffusion.dataset.shards import Shard
     from taxadiffusion.synthetic.augment import Watch
     from taxadiffusion.synthetic.augment import augment as make
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("starting", total=asked.plan.total)
-
-        def told(drawn: int, accepted: int, wanted: int) -> None:
-            progress.update(task, description=f"{drawn} drawn, accepted", completed=accepted, total=wanted)
-
-        watch = Watch(lambda words: progress.update(task, description=words), told)
+    with moving("starting", asked.plan.total) as shown:
+        watch = Watch(
+            shown.say, lambda drawn, accepted, wanted: shown.count(f"{drawn} drawn, accepted", accepted, wanted)
+        )
         manifest = make(adapter, dataset, asked, out, open_extractor, Shard.of_environment(), watch)
     if manifest is None:
         return  # the first process tells of all of them

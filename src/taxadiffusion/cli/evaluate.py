@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from taxadiffusion.cli import options
+from taxadiffusion.cli.shown import working
 
 if TYPE_CHECKING:
     from taxadiffusion.evaluate.results import Results
@@ -86,13 +87,13 @@ def _run(asked: Measured, out: Path, extractors: Extractors) -> None:
     from taxadiffusion.dataset.shards import Shard
     from taxadiffusion.report.command import command_line, evaluate_command
 
-    with Console(stderr=True, highlight=False).status("starting") as status:
+    with working() as told:
         results = evaluate_command(
             asked,
             out,
             extractors,
             command=command_line(sys.argv[1:]),
-            progress=status.update,
+            progress=told,
             shard=Shard.of_environment(),
         )
     if results is not None:  # the first process measures and tells

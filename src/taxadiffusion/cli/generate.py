@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -134,6 +134,7 @@ def generate(
 
 def _draw(drawing: Drawing, num_images: int, out: Path, where: str) -> None:
     """All of them, under a progress bar; of several processes the first alone tells of them."""
+    from taxadiffusion.cli.shown import watched
     from taxadiffusion.dataset.shards import Shard
     from taxadiffusion.pictures.generate import generate as make
 
@@ -142,7 +143,7 @@ def _draw(drawing: Drawing, num_images: int, out: Path, where: str) -> None:
     if not shard.number:
         typer.echo(f"{len(requests)} pictures on {where}", err=True)
     pictures = make(drawing.adapter, requests, out, drawing.sampling, shard, drawing.notes, drawing.signer)
-    made = _shown(pictures, len(requests))
+    made = watched(pictures, "pictures", len(requests))
     if not shard.number:
         _tell(made, requests, num_images, out)
 
@@ -257,14 +258,6 @@ def _guidance(
         except ValueError:
             raise SettingsError(f"--rank-scale {text!r}: write it as RANK=NUMBER, e.g. {finer[-1]}=2") from None
     return Guidance(scale, base, interval, tuple((rank, scales[rank]) for rank in ranks if rank in scales))
-
-
-def _shown(pictures: Iterable[Generated], total: int) -> list[Generated]:
-    """All of them, under a progress bar."""
-    from rich.console import Console
-    from rich.progress import track
-
-    return list(track(pictures, "pictures", total=total, console=Console(stderr=True)))
 
 
 def _tell(made: list[Generated], requests: Sequence[Request], num_images: int, out: Path) -> None:

@@ -66,12 +66,11 @@ def opened_filter(
 
 def draw_accepted(drawing: Drawing, seeds: range, out: Path, accepting: Accepting) -> None:
     """Draw, judge, and tell of what was refused."""
-    from rich.console import Console
-
+    from taxadiffusion.cli.shown import working
     from taxadiffusion.evaluate.accepted import CANDIDATES, accepted
     from taxadiffusion.pictures.generate import generate
 
-    with Console(stderr=True).status("starting") as status:
+    with working() as told:
 
         def make(requests: Sequence[Request], folder: Path) -> list[Generated]:
             made: list[Generated] = []
@@ -79,7 +78,7 @@ def draw_accepted(drawing: Drawing, seeds: range, out: Path, accepting: Acceptin
                 drawing.adapter, requests, folder, drawing.sampling, notes=drawing.notes, signer=drawing.signer
             ):
                 made.append(picture)
-                status.update(f"{len(made)} of {len(requests)} candidates of this round")
+                told(f"{len(made)} of {len(requests)} candidates of this round")
             return made
 
         found = accepted(

@@ -220,15 +220,12 @@ def progress_bar(words: str, total: int) -> Any:
     """A context in which a function `(done, total)` moves a bar on stderr."""
     from contextlib import contextmanager
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from taxadiffusion.cli.shown import moving
 
     @contextmanager
     def shown() -> Any:
-        columns = (TextColumn(words), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(words, total=total)
-            yield lambda done, _total: bar.update(task, completed=done)
+        with moving(words, total, transient=True) as bar:
+            yield lambda done, _total: bar.count(words, done, total)
 
     return shown()
 

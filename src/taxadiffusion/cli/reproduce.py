@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from taxadiffusion.cli import options
+from taxadiffusion.cli.shown import working
 from taxadiffusion.trainer.signals import StopSignal
 
 if TYPE_CHECKING:
@@ -117,8 +118,8 @@ def _run(reproduction: Reproduction, experiments: Sequence[Experiment], networks
     from taxadiffusion.report.command import command_line
     from taxadiffusion.tables.tables_page import write_story
 
-    with Console(stderr=True, highlight=False).status("starting") as status:
-        story = reproduction.run(experiments, networks, stop, status.update)
+    with working() as told:
+        story = reproduction.run(experiments, networks, stop, told)
         report = write_story(
             story,
             reproduction.out,
@@ -133,7 +134,8 @@ def _show_plan(reproduction: Reproduction, work: Work) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
-    with Console(stderr=True).status("measuring a few steps of each strategy"):
+    with working() as told:
+        told("measuring a few steps of each strategy")
         seconds = reproduction.seconds(work)
     shown = Table(
         "training", "steps", "minutes", title_justify="left", title="to train; done already is not done again"

@@ -51,6 +51,7 @@ def utility(
     Under accelerate launch the processes share the trainings.
     """
     from taxadiffusion.base.device import chosen_device
+    from taxadiffusion.cli.shown import working
     from taxadiffusion.dataset import PreparedDataset
     from taxadiffusion.errors import SettingsError
     from taxadiffusion.features import CachedExtractor, open_extractor
@@ -73,17 +74,15 @@ def utility(
     )
     dataset = PreparedDataset.open(real, root)
     by = sight(CachedExtractor(open_extractor(extractor, weights, where), out / "features"), out / "features", size_px)
-    with _status() as status:
-        sources = read_sources(dataset, sets, by, status.update)
+    with working() as told:
+        sources = read_sources(dataset, sets, by, told)
     _run(sources, comparison, by.extractor, out, rare, {"dataset": dataset.path.name, "extractor": by.extractor.name})
 
 
 def _run(
     sources: Sources, comparison: Comparison, extractor: Any, out: Path, rare: int, facts_of: dict[str, Any]
 ) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    from taxadiffusion.cli.shown import moving
     from taxadiffusion.dataset.shards import Shard
     from taxadiffusion.report.command import command_line
     from taxadiffusion.report.utility import RECOMMENDED, verdict_words, write_utility
@@ -92,10 +91,8 @@ def _run(
 
     shard = Shard.of_environment()
     trainings = Trainings(sources, comparison, extractor, out / "trainings")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("trainings", total=len(trainings.cells))
-        found = trainings.run(shard, lambda done, total: progress.update(task, completed=done, total=total))
+    with moving("trainings", len(trainings.cells)) as shown:
+        found = trainings.run(shard, lambda done, total: shown.count("trainings", done, total))
     if shard.number:
         return  # the first process tells of all of them
     gained = gains(sources, comparison, found, rare)
@@ -106,12 +103,6 @@ def _run(
         plan.write(out / RECOMMENDED)
     typer.echo(verdict_words(gained, comparison))
     typer.echo(f"{out / 'report.html'}, report.md, results.json" + (f", {RECOMMENDED}" if plan else ""))
-
-
-def _status() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False).status("starting")
 
 
 def _named(entry: str) -> tuple[str, Path]:

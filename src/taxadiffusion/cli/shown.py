@@ -1,0 +1,100 @@
+"""Long work as a person follows it: moving on a terminal, lines now and then in a job's log."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_T = TypeVar("_T")
+
+SAY_EVERY_S = 60.0
+"""Seconds between two lines that differ in their numbers alone."""
+
+
+class Lines:
+    """Words as lines: those of another kind at once, those that differ in numbers alone once in `SAY_EVERY_S`."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._said: dict[str, float] = {}
+
+    def __call__(self, words: str) -> None:
+        kind, now = re.sub(r"\d[\d,.:]*", "#", words), time.monotonic()
+        if now - self._said.get(kind, float("-inf")) >= SAY_EVERY_S:
+            self._said[kind] = now
+            self._console.print(f"{time.strftime('%H:%M:%S')} {words}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def working(words: str = "starting") -> Iterator[Callable[[str], None]]:
+    """On stderr: a context in which a function is told in words what is done now."""
+    console = Console(stderr=True, highlight=False)
+    if console.is_terminal:
+        with console.status(words) as status:
+            yield status.update
+    else:
+        yield Lines(console)
+
+
+class Shown(Protocol):
+    """What is told of work whose parts are counted."""
+
+    def say(self, words: str) -> None:
+        """What is done now."""
+
+    def count(self, what: str, done: int, total: int) -> None:
+        """How many of how many are done, and what they are."""
+
+
+class _Bar:
+    def __init__(self, progress: Progress, words: str, total: int) -> None:
+        self._progress, self._task = progress, progress.add_task(words, total=total)
+
+    def say(self, words: str) -> None:
+        self._progress.update(self._task, description=words)
+
+    def count(self, what: str, done: int, total: int) -> None:
+        self._progress.update(self._task, description=what, completed=done, total=total)
+
+
+class _Log:
+    def __init__(self, console: Console) -> None:
+        self.say = Lines(console)
+        self._began: tuple[int, float] | None = None
+
+    def count(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        self._began = self._began or (done, now)  # what lay there already took no time
+        already, since = self._began
+        made = done - already
+        left = f", about {timedelta(seconds=round((now - since) / made * (total - done)))} left" if made > 0 else ""
+        self.say(f"{what}: {done} of {total}{left}")
+
+
+@contextmanager
+def moving(words: str, total: int, *, transient: bool = False) -> Iterator[Shown]:
+    """On stderr: a bar with the time that is left, which goes when done if `transient`."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield _Log(console)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=transient) as progress:
+        yield _Bar(progress, words, total)
+
+
+def watched(items: Iterable[_T], what: str, total: int) -> list[_T]:
+    """All of them, counted as they come."""
+    found = []
+    with moving(what, total) as bar:
+        for item in items:
+            found.append(item)
+            bar.count(what, len(found), total)
+    return found
