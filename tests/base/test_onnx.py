@@ -26,32 +26,36 @@ def denoiser(tmp_path_factory: pytest.TempPathFactory) -> Denoiser:
     return make(write_tiny_base(tmp_path_factory.mktemp("base"), "v_prediction"))
 
 
-def inputs(backbone: Backbone, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def inputs(
+    backbone: Backbone, batch: int, num_tokens: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(batch)
     return (
         torch.randn(batch, *backbone.latent_shape, generator=generator),
         torch.linspace(1, 900, batch).long(),
-        torch.randn(batch, backbone.num_text_tokens, backbone.width, generator=generator),
+        torch.randn(batch, num_tokens or backbone.num_text_tokens, backbone.width, generator=generator),
     )
 
 
-def test_predictions_of_any_batch_size_are_torchs_and_of_the_weights_on_entry(denoiser: Denoiser) -> None:
+def test_predictions_are_torchs_for_any_batch_and_any_number_of_tokens_and_of_the_weights_on_entry(
+    denoiser: Denoiser,
+) -> None:
+    """A class embedding has few tokens, a long prompt those of several texts."""
     backbone = denoiser.backbone
-    before = {}
+    asked = [(1, None), (2, None), (5, None), (2, 1), (2, 4), (2, 2 * backbone.num_text_tokens + 1)]
     with torch.no_grad(), backbone.on_onnxruntime(backbone.latent_shape):
-        found = {batch: backbone(*inputs(backbone, batch)) for batch in (1, 2, 5)}
+        found = [backbone(*inputs(backbone, *one)) for one in asked]
     with torch.no_grad():
-        for batch, prediction in found.items():
-            plain = backbone(*inputs(backbone, batch))
+        before = [backbone(*inputs(backbone, *one)) for one in asked]
+        for prediction, plain in zip(found, before, strict=True):
             assert torch.allclose(prediction, plain, atol=1e-4 * float(plain.std()))
-            before[batch] = plain
         for parameter in lora_parameters(backbone.unet).values():
             parameter.mul_(2)
         changed = backbone(*inputs(backbone, 2))
         with backbone.on_onnxruntime(backbone.latent_shape):
             again = backbone(*inputs(backbone, 2))
     assert torch.allclose(again, changed, atol=1e-4 * float(changed.std()))
-    assert not torch.allclose(again, before[2], atol=0.01)
+    assert not torch.allclose(again, before[1], atol=0.01)
 
 
 def test_pictures_are_the_same_to_rounding(denoiser: Denoiser) -> None:

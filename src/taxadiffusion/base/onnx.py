@@ -38,7 +38,7 @@ def only_on_cpu(engine: EngineName) -> str | None:
 
 
 class OnnxUnet:
-    """The U-Net's prediction as its weights are now (a merged LoRA included), for any batch size.
+    """The U-Net's prediction as its weights are now (a merged LoRA included), for any batch size and number of tokens.
 
     Making one writes the graph to a temporary folder and takes seconds for a small base, so it pays from some hundred
     predictions on. Raises `SettingsError` where a package is missing or the U-Net is not in float32 on a CPU.
@@ -91,7 +91,8 @@ def _needed() -> Any:
 
 
 def _export(model: nn.Module, given: tuple[Tensor, ...], path: Path) -> None:
-    batch = torch.export.Dim("batch")
+    batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens")
+    latents, timesteps, states = {0: batch}, {0: batch}, {0: batch, 1: tokens}
     exporters = logging.getLogger("torch.onnx")
     level = exporters.level
     exporters.setLevel(logging.ERROR)
@@ -103,7 +104,7 @@ def _export(model: nn.Module, given: tuple[Tensor, ...], path: Path) -> None:
                 given,
                 str(path),
                 input_names=list(_INPUTS),
-                dynamic_shapes=tuple({0: batch} for _ in given),
+                dynamic_shapes=(latents, timesteps, states),
                 dynamo=True,
                 verbose=False,
             )
