@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +83,23 @@ def test_published_splits_judge_and_every_row_is_trained(sources: Sources, found
     assert Counter(cell.row for cell in found) == dict.fromkeys(rows_of(sources), 2)
     sizes = {cell.row: one.num_learnt for cell, one in found.items() if cell.fold == 0}
     assert sizes[RESAMPLED] == sizes[PASTED] == sizes[f"{UNFILTERED}: good"] == sizes[REAL] + 48
+
+
+def test_a_set_of_a_model_that_knows_fewer_ranks_shows_the_species_of_the_data(
+    sources: Sources, folder: Path, tmp_path: Path
+) -> None:
+    fewer = tmp_path / "fewer"
+    shutil.copytree(folder / "good", fewer)
+    table = fewer / "metadata.csv"
+    with table.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    with table.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, [name for name in rows[0] if name != "family"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    by = sight(Colours(), folder / "features", SIZE)
+    pool = read_sources(PreparedDataset.open(folder / "prepared"), [("good", fewer)], by).pools[0]
+    assert np.array_equal(pool.pack.labels, sources.pools[0].pack.labels)
 
 
 def test_wrong_pictures_harm_and_the_filter_leaves_them_out(sources: Sources, found: dict[Cell, Named]) -> None:

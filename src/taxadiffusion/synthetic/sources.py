@@ -15,7 +15,7 @@ import numpy as np
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import DataError
 from taxadiffusion.evaluate.judges import Tell
-from taxadiffusion.evaluate.pictures import Pictures, generated_folder, photographs
+from taxadiffusion.evaluate.pictures import Pictures, Places, generated_folder, photographs
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.synthetic.checks import Sight
 from taxadiffusion.synthetic.classifiers import Pack
@@ -112,6 +112,8 @@ def _pool(
             f"{folder.parent}"
         )
     drawn = _of_rank(generated_folder(folder / CANDIDATES if (folder / CANDIDATES).is_dir() else folder, ranks), ranks)
+    places = Places(label_of, ranks)  # the model may know fewer ranks than the data has
+    drawn = replace(drawn, lineages=tuple(places(lineage, name) for lineage in drawn.lineages))
     pictures = drawn.select([i for i, lineage in enumerate(drawn.lineages) if lineage in label_of])
     if not len(pictures):
         raise DataError(f"{folder}: none of its {len(drawn)} pictures shows a {ranks[-1]} of the data set")
