@@ -34,7 +34,7 @@ def trust(
     `generate` then says it of what it draws, and `generate --trusted 0.9` backs off to that rank.
     """
     from taxadiffusion.adapter import find_adapter, read_card
-    from taxadiffusion.cli.review import one_extractor
+    from taxadiffusion.cli.review import features_of, one_extractor
     from taxadiffusion.dataset import PreparedDataset
     from taxadiffusion.errors import DataError
     from taxadiffusion.evaluate.naming import Namer
@@ -48,10 +48,9 @@ def trust(
     _require_made_by(folder, card.content_hash)
     network = one_extractor(extractor, weights, device)
     train = photographs(dataset, "train", card.ranks)
-    typer.echo(f"features of {len(train)} photographs and {len(pictures)} pictures", err=True)
     lineages = [lineage.only(card.ranks) for lineage in train.lineages]
-    namer = Namer.fit(train.features(network, size_px), lineages, train.groups)
-    named = namer(pictures.features(network, size_px))
+    namer = Namer.fit(features_of(train, network, size_px, "photographs"), lineages, train.groups)
+    named = namer(features_of(pictures, network, size_px, "pictures"))
     taxa, left_out = judged_taxa(pictures.lineages, named, namer.known, card.ranks)
     if not taxa:
         raise DataError(f"{folder}: no taxon has two pictures of rank {card.ranks[-1]} that the judge can name")
