@@ -58,6 +58,16 @@ def test_a_log_names_each_step_of_the_work(capsys: pytest.CaptureFixture[str]) -
     assert log_of(io.StringIO(capsys.readouterr().err)) == ["reading photographs", "features of train"]
 
 
+def test_of_a_launch_the_first_process_alone_writes_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {}
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        stream = io.StringIO()
+        Lines(Console(file=stream))("measuring")
+        told[rank] = log_of(stream)
+    assert told == {"0": ["measuring"], "1": []}
+
+
 def test_on_a_terminal_a_bar_moves(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes it for a terminal
     with moving("pictures", 2) as bar:

@@ -117,7 +117,7 @@ def test_out_and_back_gives_the_same_taxa_and_images(
 
 
 def test_the_image_folder_is_hugging_faces(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
+    datasets = pytest.importorskip("datasets", reason="needs datasets, of the extra [dev]")
     first = prepared(fishnet_source(tmp_path / "source"), tmp_path / "first")
     export(first, tmp_path / "exported", "imagefolder")
     loaded = datasets.load_dataset(
@@ -185,7 +185,7 @@ def test_the_table_of_taxa_counts_images_of_subtrees(tmp_path: Path) -> None:
 
 
 def test_the_page_is_self_contained_with_a_photograph_for_every_taxon(tmp_path: Path) -> None:
-    pytest.importorskip("plotly")
+    pytest.importorskip("plotly", reason="needs the extra [viz]")
     first = prepared(folder_source(tmp_path / "source"), tmp_path / "first")
     export(first, tmp_path / "tree.html", "html")
     page = (tmp_path / "tree.html").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-pytest.importorskip("c2pa")
+pytest.importorskip("c2pa", reason="needs the extra [sign]")
 
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 

@@ -7,6 +7,7 @@ import io
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -134,8 +135,7 @@ def test_pictures_in_zip_parts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("group", ["", "bioscan_dataset/"])
 def test_pictures_in_hdf5_at_the_root_or_in_a_group(tmp_path: Path, group: str) -> None:
-    h5py = pytest.importorskip("h5py")
-    np = pytest.importorskip("numpy")
+    h5py = pytest.importorskip("h5py", reason="needs the extra [data]")
     write_1m(tmp_path, [{"image_file": "5351601.jpg"}])
     with h5py.File(tmp_path / "cropped_256.hdf5", "w") as file:
         file[f"{group}5351601.jpg"] = np.frombuffer(jpeg(), np.uint8)

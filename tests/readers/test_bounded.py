@@ -249,7 +249,7 @@ def test_parquet_columns_state_bounded_sizes(tmp_path: Path, monkeypatch: pytest
 
 
 def test_hdf5_entries_stay_inside_their_file_and_its_bounds(tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py")
+    h5py = pytest.importorskip("h5py", reason="needs the extra [data]")
     with h5py.File(tmp_path / "other.hdf5", "w") as file:
         file["secret"] = [1, 2]
     with h5py.File(tmp_path / "a.hdf5", "w") as file:

@@ -38,7 +38,7 @@ def test_every_archive_loads_or_gives_one_named_error(shared: Path) -> None:
 
 
 def test_rows_equal_those_of_python_dwca_reader_where_it_reads_the_archive(shared: Path) -> None:
-    dwca = pytest.importorskip("dwca.read")
+    dwca = pytest.importorskip("dwca.read", reason="needs python-dwca-reader, of the extra [dev]")
     from dwca.exceptions import InvalidArchive
 
     compared = 0

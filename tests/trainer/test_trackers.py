@@ -40,7 +40,7 @@ class Broken:
 
 
 def test_tensorboard_holds_numbers_by_stage_names_sheets_and_recipe(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboard", reason="needs the extra [track]")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     assert watch(tmp_path, "tensorboard", a_run()) == a_run()
@@ -59,7 +59,7 @@ def test_tensorboard_holds_numbers_by_stage_names_sheets_and_recipe(tmp_path: Pa
 
 
 def test_steps_that_are_done_again_stand_once_in_tensorboard(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboard", reason="needs the extra [track]")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     watch(tmp_path, "tensorboard", [events.StageStarted(0, "order", 3, 1, 0), done(1, "order", 1), done(2, "order", 9)])
@@ -111,7 +111,7 @@ def test_wandb_offline_holds_numbers_sheets_and_recipe_and_a_run_that_goes_on_is
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a process of its own, as W&B leaves a server behind in the one that uses it."""
-    pytest.importorskip("wandb")
+    pytest.importorskip("wandb", reason="needs the extra [track]")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("HOME", str(tmp_path))
     script = "import sys; from pathlib import Path; from tests.trainer.tracked import twice; twice(Path(sys.argv[1]))"
@@ -164,7 +164,7 @@ def test_unknown_missing_and_repeated_trackers_are_wrong_settings(monkeypatch: p
 
 
 def test_tensorboard_is_one_however_it_is_asked_for() -> None:
-    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboard", reason="needs the extra [track]")
     assert trackers_of(Settings()) == ("tensorboard",)
     assert trackers_of(parse({}, ["output.trackers=[wandb,tensorboard]"])) == ("wandb", "tensorboard")
     assert trackers_of(parse({}, ["output.trackers=[wandb]", "output.tensorboard=false"])) == ("wandb",)

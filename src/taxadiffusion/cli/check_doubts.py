@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from taxadiffusion.cli import options
-from taxadiffusion.cli.identify import opened, progress_bar, tell_left_out
+from taxadiffusion.cli.identify import opened, tell_left_out
 
 _NUM_SHOWN = 10
 
@@ -40,6 +40,7 @@ def require_labels_alone(words: Sequence[str], *others: object) -> None:
 
 def list_doubts(model: str, source: Path, out: Path, asked: Asked) -> None:
     """Write the table, the most doubtful first, and tell of the first ones."""
+    from taxadiffusion.cli.shown import counted
     from taxadiffusion.dataset import PreparedDataset
     from taxadiffusion.evaluate.pictures import unseen_split
     from taxadiffusion.identify.doubts import DOUBTFUL, doubts, write_doubts
@@ -50,7 +51,7 @@ def list_doubts(model: str, source: Path, out: Path, asked: Asked) -> None:
     way = (options.SEPARATION, options.MAX_DRAWS, options.BEAM)
     identifier = opened(model, asked.base, asked.device, way, options.PREDICTIONS)
     left_out: Counter[str] = Counter()
-    with progress_bar("photographs", len(rows)) as told:
+    with counted("photographs", len(rows)) as told:
         journal = out.with_suffix(".jsonl")
         found = list(doubts(identifier, dataset, rows, journal, progress=told, left_out=left_out))
     write_doubts(out, identifier, dataset, found)

@@ -12,7 +12,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from taxadiffusion.cli import options
-from taxadiffusion.cli.shown import working
 
 if TYPE_CHECKING:
     from taxadiffusion.evaluate.results import Results
@@ -84,6 +83,7 @@ def evaluate(
 
 
 def _run(asked: Measured, out: Path, extractors: Extractors) -> None:
+    from taxadiffusion.cli.shown import working
     from taxadiffusion.dataset.shards import Shard
     from taxadiffusion.report.command import command_line, evaluate_command
 

@@ -98,6 +98,7 @@ def opened(model: str, base: str | None, device: str, way: tuple[float, int, int
 def _calibrated(
     identifier: Identifier, prepared: Path, root: Path | None, split: str | None, limit: int | None, file: Path
 ) -> None:
+    from taxadiffusion.cli.shown import counted
     from taxadiffusion.dataset import PreparedDataset
     from taxadiffusion.evaluate.pictures import unseen_split
     from taxadiffusion.identify.held_out import calibrated, drawn_rows, judged
@@ -106,7 +107,7 @@ def _calibrated(
     chosen = split or ("val" if len(dataset.rows("val")) else unseen_split(dataset))
     rows = drawn_rows(dataset, chosen, limit)
     left_out: Counter[str] = Counter()
-    with progress_bar("photographs", len(rows)) as told:
+    with counted("photographs", len(rows)) as told:
         found = list(judged(identifier, dataset, rows, file.with_suffix(".jsonl"), told, left_out))
     words = f"{len(found)} of {dataset.path.name}, split {chosen}"
     fitted = calibrated(identifier, found, words)
@@ -180,6 +181,7 @@ def _document(answer: Answer) -> dict[str, Any]:
 def _compared(
     identifier: Identifier, other: Path, data: Path, root: Path | None, split: str | None, limit: int | None
 ) -> None:
+    from taxadiffusion.cli.shown import counted
     from taxadiffusion.dataset import PreparedDataset
     from taxadiffusion.errors import DataError
     from taxadiffusion.evaluate.pictures import unseen_split
@@ -194,7 +196,7 @@ def _compared(
         raise DataError(f"{other}: places no taxon of these photographs otherwise than {data}; nothing to compare")
     asked = [row for row in rows if dataset.lineage(row) in moved]
     left_out: Counter[str] = Counter()
-    with progress_bar("photographs", len(asked)) as told:
+    with counted("photographs", len(asked)) as told:
         found = preferences(identifier, dataset, asked, moved, told, left_out)
     for one in found:
         _tell_preference(one)
@@ -214,20 +216,6 @@ def _tell_preference(found: Preference) -> None:
             f"  note: the model learnt {move.taxon} under {move.own.label}, which favours that place; ask one trained "
             f"without {move.taxon}"
         )
-
-
-def progress_bar(words: str, total: int) -> Any:
-    """A context in which a function `(done, total)` moves a bar on stderr."""
-    from contextlib import contextmanager
-
-    from taxadiffusion.cli.shown import moving
-
-    @contextmanager
-    def shown() -> Any:
-        with moving(words, total, transient=True) as bar:
-            yield lambda done, _total: bar.count(words, done, total)
-
-    return shown()
 
 
 def tell_left_out(left_out: Counter[str]) -> None:

@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 
 from taxadiffusion.cli import options
-from taxadiffusion.cli.shown import working
 from taxadiffusion.trainer.signals import StopSignal
 
 if TYPE_CHECKING:
@@ -115,6 +114,7 @@ def _tell_left_out(reproduction: Reproduction, experiments: Sequence[Experiment]
 
 
 def _run(reproduction: Reproduction, experiments: Sequence[Experiment], networks: Networks, stop: StopSignal) -> None:
+    from taxadiffusion.cli.shown import working
     from taxadiffusion.report.command import command_line
     from taxadiffusion.tables.tables_page import write_story
 
@@ -132,6 +132,8 @@ def _run(reproduction: Reproduction, experiments: Sequence[Experiment], networks
 
 def _show_plan(reproduction: Reproduction, work: Work) -> None:
     from rich.table import Table
+
+    from taxadiffusion.cli.shown import working
 
     console = Console(highlight=False)
     with working() as told:

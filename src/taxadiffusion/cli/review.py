@@ -10,13 +10,8 @@ import typer
 from taxadiffusion.cli import options
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from taxadiffusion.evaluate.pictures import Pictures
     from taxadiffusion.features import Extractor as Network
-
-_BATCH = 64  # pictures that a network sees at once
 
 Pairs = Annotated[
     Path | None, typer.Option(help="A prepared set: each picture beside a photograph of its taxon, which is which?")
@@ -88,12 +83,14 @@ def _photographs(prepared: Path | None, root: Path | None) -> Pictures | None:
 
 
 def _learnt(folder: Path, pictures: Pictures, table: Path, network: Network, size_px: int, out: Path) -> None:
+    from taxadiffusion.cli.shown import counted
     from taxadiffusion.evaluate.filter import fit_filter
     from taxadiffusion.evaluate.judgements import read_judgements
 
     judged = read_judgements(table, pictures, folder)
     chosen = pictures.select(judged.positions)
-    features = features_of(chosen, network, size_px, "judged pictures")
+    with counted("judged pictures looked at", len(chosen)) as told:
+        features = chosen.features(network, size_px, told)
     found = fit_filter(features, judged.passed, chosen.lineages, network, size_px)
     found.write(out)
     agreement = found.agreement
@@ -106,14 +103,3 @@ def _learnt(folder: Path, pictures: Pictures, table: Path, network: Network, siz
     if agreement.low <= agreement.commoner:
         typer.echo("note: that is not surely better than knowing nothing; judge more pictures before you rely on it")
     typer.echo(f"filter: {out}")
-
-
-def features_of(pictures: Pictures, network: Network, size_px: int, what: str) -> NDArray[np.float32]:
-    """(N, D), as `Pictures.features`, with progress."""
-    import numpy as np
-
-    from taxadiffusion.cli.shown import watched
-
-    batches = (network(images) for images in pictures.images(size_px, _BATCH))
-    total = -(-len(pictures) // _BATCH)
-    return np.concatenate(watched(batches, f"features of {len(pictures)} {what}, batches", total))

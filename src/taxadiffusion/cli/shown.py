@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,13 +20,19 @@ SAY_EVERY_S = 60.0
 
 
 class Lines:
-    """Words as lines: those of another kind at once, those that differ in numbers alone once in `SAY_EVERY_S`."""
+    """Words as lines: those of another kind at once, those that differ in numbers alone once in `SAY_EVERY_S`.
+
+    Of several processes of one launch, which write into one log, the first alone tells.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._said: dict[str, float] = {}
+        self._silent = os.environ.get("RANK", "0") != "0"
 
     def __call__(self, words: str) -> None:
+        if self._silent:
+            return
         kind, now = re.sub(r"\d[\d,.:]*", "#", words), time.monotonic()
         if now - self._said.get(kind, float("-inf")) >= SAY_EVERY_S:
             self._said[kind] = now
@@ -33,11 +40,11 @@ class Lines:
 
 
 @contextmanager
-def working(words: str = "starting") -> Iterator[Callable[[str], None]]:
+def working() -> Iterator[Callable[[str], None]]:
     """On stderr: a context in which a function is told in words what is done now."""
     console = Console(stderr=True, highlight=False)
     if console.is_terminal:
-        with console.status(words) as status:
+        with console.status("starting") as status:
             yield status.update
     else:
         yield Lines(console)
@@ -79,22 +86,29 @@ class _Log:
 
 
 @contextmanager
-def moving(words: str, total: int, *, transient: bool = False) -> Iterator[Shown]:
-    """On stderr: a bar with the time that is left, which goes when done if `transient`."""
+def moving(words: str, total: int) -> Iterator[Shown]:
+    """On stderr: a bar with the time that is left."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield _Log(console)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=transient) as progress:
+    with Progress(*columns, console=console) as progress:
         yield _Bar(progress, words, total)
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
+    """On stderr: a context in which a function is told how many of how many are done."""
+    with moving(what, total) as bar:
+        yield lambda done, now: bar.count(what, done, now)
 
 
 def watched(items: Iterable[_T], what: str, total: int) -> list[_T]:
     """All of them, counted as they come."""
     found = []
-    with moving(what, total) as bar:
+    with counted(what, total) as told:
         for item in items:
             found.append(item)
-            bar.count(what, len(found), total)
+            told(len(found), total)
     return found

@@ -34,7 +34,8 @@ def trust(
     `generate` then says it of what it draws, and `generate --trusted 0.9` backs off to that rank.
     """
     from taxadiffusion.adapter import find_adapter, read_card
-    from taxadiffusion.cli.review import features_of, one_extractor
+    from taxadiffusion.cli.review import one_extractor
+    from taxadiffusion.cli.shown import counted
     from taxadiffusion.dataset import PreparedDataset
     from taxadiffusion.errors import DataError
     from taxadiffusion.evaluate.naming import Namer
@@ -49,8 +50,11 @@ def trust(
     network = one_extractor(extractor, weights, device)
     train = photographs(dataset, "train", card.ranks)
     lineages = [lineage.only(card.ranks) for lineage in train.lineages]
-    namer = Namer.fit(features_of(train, network, size_px, "photographs"), lineages, train.groups)
-    named = namer(features_of(pictures, network, size_px, "pictures"))
+    with counted("photographs looked at", len(train)) as told:
+        seen = train.features(network, size_px, told)
+    namer = Namer.fit(seen, lineages, train.groups)
+    with counted("pictures looked at", len(pictures)) as told:
+        named = namer(pictures.features(network, size_px, told))
     taxa, left_out = judged_taxa(pictures.lineages, named, namer.known, card.ranks)
     if not taxa:
         raise DataError(f"{folder}: no taxon has two pictures of rank {card.ranks[-1]} that the judge can name")

@@ -82,7 +82,7 @@ def utility(
 def _run(
     sources: Sources, comparison: Comparison, extractor: Any, out: Path, rare: int, facts_of: dict[str, Any]
 ) -> None:
-    from taxadiffusion.cli.shown import moving
+    from taxadiffusion.cli.shown import counted
     from taxadiffusion.dataset.shards import Shard
     from taxadiffusion.report.command import command_line
     from taxadiffusion.report.utility import RECOMMENDED, verdict_words, write_utility
@@ -91,8 +91,8 @@ def _run(
 
     shard = Shard.of_environment()
     trainings = Trainings(sources, comparison, extractor, out / "trainings")
-    with moving("trainings", len(trainings.cells)) as shown:
-        found = trainings.run(shard, lambda done, total: shown.count("trainings", done, total))
+    with counted("trainings", len(trainings.cells)) as told:
+        found = trainings.run(shard, told)
     if shard.number:
         return  # the first process tells of all of them
     gained = gains(sources, comparison, found, rare)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from taxadiffusion.adapter import Adapter
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import DataError
-from taxadiffusion.evaluate.pictures import Pictures
+from taxadiffusion.evaluate.pictures import OnPicture, Pictures
 from taxadiffusion.guidance import Guidance
 from taxadiffusion.images import load_image
 from taxadiffusion.names import Lineage, Rank
@@ -25,9 +25,6 @@ from taxadiffusion.sampler import NO_GUIDANCE, Request
 
 _POLL_S = 2.0
 _PATIENCE_S = 600.0
-
-OnPicture = Callable[[int, int], None]
-"""Images done, images asked for."""
 
 
 @dataclass(frozen=True, slots=True)

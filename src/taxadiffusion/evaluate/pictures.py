@@ -19,6 +19,9 @@ from taxadiffusion.pictures.recipe import refuse_mixed
 
 # N images, D feature width
 
+OnPicture = Callable[[int, int], None]
+"""Images done, images asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
@@ -62,11 +65,16 @@ class Pictures:
             positions = range(start, min(start + batch_size, len(self)))
             yield np.stack([self.load(i, size_px) for i in positions])
 
-    def features(self, extractor: Extractor, size_px: int) -> NDArray[np.float32]:
+    def features(self, extractor: Extractor, size_px: int, told: OnPicture = lambda *_: None) -> NDArray[np.float32]:
         """(N, D) features of the images at `size_px`."""
         if not len(self):
             raise DataError(f"{self.name}: holds no image to compute features from")
-        return np.concatenate([extractor(batch) for batch in self.images(size_px)])
+        found, done = [], 0
+        for batch in self.images(size_px):
+            found.append(extractor(batch))
+            done += len(batch)
+            told(done, len(self))
+        return np.concatenate(found)
 
 
 def unseen_split(dataset: PreparedDataset) -> str:
