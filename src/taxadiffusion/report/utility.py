@@ -104,7 +104,7 @@ def judged_by(sources: Sources) -> str:
     """Which photographs judge, and what the generator may have seen of them."""
     if sources.judged is not None:
         return (
-            f"{len(sources.judged)} photographs of the published split {' and '.join(sources.judged_splits)} judge "
+            f"{len(sources.judged)} photographs, published as {' and '.join(f'“{s}”' for s in sources.judged_splits)}, judge "
             "every row; nothing here has learnt from them."
         )
     return (
