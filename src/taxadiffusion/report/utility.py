@@ -104,7 +104,7 @@ def judged_by(sources: Sources) -> str:
     """Which photographs judge, and what the generator may have seen of them."""
     if sources.judged is not None:
         splits = " and ".join(f"“{split}”" for split in sources.judged_splits)
-        return f"{len(sources.judged)} photographs, published as {splits}, judge every row; nothing here has learnt from them."
+        return f"{len(sources.judged)} photographs, published as {splits}, judge every row; nothing learnt from them."
     return (
         "The data set publishes no split to judge by, so each fold is judged by the training photographs that it "
         "leaves out. The generator may have learnt from these: its rows may look better than they are."
