@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from transformers.utils import logging
 
 from taxadiffusion.base.text import TextEncoder, rank_text
 from taxadiffusion.base.weights import component_hash
@@ -53,6 +54,15 @@ def test_a_text_is_never_cut_silently(base: Path) -> None:
         TextEncoder.load(base)(["x" * 100])
     with pytest.raises(SettingsError, match="between 3 and the base's 77, got 78"):
         TextEncoder.load(base, num_tokens=78)
+
+
+def test_loading_draws_no_bar_of_its_own_and_leaves_those_of_others(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = logging.is_progress_bar_enabled()
+    TextEncoder.load(base)
+    assert "Loading weights" not in capsys.readouterr().err
+    assert logging.is_progress_bar_enabled() == before
 
 
 def test_it_is_frozen(base: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from taxadiffusion.cli import shown
-from taxadiffusion.cli.shown import SAY_EVERY_S, Lines, moving, working
+from taxadiffusion.cli.shown import SAY_EVERY_S, Lines, moving, parts, working
 
 
 @pytest.fixture
@@ -73,3 +73,22 @@ def test_on_a_terminal_a_bar_moves(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     with moving("pictures", 2) as bar:
         bar.count("pictures", 2, 2)
     assert "2/2" in capsys.readouterr().err
+
+
+def test_a_log_tells_each_part_of_the_work_and_how_long_the_rest_of_it_takes(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with parts() as told:
+        told("pictures", 0, 2)
+        told("latents", 0, 4)
+        told("pictures", 1, 2)  # right after the last line about it
+        clock[0] += SAY_EVERY_S
+        told("latents", 1, 4)
+        told("pictures", 1, 2)
+    said = log_of(io.StringIO(capsys.readouterr().err))
+    assert said == [
+        "pictures: 0 of 2",
+        "latents: 0 of 4",
+        "latents: 1 of 4, about 0:03:00 left",
+        "pictures: 1 of 2, about 0:01:00 left",
+    ]

@@ -37,6 +37,8 @@ from taxadiffusion.simulate import (
 from taxadiffusion.simulate.captions import COLOURS
 from taxadiffusion.simulate.draw import dive_of
 from taxadiffusion.simulate.measurands import MEASURANDS, measurands
+from taxadiffusion.simulate.pose import BACKGROUNDS
+from taxadiffusion.simulate.scene import _tiles, background
 from taxadiffusion.simulate.write import MIN_IMAGES, image_counts, split_of
 
 
@@ -435,3 +437,13 @@ def test_pictures_of_a_taxon_without_truth_or_of_an_odd_size_are_refused(meter: 
         trait_error(meter, images, [], truth, spread)
     with pytest.raises(DataError, match="multiple of 64"):
         meter.read(np.zeros((1, 3, 65, 65), dtype=np.uint8))
+
+
+def test_noise_is_made_once_however_many_pictures_are_drawn() -> None:
+    rng = np.random.default_rng(0)
+    poses = [Pose.sample(rng) for _ in range(60)]
+    assert {pose.background for pose in poses} == set(BACKGROUNDS)
+    for pose in poses:
+        background(pose, rng, 16)
+    made = _tiles.cache_info()
+    assert made.misses == made.currsize

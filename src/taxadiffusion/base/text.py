@@ -3,7 +3,8 @@
 # Letters: N texts, T tokens, D width.
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from taxadiffusion.base.components import text_settings
 from taxadiffusion.base.weights import component_hash, component_variant
@@ -50,6 +52,18 @@ def longest_text(settings: CLIPTextConfig, tokenizer: CLIPTokenizer) -> int:
     return int(min(settings.max_position_embeddings, tokenizer.model_max_length))
 
 
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Without transformers' own bar: a file on the disk is read in a moment, and ours stand on the same screen."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
 class TextEncoder(nn.Module):
     """A base's text encoder and tokenizer, frozen, in float32 (its states are computed once and kept).
 
@@ -80,14 +94,15 @@ class TextEncoder(nn.Module):
         if num_tokens is not None and not 3 <= num_tokens <= longest:
             raise SettingsError(f"num_tokens must lie between 3 and the base's {longest}, got {num_tokens}")
         try:
-            model, loading = CLIPTextModel.from_pretrained(
-                base / "text_encoder",
-                use_safetensors=True,
-                local_files_only=True,
-                dtype=torch.float32,
-                variant=component_variant(base, "text_encoder"),
-                output_loading_info=True,
-            )
+            with _without_bars():
+                model, loading = CLIPTextModel.from_pretrained(
+                    base / "text_encoder",
+                    use_safetensors=True,
+                    local_files_only=True,
+                    dtype=torch.float32,
+                    variant=component_variant(base, "text_encoder"),
+                    output_loading_info=True,
+                )
         except (SafetensorError, OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"the text encoder of base {base} cannot be loaded: {error}") from error
         if loading["missing_keys"] or loading["mismatched_keys"]:

@@ -27,24 +27,14 @@ def demo(
     stop = StopSignal()
     stop.install()
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-    from rich.progress import TimeRemainingColumn as Remaining
+
+    from taxadiffusion.cli.shown import parts
 
     console = Console(highlight=False)
-    columns = (
-        TextColumn("{task.description:32}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-    )
-    with Progress(*columns, Remaining(), console=console) as bars:
-        tasks: dict[str, TaskID] = {}
+    with parts() as told:
 
         def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
+            told(what, done, total)
             stop.raise_if_set(what)
 
         show("loading PyTorch and the model", 0, 1)

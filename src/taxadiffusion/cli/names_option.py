@@ -48,10 +48,7 @@ def catalogue_progress(catalogue: Path | None) -> Iterator[OnBytes | None]:
     if catalogue is None:
         yield None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from taxadiffusion.cli.shown import counted
 
-    words = TextColumn("{task.description}")
-    with Progress(words, BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"reading {catalogue.name}", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with counted(f"reading {catalogue.name}, MB", 0) as told:
+        yield lambda done, total: told(done >> 20, total >> 20)

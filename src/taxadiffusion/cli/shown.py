@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Protocol, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _T = TypeVar("_T")
 
@@ -30,10 +30,11 @@ class Lines:
         self._said: dict[str, float] = {}
         self._silent = os.environ.get("RANK", "0") != "0"
 
-    def __call__(self, words: str) -> None:
+    def __call__(self, words: str, kind: str = "") -> None:
+        """kind: what the words are about; none: all of them but the numbers."""
         if self._silent:
             return
-        kind, now = re.sub(r"\d[\d,.:]*", "#", words), time.monotonic()
+        kind, now = re.sub(r"\d[\d,.:]*", "#", kind or words), time.monotonic()
         if now - self._said.get(kind, float("-inf")) >= SAY_EVERY_S:
             self._said[kind] = now
             self._console.print(f"{time.strftime('%H:%M:%S')} {words}", markup=False, soft_wrap=True)
@@ -73,8 +74,11 @@ class _Bar:
 
 class _Log:
     def __init__(self, console: Console) -> None:
-        self.say = Lines(console)
+        self._lines = Lines(console)
         self._began: tuple[int, float] | None = None
+
+    def say(self, words: str) -> None:
+        self._lines(words)
 
     def count(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
@@ -82,7 +86,7 @@ class _Log:
         already, since = self._began
         made = done - already
         left = f", about {timedelta(seconds=round((now - since) / made * (total - done)))} left" if made > 0 else ""
-        self.say(f"{what}: {done} of {total}{left}")
+        self._lines(f"{what}: {done} of {total}{left}", kind=what)
 
 
 @contextmanager
@@ -95,6 +99,26 @@ def moving(words: str, total: int) -> Iterator[Shown]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         yield _Bar(progress, words, total)
+
+
+@contextmanager
+def parts() -> Iterator[Callable[[str, int, int], None]]:
+    """On stderr: a context in which a function is told of each part how many of how many are done; a bar a part."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        logs: dict[str, _Log] = {}
+        yield lambda what, done, total: logs.setdefault(what, _Log(console)).count(what, done, total)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        bars: dict[str, _Bar] = {}
+
+        def told(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                bars[what] = _Bar(progress, what, total)
+            bars[what].count(what, done, total)
+
+        yield told
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from taxadiffusion.cli import options
+from taxadiffusion.cli.shown import counted
 
 DEFAULT_RANKS = "order,family,genus,species"
 
@@ -29,10 +29,7 @@ def simulate(
     """Simulate a clade: a birth-death tree, traits evolved along it, pictures of every species, and the true traits."""
     from taxadiffusion.simulate import simulate as run
 
-    console = Console()
-    columns = (TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("drawing", total=num_images)
+    with counted("drawing", num_images) as told:
         result = run(
             out,
             seed=seed,
@@ -40,7 +37,8 @@ def simulate(
             num_images=num_images,
             size_px=size_px,
             ranks=[rank.strip() for rank in ranks.split(",")],
-            on_image=lambda done, _: progress.update(task, completed=done),
+            on_image=told,
         )
     numbers = ", ".join(f"{len(result.clade.taxa(rank))} {rank}" for rank in result.clade.ranks)
+    console = Console()
     console.print(f"{sum(result.num_images)} pictures in {result.path}: {numbers}", highlight=False, soft_wrap=True)

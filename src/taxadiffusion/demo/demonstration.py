@@ -23,6 +23,7 @@ from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.pictures.generate import generate
 from taxadiffusion.pictures.png import read_picture
 from taxadiffusion.run import train
+from taxadiffusion.sampler import Request
 from taxadiffusion.simulate import TraitMeter, simulate, species_spread, taxon_truth, trait_error
 from taxadiffusion.simulate.clade import Clade as SimulatedClade
 from taxadiffusion.trainer import events
@@ -32,7 +33,7 @@ from taxadiffusion.trainer.world import World
 OnCount = Callable[[str, int, int], None]
 """Told what is being done, how much is done, and of how much."""
 
-_NUM_CALIBRATION = 2000  # simulated pictures the trait meter is fitted on
+_NUM_CALIBRATION = 1200  # simulated pictures the trait meter is fitted on
 
 Images = NDArray[np.uint8]
 
@@ -129,7 +130,8 @@ def _drawn(
 ) -> dict[Lineage, list[Images]]:
     """The pictures of each taxon, in the order of their seeds."""
     requests = drawing.requests(adapter)
-    paths = {}
+    paths: dict[Request, Path] = {}
+    on_progress(what, 0, len(requests))
     for made in generate(adapter, requests, out / drawing.out, drawing.sampling):
         paths[made.request] = made.path
         on_progress(what, len(paths), len(requests))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ _ROCK = np.array([[0.16, 0.16, 0.17], [0.22, 0.19, 0.16], [0.12, 0.16, 0.18]], d
 _WEED = np.array([[0.20, 0.36, 0.14], [0.32, 0.38, 0.14], [0.14, 0.30, 0.20]], dtype=np.float32)
 
 
-@lru_cache(maxsize=8)
+@cache  # of every exponent in this file; each is made slowly
 def _tiles(exponent: float) -> Field:
     """Noise tiles (8, 256, 256) of zero mean and unit variance whose power falls with frequency to -2·`exponent`."""
     rng = np.random.default_rng([int(100 * exponent), _TILE])
@@ -38,7 +38,7 @@ def _tiles(exponent: float) -> Field:
     return fields.astype(np.float32)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _cells() -> Field:
     """Rounded bumps, as coral heads or rubble: (4, 2, 256, 256), height 0 … 1 and a value 0 … 1 of each bump."""
     rng = np.random.default_rng([3, _TILE])
