@@ -11,7 +11,7 @@ from taxadiffusion.errors import SettingsError
 from taxadiffusion.evaluate.pick import differences, pick
 from taxadiffusion.evaluate.scores import RankScores
 from taxadiffusion.names import Lineage
-from taxadiffusion.tables.experiments import compared_row
+from taxadiffusion.tables.experiments import comparison_of, rare_rows
 
 TAXA = [Lineage.of({"family": f"F{i}"}) for i in range(10)]
 
@@ -70,7 +70,31 @@ def test_a_method_named_in_advance_is_compared_on_all_pictures() -> None:
 
 def test_only_a_sweep_picks_its_winner() -> None:
     rows = ("zero_shot", "lora", "taxadiffusion")
-    assert compared_row("table1", rows) == compared_row("strategies", rows) == "taxadiffusion"
-    assert compared_row("table1", ("lora", "full")) is None  # the method of the paper is not among them
-    assert compared_row("rare", ("1", "5", "20")) == "20"
-    assert compared_row("guidance", ("none", "null ×6")) is None
+    assert comparison_of("table1", rows).named == comparison_of("strategies", rows).named == "taxadiffusion"
+    assert comparison_of("table1", ("lora", "full")).named is None  # the method of the paper is not among them
+    assert comparison_of("guidance", ("none", "null ×6")).named is None
+
+
+def test_rare_species_are_compared_between_methods_at_the_same_number_of_photographs() -> None:
+    alone = rare_rows((), (1, 5, 20))
+    assert [(row.name, row.strategy) for row in alone] == [(f"{n}", "progressive") for n in (1, 5, 20)]
+    found = comparison_of("rare", [row.name for row in alone], alone)
+    assert (found.named, dict(found.against)) == ("20", {})  # the fewer against the most
+    two = rare_rows(("class_embedding", "taxadiffusion"), (1, 5))
+    assert {(row.strategy, row.number) for row in two} == {
+        (s, n) for s in ("progressive", "class_embedding") for n in (1, 5)
+    }
+    found = comparison_of("rare", [row.name for row in two], two)
+    assert found.named == "taxadiffusion, 5"
+    assert found.against == {f"class_embedding, {n}": f"taxadiffusion, {n}" for n in (1, 5)}
+    with pytest.raises(SettingsError, match="rare has no method named zero_shot; its methods: taxadiffusion, "):
+        rare_rows(("zero_shot",), (1,))  # what trains nothing cannot be thinned out
+
+
+def test_a_method_can_be_compared_with_another_one_than_the_picked() -> None:
+    rng = np.random.default_rng(3)
+    methods = {"none": drawn(0.0, 5, rng), "some": drawn(0.4, 5, rng), "all": drawn(1.0, 5, rng)}
+    found = differences(methods, pick(methods, "all"), {"none": "some"})
+    some = np.mean([values for runs in methods["some"][0].right.values() for values in runs])
+    assert found["none"]["family"].mean == pytest.approx(some)
+    assert found["some"]["family"].mean == pytest.approx(1.0 - some)

@@ -150,6 +150,25 @@ def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")} == before
 
 
+def test_rare_species_by_two_methods_stand_beside_one_another(clade: Path, tmp_path: Path) -> None:
+    options = Options(
+        seeds=(0,), per_taxon=6, num_steps=1, size_px=16, keep=(1, 2), methods=("class_embedding", "taxadiffusion")
+    )
+    asked = Reproduction(settings(clade), tmp_path, options)
+    assert len(asked.plan(("rare",)).models) == 4
+    story = asked.run(("rare",), Networks(Thumbnails()), StopSignal(), lambda _: None)
+    results = story.results["rare"]
+    assert set(results.methods) == {f"{m}, {n}" for m in ("class_embedding", "taxadiffusion") for n in (1, 2)}
+    for number in (1, 2):
+        ours, other = f"taxadiffusion, {number}", f"class_embedding, {number}"
+        shares = [results.methods[name][-1].metrics["rank_accuracy"].mean for name in (ours, other)]
+        assert results.differences[other]["species"].mean == pytest.approx(shares[0] - shares[1])
+    report = write_story(story, tmp_path, command="", config=asked.config, size_px=16).read_text()
+    assert "taxadiffusion, 2 above class_embedding, 2" in report
+    document = json.loads((tmp_path / "summary.json").read_text())["experiments"]["rare"]["differences"]
+    assert document["against"] == {f"class_embedding, {n}": f"taxadiffusion, {n}" for n in (1, 2)}
+
+
 def test_an_interrupted_reproduction_leaves_with_its_code(clade: Path, tmp_path: Path) -> None:
     stop = StopSignal()
     stop.number = signal.SIGTERM  # as if it had come before the first step
@@ -190,7 +209,12 @@ def test_a_thinned_set_lacks_only_the_images_that_were_left_out(clade: Path, tmp
 
 
 def test_a_wrong_name_is_an_error_before_anything_is_trained(clade: Path, tmp_path: Path) -> None:
-    for wrong in (Options(methods=("lora",)), Options(leave_out=("Nonexistens nonexistens",))):
+    for wrong in (
+        Options(methods=("lora",)),
+        Options(methods=("taxadiffusion", "loar")),  # one of them is a row
+        Options(per_taxon=1),  # of the two families two images
+        Options(leave_out=("Nonexistens nonexistens",)),
+    ):
         asked = Reproduction(settings(clade), tmp_path, wrong)
         with pytest.raises((SettingsError, DataError)):
             asked.run(EXPERIMENTS, Networks(Thumbnails()), StopSignal(), lambda _: None)

@@ -24,7 +24,11 @@ SetFor = Annotated[
     typer.Option(help="STRATEGY:key=value, for one strategy alone, e.g. full:optimiser.learning_rate=0.0002."),
 ]
 OnlyMethod = Annotated[
-    list[str] | None, typer.Option(help="Only this row, e.g. lora. May be repeated; none: all rows.")
+    list[str] | None,
+    typer.Option(
+        help="Only this row, e.g. lora. May be repeated; none: all rows. rare: also a method whose models are thinned "
+        "out, e.g. class_embedding; none: taxadiffusion."
+    ),
 ]
 LeaveOut = Annotated[list[str] | None, typer.Option(help="rare: a species to thin out. May be repeated; none: chosen.")]
 Keep = Annotated[

@@ -14,7 +14,7 @@ from taxadiffusion.evaluate.copies import NO_BASE, CopySearch, CopySettings, not
 from taxadiffusion.evaluate.judges import Finish, Judges, JudgeSettings, Tell, fit_namers
 from taxadiffusion.evaluate.naming import FEWEST_PHOTOGRAPHS, Namer
 from taxadiffusion.evaluate.networks import FurtherNetworks, Networks
-from taxadiffusion.evaluate.pick import differences, distance_differences, pick
+from taxadiffusion.evaluate.pick import BEST, Comparison, differences, distance_differences, pick
 from taxadiffusion.evaluate.pictures import Pictures, Places, photographs, unseen_split
 from taxadiffusion.evaluate.results import JudgeProtocol, Protocol, Results
 from taxadiffusion.evaluate.scores import RankScores
@@ -40,14 +40,14 @@ def evaluate(
     settings: JudgeSettings,
     progress: Tell = lambda _: None,
     trained_on: Mapping[str, Collection[str]] | None = None,
-    compared: str | None = None,
+    comparison: Comparison = BEST,
 ) -> Results:
     """Score each method's images, one `Pictures` for each model trained with its own seed, at each of the ranks.
 
     An image belongs to the rank of its finest name. The photographs of the test split (where there is none, of
     validation) are scored in the same way, as `real`. trained_on: method → the files of the training photographs that
-    it learnt from, where those are not all; what it never saw it cannot have copied. compared: the method that the
-    others are compared with; none: the best, picked on half of the pictures and compared on the others. Raises
+    it learnt from, where those are not all; what it never saw it cannot have copied. comparison: the method that the
+    others are compared with; without, the best, picked on half of the pictures and compared on the others. Raises
     `SettingsError` for ranks the data lacks, `DataError` where images are too few or show a taxon that training lacks.
     """
     check_ranks(dataset, settings.ranks)
@@ -70,19 +70,20 @@ def evaluate(
         seen = trained_on[name] if trained_on and name in trained_on else None
         scored[name] = judges.of_method(name, side, pairs, seen, looked_at(seen))
     real = judges.of_unseen(f"photographs of the {held_back} split", pairs, looked_at(None))
-    picked = pick(scored, compared)
+    picked = pick(scored, comparison.named)
     return Results(
         _protocol(dataset, networks, settings, namers, tuple(split for split in JUDGE_SPLITS if split in sides)),
         scored,
         real,
-        differences(scored, picked),
-        distance_differences(scored, picked),
+        differences(scored, picked, comparison.against),
+        distance_differences(scored, picked, comparison.against),
         picked,
         _left_out(real_pictures, methods),
-        differences(scored, picked, second=True),
+        differences(scored, picked, comparison.against, second=True),
         _not_judged(train, namers[FIRST_JUDGE], settings.ranks),
         {name: len(runs) for name, runs in methods.items()},
         _models(methods),
+        comparison.against,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from taxadiffusion.adapter import Adapter
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import DataError
+from taxadiffusion.evaluate.measure import NUM_NEIGHBOURS
 from taxadiffusion.evaluate.pictures import OnPicture, Pictures
 from taxadiffusion.guidance import Guidance
 from taxadiffusion.images import load_image
@@ -55,6 +57,22 @@ def taxa_to_show(dataset: PreparedDataset, ranks: Sequence[Rank]) -> tuple[Linea
     lineages = {dataset.taxonomy.lineage(int(taxon_id)) for taxon_id in np.unique(ids)}
     found = {lineage.truncated(rank).only(dataset.ranks) for rank in ranks for lineage in lineages if lineage.get(rank)}
     return tuple(sorted(found, key=lambda lineage: (len(lineage.names), lineage.names)))
+
+
+def check_enough(dataset: PreparedDataset, taxa: Sequence[Lineage], per_taxon: int) -> None:
+    """Before anything is drawn: raises `DataError` where so many images of the taxa of a rank are too few to measure.
+
+    A rank of which training shows too few photographs is not measured by sets, however many images there are.
+    """
+    counts = dataset.counts("train")
+    for rank, number in Counter(taxon.names[-1][0] for taxon in taxa).items():
+        shown = sum(int(counts[taxon]) for taxon in dataset.taxonomy.at_rank(rank))
+        if number * per_taxon <= NUM_NEIGHBOURS < shown:
+            raise DataError(
+                f"{number} taxa of rank {rank} with {per_taxon} images each are too few for coverage with "
+                f"{NUM_NEIGHBOURS} neighbours; give --per-taxon {NUM_NEIGHBOURS // number + 1} or more, or leave the "
+                "rank out"
+            )
 
 
 def generated_pictures(

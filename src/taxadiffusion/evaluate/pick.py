@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 Right = Mapping[Lineage, tuple[NDArray[np.floating], ...]]
 """By taxon and run: 1 for each image named right, 0 for the others."""
+
+ALL_AGAINST_ONE: Mapping[str, str] = MappingProxyType({})
+"""Every method is compared with the picked one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,17 @@ class Pick:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Which method the others are compared with; none: the best is picked. against: methods with another one."""
+
+    named: str | None = None
+    against: Mapping[str, str] = field(default_factory=dict)
+
+
+BEST = Comparison()
+
+
 def pick(methods: Mapping[str, tuple[RankScores, ...]], named: str | None = None) -> Pick:
     """The method `named`, else the one named right most often at the finest rank of any.
 
@@ -77,11 +92,16 @@ def pick(methods: Mapping[str, tuple[RankScores, ...]], named: str | None = None
 
 
 def differences(
-    methods: Mapping[str, tuple[RankScores, ...]], picked: Pick, *, second: bool = False
+    methods: Mapping[str, tuple[RankScores, ...]],
+    picked: Pick,
+    against: Mapping[str, str] = ALL_AGAINST_ONE,
+    *,
+    second: bool = False,
 ) -> dict[str, dict[Rank, Interval]]:
     """How much more often the picked method is named right than each other one, where they show the same taxa.
 
-    Where the method was picked on half of the pictures, of the other half. second: by the second judge.
+    Where the method was picked on half of the pictures, of the other half. against: methods that are compared with
+    another one than the picked. second: by the second judge.
     """
 
     def compared(scores: RankScores) -> Right:
@@ -94,11 +114,11 @@ def differences(
             return None
         return difference_over_taxa([mine[taxon] for taxon in mine], [others[taxon] for taxon in mine], share=True)
 
-    return _from_picked(methods, picked, named_right)
+    return _from_picked(methods, picked, against, named_right)
 
 
 def distance_differences(
-    methods: Mapping[str, tuple[RankScores, ...]], picked: Pick
+    methods: Mapping[str, tuple[RankScores, ...]], picked: Pick, against: Mapping[str, str] = ALL_AGAINST_ONE
 ) -> dict[str, dict[Rank, Interval]]:
     """The picked method's Fréchet distance minus each other one's, of all pictures, where they show the same taxa."""
 
@@ -107,18 +127,20 @@ def distance_differences(
             return None
         return difference_of_replicates(ours.frechet, theirs.frechet)
 
-    return _from_picked(methods, picked, distance)
+    return _from_picked(methods, picked, against, distance)
 
 
 def _from_picked(
     methods: Mapping[str, tuple[RankScores, ...]],
     picked: Pick,
+    against: Mapping[str, str],
     compare: Callable[[RankScores, RankScores], Interval | None],
 ) -> dict[str, dict[Rank, Interval]]:
-    best = {scores.rank: scores for scores in methods[picked.name]}
     found: dict[str, dict[Rank, Interval]] = {}
     for name, ranks in methods.items():
-        compared = {s.rank: compare(best[s.rank], s) for s in ranks if name != picked.name and s.rank in best}
+        other = against.get(name, picked.name)
+        best = {scores.rank: scores for scores in methods[other]}
+        compared = {s.rank: compare(best[s.rank], s) for s in ranks if name != other and s.rank in best}
         found[name] = {rank: interval for rank, interval in compared.items() if interval is not None}
     return {name: intervals for name, intervals in found.items() if intervals}
 

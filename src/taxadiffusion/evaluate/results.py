@@ -87,6 +87,8 @@ class Results:
     """Of each method; the intervals of one that was trained once are of this model."""
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Of each method the hashes of the cards of the models that drew, where all of its pictures name theirs."""
+    against: Mapping[str, str] = field(default_factory=dict)
+    """Methods whose differences are from another one than `compared`, and from which."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON with `table1[method][rank][metric] = {mean, low, high}` first, details after."""
@@ -109,6 +111,7 @@ class Results:
             "differences": {
                 "from": self.compared.name,
                 "picked": asdict(self.compared),
+                **({"against": dict(self.against)} if self.against else {}),
                 FIRST_JUDGE: _differences_to_json(self.differences),
                 **({SECOND_JUDGE: _differences_to_json(self.differences_second)} if self.differences_second else {}),
                 FRECHET_DISTANCE.key: _differences_to_json(self.distance_differences),

@@ -15,7 +15,7 @@ from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.evaluate.evaluation import check_ranks, evaluate, extract
 from taxadiffusion.evaluate.extraction import FeatureStore
-from taxadiffusion.evaluate.image_plan import ImagePlan, generated_pictures, taxa_to_show
+from taxadiffusion.evaluate.image_plan import ImagePlan, check_enough, generated_pictures, taxa_to_show
 from taxadiffusion.evaluate.judges import JudgeSettings, Tell
 from taxadiffusion.evaluate.networks import Networks
 from taxadiffusion.evaluate.pictures import Pictures, base_of, generated_folder
@@ -113,10 +113,12 @@ def evaluate_command(
             bases.add(base_of(path))
         else:
             progress(f"generating images of {name}")
+            taxa = taxa_to_show(dataset, wanted)
+            check_enough(dataset, taxa, asked.images.per_taxon)
             model = open_model(str(path), base=asked.base, device=extractors.device)
             bases.add(model.denoiser.backbone.name)
             run = out / "generated" / f"{name}-{len(methods.get(name, []))}"
-            pictures = generated_pictures(model, taxa_to_show(dataset, wanted), asked.images, run, shard=shard)
+            pictures = generated_pictures(model, taxa, asked.images, run, shard=shard)
         methods.setdefault(name, []).append(pictures)
     settings = JudgeSettings(ranks=tuple(wanted), size_px=asked.size_px, seed=asked.images.seed)
     networks = replace(networks, planter=_planter(asked.base, bases, extractors.device))

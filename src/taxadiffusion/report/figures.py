@@ -57,7 +57,7 @@ def difference_table(results: Results) -> tuple[list[str], list[list[Cell]]]:
     by_judge = {FIRST_JUDGE: results.differences, SECOND_JUDGE: results.differences_second}
     rows = [
         [
-            method_cell(results, name),
+            Cell(f"{results.against[name]} above {name}") if name in results.against else method_cell(results, name),
             *(figure_cell(by_judge[j.metric].get(name, {}).get(rank), RANK_ACCURACY) for rank, j in columns),
         ]
         for name in results.differences

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from taxadiffusion.condition import methods
 from taxadiffusion.condition.methods import Method, method_named
 from taxadiffusion.errors import SettingsError
+from taxadiffusion.evaluate.pick import BEST, Comparison
 from taxadiffusion.guidance import Guidance
 from taxadiffusion.names import Rank
 
 Experiment = Literal["table1", "strategies", "guidance", "rare"]
 EXPERIMENTS: tuple[Experiment, ...] = get_args(Experiment)
+
+_PAPER = "progressive"
 
 SWEEP_SCALES = (3.0, 6.0, 9.0)
 EARLIER_SCALES = (2.0, 3.0)
@@ -33,6 +36,39 @@ class Row:
     ranks: tuple[Rank, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RareRow:
+    """A row of the rare experiment: a strategy, and how many training images each thinned species keeps at most."""
+
+    name: str
+    strategy: str
+    number: int
+
+
+def rare_rows(methods_asked: Collection[str], keep: Sequence[int]) -> tuple[RareRow, ...]:
+    """Every number by every method that is asked for and trains; nothing asked: by the method of the paper.
+
+    Of one method a row is named by its number alone. Raises `SettingsError` where no asked method trains.
+    """
+    trained = [method for method in methods.METHODS if method.trains]
+    asked = [method for method in trained if _name(method) in (methods_asked or ("taxadiffusion",))]
+    if not asked:
+        raise SettingsError(
+            f"rare has no method named {' or '.join(methods_asked)}; its methods: {', '.join(map(_name, trained))}"
+        )
+    return tuple(
+        RareRow(f"{_name(method)}, {number}" if len(asked) > 1 else f"{number}", method.name, number)
+        for method in asked
+        for number in keep
+    )
+
+
+def _rare_against(rows: Sequence[RareRow]) -> dict[str, str]:
+    """Row of another method → that of the paper's method with as many images."""
+    ours = {row.number: row.name for row in rows if row.strategy == _PAPER}
+    return {row.name: ours[row.number] for row in rows if row.strategy != _PAPER and row.number in ours}
+
+
 def rows_of(experiment: Experiment, ranks: Sequence[Rank], scale: float) -> tuple[Row, ...]:
     """The rows of an experiment on a data set's `ranks`, coarse to fine; `scale` is the common guidance scale.
 
@@ -48,15 +84,27 @@ def rows_of(experiment: Experiment, ranks: Sequence[Rank], scale: float) -> tupl
     raise ValueError(f"experiment {experiment!r} has no fixed rows")
 
 
-def compared_row(experiment: Experiment, rows: Sequence[str]) -> str | None:
-    """The row that the others are compared with, known before anything is measured; None: picked among many settings.
+def check_rows(asked: Collection[str], experiments: Sequence[Experiment], ranks: Sequence[Rank], scale: float) -> None:
+    """Raises `SettingsError` for a row that none of the experiments has."""
+    known = {row.name: None for name in experiments if name != "rare" for row in rows_of(name, ranks, scale)}
+    if "rare" in experiments:
+        known |= {_name(method): None for method in methods.METHODS if method.trains}
+    if wrong := [name for name in asked if name not in known]:
+        raise SettingsError(f"{', '.join(experiments)} has no row named {wrong[0]}; its rows: {', '.join(known)}")
 
-    The method of the paper; of rare species the most photographs, the last row.
+
+def comparison_of(experiment: Experiment, rows: Sequence[str], rare: Sequence[RareRow] = ()) -> Comparison:
+    """Which row the others are compared with, known before anything is measured; none: picked among many settings.
+
+    The method of the paper. Of rare species its last row, with the most photographs; but another method with that of as
+    many photographs.
     """
     if experiment == "guidance":
-        return None
-    named = rows[-1] if experiment == "rare" else "taxadiffusion"
-    return named if named in rows else None
+        return BEST
+    if experiment == "rare":
+        named = next((row.name for row in reversed(rare) if row.strategy == _PAPER), rows[-1])
+        return Comparison(named, _rare_against(rare))
+    return Comparison("taxadiffusion") if "taxadiffusion" in rows else BEST
 
 
 def experiments_named(name: str) -> tuple[Experiment, ...]:
@@ -83,9 +131,14 @@ def settings_by_strategy(assignments: Sequence[str]) -> Mapping[str, tuple[str, 
     return found
 
 
+def _name(method: Method) -> str:
+    """In tables."""
+    return method.row or method.name
+
+
 def _row(method: Method, ranks: Sequence[Rank], scale: float) -> Row:
     """The method, guided from its null."""
-    return Row(method.row or method.name, method.name, Guidance(scale), tuple(ranks))
+    return Row(_name(method), method.name, Guidance(scale), tuple(ranks))
 
 
 def _table1(ranks: tuple[Rank, ...], scale: float) -> tuple[Row, ...]:

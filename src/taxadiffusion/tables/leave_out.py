@@ -62,3 +62,9 @@ def thinned(
 
     options, follow_links = {"root": dataset.root}, dataset.follows_links
     prepare(table, out, PrepareSettings(format="folder", options=options, ranks=ranks, follow_links=follow_links))
+
+
+def training_photographs(path: Path, root: Path | None) -> frozenset[str]:
+    """The files of a prepared set's split `train`."""
+    prepared = PreparedDataset.open(path, root)
+    return frozenset(str(prepared.record(int(row)).path) for row in prepared.rows("train"))

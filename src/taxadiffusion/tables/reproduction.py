@@ -16,7 +16,7 @@ from taxadiffusion.config import OutputSettings, Settings
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.evaluate.evaluation import evaluate
-from taxadiffusion.evaluate.image_plan import taxa_to_show
+from taxadiffusion.evaluate.image_plan import check_enough, taxa_to_show
 from taxadiffusion.evaluate.judges import JudgeSettings as Measuring
 from taxadiffusion.evaluate.judges import Tell
 from taxadiffusion.evaluate.networks import Networks
@@ -26,8 +26,8 @@ from taxadiffusion.guidance import DEFAULT_SCALE, Guidance
 from taxadiffusion.pictures.generate import Sampling
 from taxadiffusion.run import ranks_of
 from taxadiffusion.tables.earlier import left_out_words, why_none
-from taxadiffusion.tables.experiments import Experiment, Row, compared_row, rows_of
-from taxadiffusion.tables.leave_out import NUM_IMAGES, species_to_leave_out, thinned
+from taxadiffusion.tables.experiments import Experiment, RareRow, Row, check_rows, comparison_of, rare_rows, rows_of
+from taxadiffusion.tables.leave_out import NUM_IMAGES, species_to_leave_out, thinned, training_photographs
 from taxadiffusion.tables.row_images import RowImages, told_of
 from taxadiffusion.tables.search import Candidate, Choice, candidates, searched
 from taxadiffusion.tables.story import TablesStory
@@ -85,27 +85,30 @@ class Reproduction:
     def plan(self, experiments: Sequence[Experiment]) -> Work:
         """What there is to train and generate, each model once; nothing is made.
 
-        Raises `DataError` where there are no unseen photographs to compare with.
+        Raises `DataError` where there are no unseen photographs to compare with, or too few images are asked for.
         """
         unseen_split(self.dataset)
+        check_rows(self.options.methods, experiments, self.ranks, self.options.guidance_scale)
         models: dict[Path, Model] = {}
         num_images = 0
         for experiment in experiments:
             for method in self._methods(experiment):
                 taxa, needed = taxa_to_show(self.dataset, method.ranks), self._models(method)
+                check_enough(self.dataset, taxa, self.options.per_taxon)
                 num_images += len(taxa) * self.options.per_taxon * len(needed)
                 models |= {model.run_dir: model for model in needed}
         if "rare" in experiments:
             species = species_to_leave_out(self.dataset, self.options.leave_out)
-            for number in self.options.keep:
+            check_enough(self.dataset, species, self.options.per_taxon)
+            for row in self._rare():
                 num_images += len(species) * self.options.per_taxon * len(self.options.seeds)
-                models |= {model.run_dir: model for model in self._thinned_models(number)}
+                models |= {model.run_dir: model for model in self._thinned_models(row)}
         return Work(tuple(models.values()), num_images, tuple(chain(*self._tries(experiments).values())))
 
     def _strategies(self, experiment: Experiment) -> tuple[str, ...]:
         """Those that the rows of an experiment are trained with."""
         if experiment == "rare":
-            return ("progressive",)
+            return tuple(dict.fromkeys(row.strategy for row in self._rare()))
         return tuple(dict.fromkeys(method.strategy for method in self._methods(experiment)))
 
     def _tries(self, experiments: Sequence[Experiment]) -> dict[str, tuple[Candidate, ...]]:
@@ -174,9 +177,8 @@ class Reproduction:
             measuring = Measuring(ranks=self.ranks, size_px=self.options.size_px)
             progress(f"{experiment}: measuring")
             seen = self._photographs_seen() if experiment == "rare" else None
-            story.results[experiment] = evaluate(
-                self.dataset, methods, networks, measuring, progress, seen, compared_row(experiment, tuple(methods))
-            )
+            comparison = comparison_of(experiment, tuple(methods), story.rare)
+            story.results[experiment] = evaluate(self.dataset, methods, networks, measuring, progress, seen, comparison)
         return story
 
     def _chosen(self, tries: Sequence[Candidate], stop: StopSignal, progress: Tell) -> Choice:
@@ -218,19 +220,19 @@ class Reproduction:
         species = species_to_leave_out(self.dataset, self.options.leave_out)
         story.thinned = tuple(lineage.only(self.ranks) for lineage in species)
         story.base_saw = what_was_seen(read_record(resolve_base(self.config.base.path)), species)
+        story.rare = self._rare()
         guidance = Guidance(self.options.guidance_scale)
         for number in self.options.keep:
             thinned(self.dataset, species, number, self.dataset.ranks, self.options.seeds[0], self._thinned(number))
+        for row in story.rare:
             runs = []
-            for model in self._thinned_models(number):
-                words = f"rare: {number} images, seed {model.seed}"
+            for model in self._thinned_models(row):
+                words = f"rare: {row.strategy}, {row.number} images, seed {model.seed}"
                 adapter = images.opened(model, words)
                 runs.append(images(adapter, model, story.thinned, guidance, words))
-            story.pictures[f"{number}"] = runs[0]
-            story.budgets[f"progressive, {number} at most"] = [
-                budget_of(model) for model in self._thinned_models(number)
-            ]
-            yield f"{number}", runs
+            story.pictures[row.name] = runs[0]
+            story.budgets[f"{row.strategy}, {row.number} at most"] = list(map(budget_of, self._thinned_models(row)))
+            yield row.name, runs
 
     def _thinned(self, number: int) -> Path:
         """Where the data set lies in which each thinned species keeps `number` images."""
@@ -238,11 +240,8 @@ class Reproduction:
 
     def _photographs_seen(self) -> dict[str, frozenset[str]]:
         """Row of the rare experiment → the files that its models were trained on."""
-        found = {}
-        for number in self.options.keep:
-            prepared = PreparedDataset.open(self._thinned(number), self.config.data.root)
-            found[f"{number}"] = frozenset(str(prepared.record(int(row)).path) for row in prepared.rows("train"))
-        return found
+        found = {n: training_photographs(self._thinned(n), self.config.data.root) for n in self.options.keep}
+        return {row.name: found[row.number] for row in self._rare()}
 
     def _note_training(self, story: TablesStory, strategy: str, model: Model) -> None:
         story.curves.setdefault(strategy, model.run_dir)
@@ -285,8 +284,11 @@ class Reproduction:
         seeds = self.options.seeds if method_named(method.strategy).trains else self.options.seeds[:1]
         return [self._model(method.strategy, seed) for seed in seeds]
 
-    def _thinned_models(self, number: int) -> list[Model]:
-        return [self._model("progressive", seed, self._thinned(number)) for seed in self.options.seeds]
+    def _rare(self) -> tuple[RareRow, ...]:
+        return rare_rows(self.options.methods, self.options.keep)
+
+    def _thinned_models(self, row: RareRow) -> list[Model]:
+        return [self._model(row.strategy, seed, self._thinned(row.number)) for seed in self.options.seeds]
 
     def _model(self, strategy: str, seed: int, data: Path | None = None) -> Model:
         return model_of(self.config, strategy, seed, self.out, own=self._settings_for, data=data)

@@ -10,7 +10,7 @@ from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.evaluate.pictures import Pictures
 from taxadiffusion.evaluate.results import Results
 from taxadiffusion.names import Lineage, Rank
-from taxadiffusion.tables.experiments import Experiment
+from taxadiffusion.tables.experiments import Experiment, RareRow
 from taxadiffusion.tables.search import Choice
 from taxadiffusion.tables.training import Budget, Model
 
@@ -28,6 +28,8 @@ class TablesStory:
     curves: dict[str, Path] = field(default_factory=dict)
     """Strategy → the run directory of its first seed."""
     thinned: tuple[Lineage, ...] = ()
+    rare: tuple[RareRow, ...] = ()
+    """The rows of the rare experiment."""
     choices: dict[str, Choice] = field(default_factory=dict)
     """What the search found, where there was one."""
     base_saw: str = ""

@@ -19,12 +19,15 @@ from taxadiffusion.report.blocks import Cell, Picture, PictureRow, heading, pict
 from taxadiffusion.report.charts import IntervalRow, Series, line_chart
 from taxadiffusion.report.copies import copies_blocks, copies_cell
 from taxadiffusion.report.evaluation import difference_block
-from taxadiffusion.report.figures import REAL, share_words
+from taxadiffusion.report.figures import REAL, method_tables, share_words
 from taxadiffusion.report.judges import judge_columns, method_cell, named_chart
 from taxadiffusion.report.page import Html
+from taxadiffusion.tables.experiments import RareRow
 from taxadiffusion.tables.story import TablesStory
 
 SHOWN_TAXA = 8
+
+_TRAINED = "training images"
 
 
 def guidance_blocks(results: Results, story: TablesStory, size_px: int) -> list[Html]:
@@ -63,34 +66,20 @@ def guidance_blocks(results: Results, story: TablesStory, size_px: int) -> list[
 
 
 def rare_blocks(results: Results, story: TablesStory, size_px: int) -> list[Html]:
-    """Accuracy and copies of each thinned species against the images it was left with."""
-    found = {name: {x.taxon.only(story.ranks): x for x in scores[-1].taxa} for name, scores in results.methods.items()}
-    of_species = {t: [taxa[t] for taxa in found.values()] for t in story.thinned}
-    numbers = {t: [float(x.num_photographs) for x in rows] for t, rows in of_species.items()}
-    accuracy = [s for t, rows in of_species.items() for s in named_series(results, rows, numbers[t], t.label)]
-    rows = [[name, *(_thinned_cell(taxa[t], int(name)) for t in story.thinned)] for name, taxa in found.items()]
-    x_label, above_zero = "training images", min(map(min, numbers.values()), default=0.0) > 0
+    """Accuracy and copies of each thinned species against the images it was left with; of several methods, first over
+    all of these species, side by side."""
+    found = {row: _by_species(results, story, row) for row in story.rare}
+    rows = [[row.name, *(_thinned_cell(taxa[t], row.number) for t in story.thinned)] for row, taxa in found.items()]
     pictures = [
-        PictureRow(f"{name} at most", tuple(made(story, name, t, 3, size_px) for t in story.thinned)) for name in found
+        PictureRow(f"{row.name} at most", tuple(made(story, row.name, t, 3, size_px) for t in story.thinned))
+        for row in found
     ]
     pictures.append(PictureRow("photographs", tuple(_photographs(story, t, 3, size_px) for t in story.thinned)))
     return [
         heading("Named right"),
-        *(
-            [
-                line_chart(
-                    accuracy,
-                    x_label=x_label,
-                    y_label="share",
-                    log_x=len(found) > 1 and above_zero,
-                    caption=story.base_saw,
-                )
-            ]
-            if accuracy
-            else []
-        ),
+        *_rare_chart(results, story),
         table(
-            [x_label, *(t.label for t in story.thinned)],
+            [_TRAINED, *(t.label for t in story.thinned)],
             rows,
             caption=f"Named right by each judge, flagged as copies. {story.base_saw}",
         ),
@@ -98,6 +87,42 @@ def rare_blocks(results: Results, story: TablesStory, size_px: int) -> list[Html
         heading("Copies of training photographs"),
         *copies_blocks(results, size_px, number=2),
     ]
+
+
+def _rare_chart(results: Results, story: TablesStory) -> list[Html]:
+    """A curve a species; of several methods a curve a method, over the species, with the figures and differences."""
+    strategies = tuple(dict.fromkeys(row.strategy for row in story.rare))
+    curves, further = [], []
+    if len(strategies) > 1:
+        header, rows = method_tables(results)[FIRST_JUDGE]
+        further = [table(header, rows, caption="Over these species."), *difference_block(results)]
+        curves = [curve for strategy in strategies for curve in _mean_series(results, story, strategy)]
+    else:
+        for species in story.thinned:
+            taxa = [_by_species(results, story, row)[species] for row in story.rare]
+            curves += named_series(results, taxa, [float(one.num_photographs) for one in taxa], species.label)
+    x = [at for curve in curves for at in curve.x]
+    log_x = len(set(x)) > 1 and min(x) > 0
+    charts = [line_chart(curves, x_label=_TRAINED, y_label="share", log_x=log_x, caption=story.base_saw)]
+    return [*(charts if curves else []), *further]
+
+
+def _mean_series(results: Results, story: TablesStory, strategy: str) -> list[Series]:
+    """By each judge, over all thinned species."""
+    found = []
+    for judge in judge_columns(results):
+        points = [
+            (float(row.number), results.methods[row.name][-1].metrics[judge.metric].mean)
+            for row in story.rare
+            if row.strategy == strategy and judge.metric in results.methods[row.name][-1].metrics
+        ]
+        if points:
+            found.append(Series(judge.head(strategy), [at for at, _ in points], [share for _, share in points]))
+    return found
+
+
+def _by_species(results: Results, story: TablesStory, row: RareRow) -> dict[Lineage, TaxonScores]:
+    return {scores.taxon.only(story.ranks): scores for scores in results.methods[row.name][-1].taxa}
 
 
 def _thinned_cell(scores: TaxonScores, number: int) -> str:
