@@ -14,7 +14,6 @@ from taxadiffusion.files import whole
 from taxadiffusion.identify.held_out import Progress, head_of, silent
 from taxadiffusion.identify.identifier import Identifier
 from taxadiffusion.identify.journal import Journal
-from taxadiffusion.identify.walk import Walk
 from taxadiffusion.images import ImageError
 
 DOUBTFUL = 3.0
@@ -74,18 +73,11 @@ def _looked_at(identifier: Identifier, dataset: PreparedDataset, row: int, label
         image = dataset.image(row, identifier.size_px, identifier.fit)
     except ImageError as error:
         return {"fault": str(error)}
-    return against_label(identifier.walk(image, label), identifier.tree.path(label))
-
-
-def against_label(way: Walk, label_path: Sequence[int]) -> dict[str, object]:
-    """The label, or its finest ancestor that had a rival, against the best of the others where it was compared last."""
-    for step in reversed(way.steps):
-        ours = [taxon for taxon in step.candidates if taxon in label_path]
-        if ours and len(step.candidates) > 1:
-            found = step.evidence(ours[-1])
-            ahead = -max(-1e6, min(1e6, found.standard_errors))
-            return {"rival": found.rival, "standard_errors": ahead, "draws": found.num_draws}
-    return {"rival": None, "standard_errors": 0.0, "draws": 0}
+    found = identifier.walk(image, label).against_all(label)
+    if found is None:
+        return {"rival": None, "standard_errors": 0.0, "draws": 0}
+    ahead = -max(-1e6, min(1e6, found.standard_errors))
+    return {"rival": found.rival, "standard_errors": ahead, "draws": found.num_draws}
 
 
 def write_doubts(path: Path, identifier: Identifier, dataset: PreparedDataset, found: Iterable[Doubt]) -> None:

@@ -74,6 +74,7 @@ class Identifier:
             "separation": f"{settings.separation:g}",
             "draws": f"{settings.draws[0]}-{settings.draws[1]}",
             "beam": str(settings.beam),
+            "asked": f"{settings.most_asked} tips, log",
             "noise_levels": f"{draws.noise_levels[0]:g}-{draws.noise_levels[1]:g}",
             "seed": str(draws.seed),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, zip_longest
 
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.taxonomy import Taxonomy
@@ -15,6 +16,8 @@ class KnownTree:
         self.taxonomy = taxonomy
         self.ranks = tuple(ranks)
         self._lineages: dict[int, Lineage] = {}
+        self._paths: dict[int, tuple[int, ...]] = {}
+        self._tips: dict[int, tuple[int, ...]] = {}
 
     def children(self, taxon_id: int | None) -> tuple[int, ...]:
         """Of known ranks, the nearest below the taxon; below the root for None."""
@@ -35,8 +38,21 @@ class KnownTree:
 
     def path(self, taxon_id: int) -> tuple[int, ...]:
         """The taxon and its ancestors of known ranks, coarsest first."""
-        above = self.taxonomy.ancestors(taxon_id)[::-1]
-        return tuple(taxon for taxon in above if self.taxonomy.rank(taxon) in self.ranks)
+        if taxon_id not in self._paths:
+            above = self.taxonomy.ancestors(taxon_id)[::-1]
+            self._paths[taxon_id] = tuple(taxon for taxon in above if self.taxonomy.rank(taxon) in self.ranks)
+        return self._paths[taxon_id]
+
+    def tips(self, taxon_id: int, most: int | None = None) -> tuple[int, ...]:
+        """The taxa at the ends of its branches, itself if it has none below; `most`: so many, evenly over the branches.
+
+        They are in turn of every child, so that few are of as many children as can be.
+        """
+        if taxon_id not in self._tips:
+            below = [self.tips(child) for child in self.children(taxon_id)]
+            turns = chain.from_iterable(zip_longest(*below))
+            self._tips[taxon_id] = tuple(tip for tip in turns if tip is not None) or (taxon_id,)
+        return self._tips[taxon_id][:most]
 
     def deepest(self, lineage: Lineage) -> int | None:
         """The finest taxon of known rank that the lineage names and the tree holds; None where it holds none."""

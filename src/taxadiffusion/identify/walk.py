@@ -1,10 +1,10 @@
-"""Down the tree from the root: at each node the children compete, and noises are added until one is separated."""
+"""Down the tree from the root: at each node the children compete, each through taxa at the end of its branches."""
 
-# Letters: N candidates, K draws.
+# Letters: N taxa asked, K draws.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,14 +24,15 @@ Losses = Callable[[Sequence[Lineage], range], Floats]
 class WalkSettings:
     """How long is looked, and how many ways are followed.
 
-    separation: a candidate leaves once its loss exceeds the best one's by so many standard errors of their paired
-    difference. draws: the fewest, and the most, at one node. beam: of candidates that are not separated when the budget
-    ends, so many are followed.
+    separation: a taxon leaves once its loss exceeds the best one's by so many standard errors of their paired
+    difference. draws: the fewest, and the most, of one taxon. beam: of children that are not separated when the budget
+    ends, so many are followed. most_asked: taxa that stand for the children of one node, together.
     """
 
     separation: float = 3.0
     draws: tuple[int, int] = (8, 64)
     beam: int = 3
+    most_asked: int = 128
 
     def __post_init__(self) -> None:
         fewest, most = self.draws
@@ -39,8 +40,8 @@ class WalkSettings:
             raise SettingsError(f"draws must satisfy 2 <= fewest <= most, got {fewest} and {most}")
         if not (self.separation > 0 and math.isfinite(self.separation)):
             raise SettingsError(f"separation must be a number above 0, got {self.separation}")
-        if self.beam < 1:
-            raise SettingsError(f"beam must be at least 1, got {self.beam}")
+        if self.beam < 1 or self.most_asked < 1:
+            raise SettingsError(f"beam and most_asked must be at least 1, got {self.beam} and {self.most_asked}")
 
 
 AS_USUAL = WalkSettings()
@@ -48,7 +49,7 @@ AS_USUAL = WalkSettings()
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """How far one candidate is ahead of its nearest rival, over the draws that both have seen.
+    """How far one taxon is ahead of its nearest rival, over the draws that both have seen.
 
     standard_errors: the paired difference in standard errors, below 0 where the rival is ahead; infinite without a
     rival. effect: the same in standard deviations of one draw. num_candidates: among how many.
@@ -63,101 +64,153 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One comparison. losses (N, K): not a number where a candidate had left."""
+    """One comparison. asked: taxa at the ends of branches. losses (N, K): their logarithms; not a number where a taxon
+    had left."""
 
-    candidates: tuple[int, ...]
+    asked: tuple[int, ...]
     losses: Floats
     kept: tuple[int, ...]
-    """Candidates that are followed, best first."""
+    """Children that are followed, best first; where all taxa below were asked, the best of these."""
 
-    def difference(self, taxon: int, other: int) -> tuple[float, float, int]:
-        """Mean and standard deviation of the loss under `other` minus that under `taxon`, and of how many draws."""
-        ours, theirs = (self.losses[self.candidates.index(one)] for one in (taxon, other))
-        both = np.isfinite(ours) & np.isfinite(theirs)
-        gap = (theirs - ours)[both]
-        return float(gap.mean()), float(gap.std(ddof=1)), len(gap)
-
-    def evidence(self, taxon: int) -> Evidence:
-        """Against the rival that comes nearest in standard errors."""
-        found = Evidence(None, math.inf, math.inf, 0, len(self.candidates))
-        for other in self.candidates:
-            if other == taxon:
-                continue
-            mean, deviation, number = self.difference(taxon, other)
-            errors, effect = _ratio(mean, deviation / math.sqrt(number)), _ratio(mean, deviation)
+    def evidence(self, ours: Iterable[int], rivals: Iterable[int], num_candidates: int) -> Evidence:
+        """Of the taxon of `ours` that stayed longest, and of these the best, against the rival that comes nearest in
+        standard errors; without a rival, infinite."""
+        rows = {taxon: row for row, taxon in enumerate(self.asked)}
+        mine = max((rows[taxon] for taxon in ours), key=lambda row: self._standing(row))
+        found = Evidence(None, math.inf, math.inf, 0, num_candidates)
+        for other in rivals:
+            both = np.isfinite(self.losses[mine]) & np.isfinite(self.losses[rows[other]])
+            gap = (self.losses[rows[other]] - self.losses[mine])[both]
+            mean, deviation = float(gap.mean()), float(gap.std(ddof=1))
+            errors = _ratio(mean, deviation / math.sqrt(len(gap)))
             if errors < found.standard_errors:
-                found = Evidence(other, errors, effect, number, len(self.candidates))
+                found = Evidence(other, errors, _ratio(mean, deviation), len(gap), num_candidates)
         return found
+
+    def _standing(self, row: int) -> tuple[int, float]:
+        """The greater, the better it stood."""
+        seen = self.losses[row][np.isfinite(self.losses[row])]
+        return len(seen), -float(seen.mean()) if len(seen) else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """Steps from the root, and the way to the best taxon at the end, coarsest first: one taxon a step at most."""
+    """Steps from the root, and the way to the best taxon at the end, coarsest first."""
 
+    tree: KnownTree
     steps: tuple[Step, ...]
     path: tuple[int, ...]
 
     def evidence(self, taxon: int) -> Evidence:
-        """Of a taxon of the path, or of any that was a candidate: where it was compared last."""
-        step = next(step for step in reversed(self.steps) if taxon in step.candidates)
-        return step.evidence(taxon)
+        """Of a taxon against its sisters, where they were compared last."""
+        *above, _ = self.tree.path(taxon)
+        sisters = self.tree.children(above[-1] if above else None)
+        for step in reversed(self.steps):
+            of_sister = {one: sister for one in step.asked for sister in sisters if sister in self.tree.path(one)}
+            ours = [one for one, sister in of_sister.items() if sister == taxon]
+            rivals = [one for one, sister in of_sister.items() if sister != taxon]
+            if ours and rivals:
+                found = step.evidence(ours, rivals, len(sisters))
+                rival = None if found.rival is None else of_sister[found.rival]
+                return Evidence(rival, found.standard_errors, found.effect, found.num_draws, len(sisters))
+        return Evidence(None, math.inf, math.inf, 0, len(sisters))
+
+    def against_all(self, taxon: int) -> Evidence | None:
+        """Of a taxon, or all that is below it, against everything else that was asked with it last; None: nothing."""
+        for step in reversed(self.steps):
+            ours = [one for one in step.asked if taxon in self.tree.path(one)]
+            rivals = [one for one in step.asked if taxon not in self.tree.path(one)]
+            if ours and rivals:
+                return step.evidence(ours, rivals, len(step.asked))
+        return None
 
 
 def walk(tree: KnownTree, losses: Losses, settings: WalkSettings = AS_USUAL, *, label: int | None = None) -> Walk:
-    """Walk the tree by a photograph's losses. Costs one comparison of some children a rank, whatever the taxa.
+    """Walk the tree by a photograph's losses. Costs the comparison of `most_asked` taxa a rank, however many there are.
 
-    label: a taxon that must not be lost on the way: it and its ancestors stay candidates, and the walk ends where the
-    label has been compared.
+    A child is asked through taxa at the ends of its branches, evenly over them, for what looks like any of its species
+    is a worse description of a photograph than the species next to it. Where they all fit, the walk is one comparison.
+
+    label: a taxon that must not be lost on the way: taxa that stand for it are asked in every step, and stay.
     """
-    forced = frozenset(tree.path(label)) if label is not None else frozenset()
+    seen = _Seen(tree, losses, settings.draws[1])
     followed: tuple[int | None, ...] = (None,)
     steps: list[Step] = []
-    while True:
-        candidates: list[int] = []
-        for taxon in followed:
-            children = tree.children(taxon)
-            candidates += children or ([] if taxon is None else [taxon])
-        if not candidates or tuple(candidates) == followed:
-            break
-        step = _compared(tree, losses, tuple(candidates), settings, forced)
+    while candidates := _below(tree, followed):
+        share = max(1, settings.most_asked // len(candidates))
+        stand = {child: tree.tips(child, share) for child in candidates}
+        whole = all(len(stand[child]) == len(tree.tips(child)) for child in candidates)
+        if len(candidates) == 1 and not whole:
+            followed = candidates
+            continue
+        forced = frozenset(tree.tips(label, share)) if label is not None else frozenset()
+        child_of = {tip: child for child, tips in stand.items() for tip in tips}
+        child_of |= {tip: child for tip in forced for child in candidates if child in tree.path(tip)}
+        step = _compared(seen, child_of, settings, forced, whole=whole)
         steps.append(step)
         followed = step.kept
-        if label in candidates:
+        if whole:
             break
-    best = steps[-1].kept[0] if steps else None
-    return Walk(tuple(steps), () if best is None else tree.path(best))
+    return Walk(tree, tuple(steps), tree.path(steps[-1].kept[0]) if steps else ())
+
+
+class _Seen:
+    """The losses of one photograph; what was computed at one node is known at the next."""
+
+    def __init__(self, tree: KnownTree, losses: Losses, most: int) -> None:
+        self._tree, self._losses, self._most = tree, losses, most
+        self._found: dict[int, Floats] = {}
+
+    def __call__(self, taxa: Sequence[int], draws: range) -> Floats:
+        """(N, K) logarithms: a noise level at which all conditions err more counts no more than another."""
+        for taxon in taxa:
+            self._found.setdefault(taxon, np.full(self._most, np.nan))
+        missing = [taxon for taxon in taxa if np.isnan(self._found[taxon][draws.start])]
+        if missing:
+            values = self._losses([self._tree.lineage(taxon) for taxon in missing], draws)
+            for taxon, row in zip(missing, np.log(np.maximum(values, np.finfo(np.float64).tiny)), strict=True):
+                self._found[taxon][draws.start : draws.stop] = row
+        return np.stack([self._found[taxon][draws.start : draws.stop] for taxon in taxa])
+
+
+def _below(tree: KnownTree, followed: Sequence[int | None]) -> tuple[int, ...]:
+    """The children of all, and what has none itself."""
+    found: list[int] = []
+    for taxon in followed:
+        found += tree.children(taxon) or ([] if taxon is None else [taxon])
+    return tuple(found)
 
 
 def _compared(
-    tree: KnownTree, losses: Losses, candidates: tuple[int, ...], settings: WalkSettings, forced: Collection[int]
+    seen: _Seen, child_of: dict[int, int], settings: WalkSettings, forced: frozenset[int], *, whole: bool
 ) -> Step:
-    """Draws are added until one candidate is left, those of `forced` apart, or the budget ends."""
-    if len(candidates) == 1:
-        return Step(candidates, np.zeros((1, 0)), candidates)
+    """Draws are added until what is left is one child (`whole`: one taxon), those of `forced` apart, or the budget
+    ends."""
+    taxa = tuple(child_of)
+    if len(taxa) == 1:
+        return Step(taxa, np.zeros((1, 0)), taxa)
     fewest, most = settings.draws
-    lineages = [tree.lineage(taxon) for taxon in candidates]
-    is_forced = np.array([taxon in forced for taxon in candidates])
-    alive = np.arange(len(candidates))
-    found = np.full((len(candidates), most), np.nan)
-    done = 0
+    is_forced = np.array([taxon in forced for taxon in taxa])
+    alive, found, done = np.arange(len(taxa)), np.full((len(taxa), most), np.nan), 0
     while done < most:
         draws = range(done, min(done + fewest, most))
-        found[alive, draws.start : draws.stop] = losses([lineages[i] for i in alive], draws)
+        found[alive, draws.start : draws.stop] = seen([taxa[i] for i in alive], draws)
         done = draws.stop
-        seen = found[alive, :done]
-        best = int(seen.mean(1).argmin())
-        gaps = seen - seen[best]  # (n, done)
+        gaps = found[alive, :done] - found[alive[int(found[alive, :done].mean(1).argmin())], :done]  # (n, done)
         errors = gaps.std(1, ddof=1) / math.sqrt(done)
-        left = gaps.mean(1) > settings.separation * errors
-        contested = ~left
+        contested = gaps.mean(1) <= settings.separation * errors
+        left = {i if whole else child_of[taxa[i]] for i in alive[contested]}
         alive = alive[contested | is_forced[alive]]
-        if contested.sum() == 1:
+        if len(left) == 1:
             break
-    order = alive[np.argsort(found[alive, :done].mean(1), kind="stable")]
-    kept = [int(i) for place, i in enumerate(order) if place < settings.beam or is_forced[i]]
-    if contested.sum() == 1:
-        kept = [i for place, i in enumerate(kept) if not place or is_forced[i]]
-    return Step(candidates, found[:, :done], tuple(candidates[i] for i in kept))
+    order = [taxa[i] for i in alive[np.argsort(found[alive, :done].mean(1), kind="stable")]]
+    if whole:
+        return Step(taxa, found[:, :done], tuple(order))
+    children = tuple(dict.fromkeys(child_of[taxon] for taxon in order))
+    must = {child_of[taxon] for taxon in forced}
+    beam = 1 if len(left) == 1 else settings.beam
+    kept = tuple(child for place, child in enumerate(children) if place < beam or child in must)
+    return Step(taxa, found[:, :done], kept)
 
 
 def _ratio(mean: float, error: float) -> float:
