@@ -18,6 +18,7 @@ from benchmarks.ours import OurStep, build_caches, our_pictures
 from benchmarks.peers import DiffusersLoRAStep, PublishedStep, published_pictures
 from benchmarks.scale import SimulatedLatents, measure_images, measure_taxa
 from benchmarks.timing import Calibration, calibrate, interleaved
+from benchmarks.trust import halved
 from benchmarks.workload import Workload, without_dropout
 from diffusers import UNet2DConditionModel
 
@@ -285,3 +286,15 @@ def test_ancestors_of_a_model_that_knows_too_few_species_are_refused(tmp_path: P
             Guidance(),
             Sampling(1),
         )
+
+
+def test_trust_holds_among_taxa_that_set_no_threshold() -> None:
+    rng = np.random.default_rng(0)
+    chance = rng.beta(2, 1, (80, 1)) ** np.array([0.2, 1.0])
+    scores, right = (np.minimum.accumulate(rng.binomial(6, chance) / 6, axis=1) for _ in range(2))
+    wrong, depths = halved(scores, right, 0.1, 300, 0)
+    assert wrong.mean() <= 0.1
+    assert depths.total() == 300 * 40
+    assert depths[0] < depths.total(), "and not by trusting nothing"
+    broken, _ = halved(scores, 1 - right[:, ::-1], 0.1, 300, 0)  # what scores says nothing of what is right
+    assert broken.mean() <= 0.1, "then it trusts less, and still keeps its promise"
