@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -46,6 +47,16 @@ class Folder:
 
     def record(self, row: int) -> Row:
         return Row(self.paths[row])
+
+
+class Prepared(Folder):
+    """One that keeps what its files were when they were prepared."""
+
+    def record(self, row: int) -> Row:
+        path = self.paths[row]
+        status = path.stat()
+        seen = Seen(status.st_size, status.st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
+        return Row(path, seen=seen)
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +112,40 @@ def test_a_second_use_computes_nothing(
     cached_states(tmp_path, backbone.text_hash, 77, 16, TEXTS, lambda: pytest.fail("encoded again"))
 
 
+def test_pictures_under_other_labels_are_not_encoded_again(
+    tmp_path: Path, backbone: Backbone, pictures: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another order, some left out, one added: what a corrected label or a thinned set is to the cache."""
+    encoded: list[int] = []
+    encode = Backbone.encode
+    monkeypatch.setattr(Backbone, "encode", lambda one, pixels: encoded.append(len(pixels)) or encode(one, pixels))
+    whole, form = Prepared(pictures.paths[:40], "first"), LatentForm(mirror=True)
+    first = cached_latents(tmp_path / "a", whole, backbone, form)
+    assert sum(encoded) == 80
+    encoded.clear()
+    other = Prepared([*pictures.paths[:38][::-1], pictures.paths[50]], "second")
+    found = cached_latents(tmp_path / "a", other, backbone, form)
+    assert encoded == [7, 7], "the last batch alone, which holds the new picture, in both variants"
+    rows = np.arange(38)
+    for variant in (0, 1):
+        ours, theirs = (one.read(at, np.full(38, variant))[0] for one, at in ((found, rows), (first, rows[::-1])))
+        np.testing.assert_array_equal(ours[:32], theirs[:32])
+        np.testing.assert_allclose(ours[32:], theirs[32:], rtol=2e-3, atol=1e-6)  # encoded in another batch
+    encoded.clear()
+    cached_latents(tmp_path / "a", other, backbone, LatentForm(fit="pad"))
+    assert sum(encoded) == 39, "another form is not the same picture"
+    encoded.clear()
+    faulty = Prepared(pictures.paths[32:45], "with a fault")
+    for name in ("third", "fourth"):
+        faulty.content_hash = name
+        assert [fault.row for fault in cached_latents(tmp_path / "b", faulty, backbone).unreadable] == [8]
+    assert encoded == [12, 12], "what could not be read is looked at again"
+    cached_latents(tmp_path / "c", pictures, backbone)
+    encoded.clear()
+    cached_latents(tmp_path / "c", Folder(pictures.paths[:40], "unseen"), backbone)
+    assert sum(encoded) == 40, "files of which nothing is known may be others by now"
+
+
 def test_other_content_is_another_cache(tmp_path: Path, backbone: Backbone, pictures: Folder) -> None:
     cached_latents(tmp_path / "a", pictures, backbone)
     changed = Folder(pictures.paths[:3], "pictures-2")
@@ -154,7 +199,7 @@ def test_an_interrupted_build_goes_on_and_gives_the_same_bits(
 def bytes_of(folder: Path) -> bytes:
     """Of the one cache below `folder`, with what it says of itself."""
     (cache,) = folder.iterdir()
-    assert sorted(path.name for path in cache.iterdir()) == ["cache.json", "latents.f16", "lock"]
+    assert sorted(path.name for path in cache.iterdir()) == ["cache.json", "images.u64", "latents.f16", "lock"]
     return (cache / "latents.f16").read_bytes() + (cache / "cache.json").read_bytes()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.transfer import memory_faults
-from taxadiffusion.cache.files import disk_faults, reserve, sole_writer, write_document
+from taxadiffusion.cache.elsewhere import Elsewhere, image_keys, write_keys
+from taxadiffusion.cache.files import FILE, FINISHED, disk_faults, reserve, sole_writer, write_document
 from taxadiffusion.cache.parts import Part, build_shared, parts_of
 from taxadiffusion.dataset.shards import Shard
 from taxadiffusion.errors import NonFiniteError
@@ -30,7 +32,6 @@ from taxadiffusion.images import Fit, ImageError, Seen, load_image
 VERSION = 2
 """Part of the key: raised when the same inputs would give other latents."""
 
-FILE, FINISHED = "latents.f16", "cache.json"
 _BATCH = 32  # at least
 _KEEP_S = 10.0
 _PARTS = "parts"
@@ -149,9 +150,11 @@ class Encoding:
             if not finished.is_file():
                 self._make_room(2 * int(np.prod(shape)))
         process = Shard.of_environment()
+        keys = image_keys(map(self.pictures.record, range(total)), total)
+        elsewhere = Elsewhere(self.folder, asdict(self.key), keys)
         build_shared(
             parts,
-            self._build_part,
+            partial(self._build_part, elsewhere),
             finished.is_file,
             lambda done: progress(done, total),
             first=process.number * len(parts) // process.count,
@@ -159,6 +162,7 @@ class Encoding:
         with sole_writer(self.folder):
             if not finished.is_file():
                 unreadable = [fault for part in parts for fault in part.written().get("unreadable", [])]
+                write_keys(self.folder, keys)
                 write_document(finished, {"key": asdict(self.key), "shape": list(shape), "unreadable": unreadable})
                 shutil.rmtree(self.folder / _PARTS, ignore_errors=True)
 
@@ -169,11 +173,11 @@ class Encoding:
         with disk_faults(self.folder, 0):
             (self.folder / _PARTS).mkdir(exist_ok=True)
 
-    def _build_part(self, part: Part, report: Callable[[int], None]) -> None:
+    def _build_part(self, elsewhere: Elsewhere, part: Part, report: Callable[[int], None]) -> None:
         """The part's latents (rows, *shape) in their place of the file, from where an interrupted process left them.
 
         Batches begin at the same rows in any case: on a CPU they give the same bits as without an interruption, and as
-        by any number of processes.
+        by any number of processes. A batch that another data set's cache holds is taken from there.
         """
         path = self.folder / FILE
         size = max(_BATCH, self.backbone.encode_batch(self.key.size_px))
@@ -182,10 +186,12 @@ class Encoding:
             batches = [
                 range(start, min(start + size, part.stop)) for start in range(part.start + kept.done, part.stop, size)
             ]
-            with closing(self._decoded(batches)) as decoded:
+            known = {rows for rows in batches if elsewhere.has(rows)}
+            with closing(self._decoded([rows for rows in batches if rows not in known])) as decoded:
                 try:
-                    for rows, loaded in zip(batches, decoded, strict=True):
-                        latents = self._encode(loaded, rows.start)
+                    for rows in batches:
+                        loaded = [] if rows in known else next(decoded)
+                        latents = elsewhere.read(rows) if rows in known else self._encode(loaded, rows.start)
                         with disk_faults(path, latents.nbytes):
                             stream.seek(rows.start * latents[0].nbytes)
                             stream.write(latents.tobytes())

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from taxadiffusion.errors import CheckpointError
 from taxadiffusion.files import locked, whole
 
+FILE, FINISHED = "latents.f16", "cache.json"
+"""Of a cache of latents: its numbers, and the document that says that they are whole."""
+
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.base.weights import read_json
-from taxadiffusion.cache.encoding import FILE, FINISHED, Encoding, LatentForm, LatentKey, SourceImages, Unreadable
-from taxadiffusion.cache.files import mapped
+from taxadiffusion.cache.encoding import Encoding, LatentForm, LatentKey, SourceImages, Unreadable
+from taxadiffusion.cache.files import FILE, FINISHED, mapped
 from taxadiffusion.errors import CheckpointError, DataError
 
 _PLAIN = LatentForm()
