@@ -105,10 +105,11 @@ def test_a_filter_is_learnt_and_pictures_are_drawn_until_they_pass(
     learnt = tmp_path / "filter.json"
     how = ["--extractor", network, "--device", "cpu"]
     learn = ["--learn", tmp_path / "judgements.csv", "--out", learnt]
-    code, said = typed("review", drawn, *learn, *how, "--size-px", 16)
+    code, said = typed("review", drawn, *learn, *how)
     assert code == 0, said
     assert "12 pictures passed, 12 did not, 0 left undecided" in said
     assert Filter.read(learnt).agreement.share > 0.7
+    assert Filter.read(learnt).size_px == 16, "the pictures' own size, which `augment` looks at too"
     out = tmp_path / "accepted"
     ours = ["-n", 2, "--steps", 1, "--base", base, "--device", "cpu", "--out", out]
     code, said = typed("generate", model, "--all-species", *ours, "--accept", learnt, "--extractor", network)
@@ -139,7 +140,7 @@ def test_trust_is_measured_told_and_backed_off_to(
             Image.fromarray(pixels).save(source / f"{number}.png")
             table.writerow([f"{number}.png", *(taxon.get(rank) for rank in RANKS), "train"])
     prepare(source, tmp_path / "prepared")
-    how = ["--extractor", network, "--size-px", 16, "--device", "cpu"]
+    how = ["--extractor", network, "--device", "cpu"]
     code, said = typed("trust", model, drawn, "--data", tmp_path / "prepared", *how)
     assert code == 0, said
     assert "trusted at 90%: 2 to none" in said, "two taxa promise nothing at an error of 10 %"

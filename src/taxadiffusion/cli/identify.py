@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 Model = Annotated[
     str,
-    typer.Argument(parser=text_argument, help="What is asked: a model's directory, a hub id, or `reef-fish`."),
+    typer.Argument(
+        parser=text_argument, help="What is asked: a model's directory, a hub id, `reef-fish` or `butterflies`."
+    ),
 ]
 Photographs = Annotated[list[Path] | None, typer.Argument(help="Files of photographs.")]
 Calibrate = Annotated[

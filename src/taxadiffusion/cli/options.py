@@ -106,6 +106,12 @@ TrueTraits = Annotated[
     Path | None, typer.Option(help="Folder that `simulate` wrote, of this data: also measure trait error.")
 ]
 SizePx = Annotated[int, typer.Option(min=16, help="Both sides are compared at this size.")]
+OwnSizePx = Annotated[
+    int | None,
+    typer.Option(
+        "--size-px", min=16, help="Side at which pictures and photographs are looked at; none: the pictures' own."
+    ),
+]
 
 # a model that looks at photographs
 

@@ -30,7 +30,7 @@ def review(
     learn: Annotated[Path | None, typer.Option(help="The table that the page saved: fit a filter on it.")] = None,
     extractor: options.Extractor = None,
     weights: options.Weights = None,
-    size_px: options.SizePx = options.SIZE_PX,
+    size_px: options.OwnSizePx = None,
     device: options.Device = "auto",
 ) -> None:
     """Write a page on which an expert judges pictures by keyboard; with --learn, fit a filter on the judgements.
@@ -38,7 +38,7 @@ def review(
     The page is one file, needs no network and sends nothing. The filter is for `generate --accept`.
     """
     from taxadiffusion.errors import SettingsError
-    from taxadiffusion.evaluate.pictures import generated_folder
+    from taxadiffusion.evaluate.pictures import generated_folder, side_px
     from taxadiffusion.names import RANKS
 
     if learn is None and (extractor or weights):
@@ -48,7 +48,7 @@ def review(
     pictures = generated_folder(folder, RANKS)
     if learn is not None:
         network = one_extractor(extractor, weights, device)
-        _learnt(folder, pictures, learn, network, size_px, out or Path("filter.json"))
+        _learnt(folder, pictures, learn, network, size_px or side_px(pictures), out or Path("filter.json"))
         return
     from taxadiffusion.report.review import write_review
 

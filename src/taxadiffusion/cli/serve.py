@@ -12,7 +12,10 @@ from taxadiffusion.cli.paths import text_argument
 
 Model = Annotated[
     str,
-    typer.Argument(parser=text_argument, help="An adapter's or run's directory, a hub id, or the shipped `reef-fish`."),
+    typer.Argument(
+        parser=text_argument,
+        help="An adapter's or run's directory, a hub id, or a shipped one: `reef-fish`, `butterflies`.",
+    ),
 ]
 Evaluation = Annotated[
     Path | None, typer.Option(help="What `evaluate` wrote of this model: the folder, or its results.json.")

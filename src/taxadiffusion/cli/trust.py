@@ -26,7 +26,7 @@ def trust(
     out: Annotated[Path | None, typer.Option(help="The file; none: trusted.json beside the model.")] = None,
     extractor: options.Extractor = None,
     weights: options.Weights = None,
-    size_px: options.SizePx = options.SIZE_PX,
+    size_px: options.OwnSizePx = None,
     device: options.Device = "auto",
 ) -> None:
     """Judge a model's pictures and say, for every taxon, the finest rank at which they are right at a stated error.
@@ -48,13 +48,14 @@ def trust(
     pictures = generated_folder(folder, card.ranks)
     _require_made_by(folder, card.content_hash)
     network = one_extractor(extractor, weights, device)
+    side = size_px or card.image_size_px
     train = photographs(dataset, "train", card.ranks)
     lineages = [lineage.only(card.ranks) for lineage in train.lineages]
     with counted("photographs looked at", len(train)) as told:
-        seen = train.features(network, size_px, told)
+        seen = train.features(network, side, told)
     namer = Namer.fit(seen, lineages, train.groups)
     with counted("pictures looked at", len(pictures)) as told:
-        named = namer(pictures.features(network, size_px, told))
+        named = namer(pictures.features(network, side, told))
     taxa, left_out = judged_taxa(pictures.lineages, named, namer.known, card.ranks)
     if not taxa:
         raise DataError(f"{folder}: no taxon has two pictures of rank {card.ranks[-1]} that the judge can name")

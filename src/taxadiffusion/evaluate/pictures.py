@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import DataError
@@ -108,6 +109,15 @@ def photographs(dataset: PreparedDataset, split: str, ranks: Sequence[Rank]) -> 
         lambda i: _boxes(dataset, rows[kept[i]]),
         tuple(dataset.groups(np.array([rows[i] for i in kept], dtype=np.int64))),
     )
+
+
+def side_px(pictures: Pictures) -> int:
+    """The longer side of the first picture. Raises `DataError` for a file that is no picture."""
+    try:
+        with Image.open(pictures.files[0]) as first:
+            return max(first.size)
+    except OSError as error:
+        raise DataError(f"{pictures.files[0]}: cannot be read as a picture ({error}); make it again") from error
 
 
 def generated_folder(folder: Path, ranks: Sequence[Rank]) -> Pictures:
