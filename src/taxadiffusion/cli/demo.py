@@ -20,7 +20,7 @@ def demo(
     ] = None,
     device: options.Device = "auto",
 ) -> None:
-    """Generate the shipped butterflies and reef fish, then simulate a clade, train on it from coarse to fine, and write one report.
+    """Draw the shipped butterflies and fish, simulate a clade, train on it from coarse to fine, and write one report.
 
     Takes some minutes on two CPU cores; the same command again goes on where it was interrupted.
     """
