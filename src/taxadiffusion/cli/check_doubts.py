@@ -48,7 +48,7 @@ def list_doubts(model: str, source: Path, out: Path, asked: Asked) -> None:
 
     dataset = PreparedDataset.open(source, asked.root)
     rows = drawn_rows(dataset, asked.split or unseen_split(dataset), asked.limit)
-    way = (options.SEPARATION, options.MAX_DRAWS, options.BEAM)
+    way = (DOUBTFUL, options.MAX_DRAWS, options.BEAM)  # a rival is followed until that is decided
     identifier = opened(model, asked.base, asked.device, way, options.PREDICTIONS)
     left_out: Counter[str] = Counter()
     with counted("photographs", len(rows)) as told:

@@ -29,8 +29,8 @@ class WalkSettings:
     ends, so many are followed. most_asked: taxa that stand for the children of one node, together.
     """
 
-    separation: float = 3.0
-    draws: tuple[int, int] = (8, 64)
+    separation: float = 2.0
+    draws: tuple[int, int] = (8, 32)
     beam: int = 3
     most_asked: int = 128
 
