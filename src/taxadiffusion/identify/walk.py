@@ -116,12 +116,20 @@ class Walk:
         return Evidence(None, math.inf, math.inf, 0, len(sisters))
 
     def against_all(self, taxon: int) -> Evidence | None:
-        """Of a taxon, or all that is below it, against everything else that was asked with it last; None: nothing."""
+        """Of a taxon, or all that is below it, against what else was asked with it last; None: nothing.
+
+        Only rivals that stayed longest: of many that left after a few draws, one is far ahead by chance.
+        """
         for step in reversed(self.steps):
             ours = [one for one in step.asked if taxon in self.tree.path(one)]
-            rivals = [one for one in step.asked if taxon not in self.tree.path(one)]
-            if ours and rivals:
-                return step.evidence(ours, rivals, len(step.asked))
+            seen = {
+                one: int(np.isfinite(losses).sum())
+                for one, losses in zip(step.asked, step.losses, strict=True)
+                if taxon not in self.tree.path(one)
+            }
+            if ours and seen:
+                longest = max(seen.values())
+                return step.evidence(ours, [one for one in seen if seen[one] == longest], len(step.asked))
         return None
 
 
