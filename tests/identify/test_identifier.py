@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import numpy as np
 import pytest
 
 from taxadiffusion.errors import CheckpointError, SettingsError
-from taxadiffusion.identify.calibration import Calibration
+from taxadiffusion.identify.calibration import Calibration, fit_calibration
 from taxadiffusion.identify.doubts import doubts, write_doubts
 from taxadiffusion.identify.held_out import calibrated, drawn_rows, judged, right_at
 from taxadiffusion.identify.identifier import Identifier
 from taxadiffusion.identify.placements import moves, preferences, read_classification
-from taxadiffusion.identify.walk import WalkSettings
+from taxadiffusion.identify.walk import Evidence, WalkSettings
 from taxadiffusion.names import Lineage
 from tests.identify.analytic import Photographs, adapter_of, species
 from tests.taxa import taxonomy_of
@@ -54,6 +55,16 @@ def test_probabilities_are_as_often_right_as_they_say(tmp_path: Path) -> None:
     error = np.sqrt((said_ * (1 - said_)).sum()) / len(said_)
     assert abs(said_.mean() - right_.mean()) < 4 * error + 0.05
     assert said_[right_].mean() > said_[~right_].mean() + 0.05
+
+
+def test_evidence_that_never_differs_has_no_weight() -> None:
+    """All walks begin among the same orders, so their number is a constant; its deviation is not exactly 0."""
+    rng = np.random.default_rng(0)
+    seen = [Evidence(1, float(errors), float(errors) / 5, 32, 6) for errors in rng.normal(2, 2, 60)]
+    found = fit_calibration({"order": [(one, one.standard_errors > rng.normal()) for one in seen]})["order"]
+    assert abs(found.intercept) < 100
+    assert np.abs(found.coefficients).max() < 100
+    assert found.probability(seen[0]) == pytest.approx(found.probability(replace(seen[0], num_candidates=7)), abs=0.05)
 
 
 def test_an_interrupted_run_goes_on_and_results_of_another_are_refused(tmp_path: Path) -> None:

@@ -349,14 +349,17 @@ def test_the_discriminant_is_scikit_learns() -> None:
     np.testing.assert_allclose(scores - scores[:, :1], reference - reference[:, :1], atol=1e-3)
 
 
-def test_a_constant_feature_says_nothing_to_a_discriminant() -> None:
+@pytest.mark.parametrize("constant", [7.0, 0.1, np.log(6)])  # of the last two the deviation is not exactly 0
+def test_a_constant_feature_says_nothing_to_a_discriminant(constant: float) -> None:
     labels = np.arange(60) % 3
     features = draws(24, 60) + labels[:, None]
     plain = fit_discriminant(features, labels, ("a", "b", "c"))
-    more = fit_discriminant(np.hstack([features, np.full((60, 1), 7.0)]), labels, ("a", "b", "c"))
+    more = fit_discriminant(np.hstack([features, np.full((60, 1), constant)]), labels, ("a", "b", "c"))
     assert np.isfinite(more.weight).all()
-    assert not more.weight[-1].any()
-    assert np.array_equal(more.predict(np.hstack([features, np.full((60, 1), 9.0)])), plain.predict(features))
+    assert np.abs(more.weight[-1]).max() < 1e-9
+    assert np.array_equal(
+        more.predict(np.hstack([features, np.full((60, 1), constant + 2.0)])), plain.predict(features)
+    )
 
 
 def test_a_discriminant_tells_classes_apart_however_alike_the_images_of_each_are() -> None:

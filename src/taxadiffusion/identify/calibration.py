@@ -26,6 +26,7 @@ FEWEST = 20
 """Photographs of a rank, right and wrong ones among them, below which its share of right ones stands for all."""
 
 _CLIP = 30.0
+_ROUNDING = 1e-9  # the deviation of a constant is seldom exactly 0
 _FEATURES = 3
 
 
@@ -125,7 +126,7 @@ def fit_calibration(judged: Mapping[Rank, Sequence[tuple[Evidence, bool]]]) -> d
 def _logistic(features: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[list[float], float]:
     """Coefficients and intercept for features (N, F) as they are; the penalty is on standardised ones."""
     mean, scale = features.mean(0), features.std(0)
-    scale[scale == 0] = 1.0
+    scale[scale <= _ROUNDING * np.maximum(1.0, np.abs(mean))] = 1.0  # a constant one says nothing
     model = LogisticRegression(C=1.0, max_iter=2000).fit((features - mean) / scale, right)
     slope = model.coef_[0] / scale
     return slope.tolist(), float(model.intercept_[0] - slope @ mean)

@@ -52,7 +52,8 @@ def fit_discriminant(features: Floats, labels: Ints, classes: tuple[str, ...]) -
         raise DataError(f"a discriminant needs two or more classes with images, got {len(classes)} classes")
     mean = features.mean(0, dtype=np.float64)
     scale = features.std(0, dtype=np.float64)
-    scale[scale == 0] = 1.0  # a constant feature says nothing; leave it at zero
+    constant = scale <= 1e-9 * np.maximum(1.0, np.abs(mean))  # its deviation is seldom exactly 0
+    scale[constant] = 1.0  # it says nothing; leave it at zero
     order = np.argsort(labels, kind="stable")
     ends = np.cumsum(counts)
     centres = np.stack(
