@@ -13,6 +13,7 @@ from taxadiffusion.cli import options
 from taxadiffusion.cli.paths import text_argument
 
 if TYPE_CHECKING:
+    from taxadiffusion.identify.calibration import Calibration
     from taxadiffusion.identify.identifier import Answer, Identifier
     from taxadiffusion.identify.placements import Preference
 
@@ -123,13 +124,8 @@ def _calibrated(
 def _named(
     identifier: Identifier, files: list[Path], calibration: Path, asked: bool, least: float, json_path: Path | None
 ) -> None:
-    from taxadiffusion.identify.calibration import Calibration
-
-    if asked or calibration.is_file():
-        known = Calibration.read(calibration)
-        known.require(calibration, identifier.adapter.card.content_hash, identifier.way)
-        identifier.calibration = known
-    else:
+    identifier.calibration = _calibration(identifier, calibration, asked)
+    if identifier.calibration is None:
         typer.echo(
             "uncalibrated: no probabilities, names go down while each is separated; fit them with --calibrate PREPARED",
             err=True,
@@ -146,6 +142,24 @@ def _named(
             entries.append({"file": str(file), "carried": dict(carried.names), **_document(answer)})
     if json_path is not None:
         json_path.write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _calibration(identifier: Identifier, file: Path, asked: bool) -> Calibration | None:
+    """The one that was asked for, or lies beside the model. That one, made with other options, is said and left."""
+    from taxadiffusion.errors import CheckpointError
+    from taxadiffusion.identify.calibration import Calibration
+
+    if not asked and not file.is_file():
+        return None
+    known = Calibration.read(file)
+    try:
+        known.require(file, identifier.adapter.card.content_hash, identifier.way)
+    except CheckpointError as error:
+        if asked:
+            raise
+        typer.echo(f"note: {error}", err=True)
+        return None
+    return known
 
 
 def _lines(answer: Answer, num_carried: int) -> list[str]:
