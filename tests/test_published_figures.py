@@ -174,9 +174,10 @@ def wrong_sentences(text: str) -> list[str]:
         for found in MARKER.finditer(section):
             marker = yaml.safe_load(found[1])
             for value in marker.get("values", ()):
-                source, path, *form = value.split()
+                source, rest = value.split(" ", 1)
+                path, form = re.fullmatch(r"(.+?)((?: \d+)(?: interval)?)", rest).groups()  # a row may hold blanks
                 row, *keys = path.split(".")
-                known.add(expected(marker, row, " ".join([source, ".".join(keys), *form])))
+                known.add(expected(marker, row, f"{source} {'.'.join(keys)}{form}"))
         prose = re.sub(r"<!--.*?-->", "", section, flags=re.DOTALL)
         prose = "\n".join(line for line in prose.splitlines() if not line.startswith(("|", "    ")))
         sentences = " ".join(plain(prose).split())
