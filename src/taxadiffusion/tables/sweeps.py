@@ -110,6 +110,7 @@ def _rare_chart(results: Results, story: TablesStory) -> list[Html]:
 def _mean_series(results: Results, story: TablesStory, strategy: str) -> list[Series]:
     """By each judge, over all thinned species."""
     found = []
+    method = next(row.name for row in story.rare if row.strategy == strategy).rpartition(", ")[0]
     for judge in judge_columns(results):
         points = [
             (float(row.number), results.methods[row.name][-1].metrics[judge.metric].mean)
@@ -117,7 +118,7 @@ def _mean_series(results: Results, story: TablesStory, strategy: str) -> list[Se
             if row.strategy == strategy and judge.metric in results.methods[row.name][-1].metrics
         ]
         if points:
-            found.append(Series(judge.head(strategy), [at for at, _ in points], [share for _, share in points]))
+            found.append(Series(judge.head(method), [at for at, _ in points], [share for _, share in points]))
     return found
 
 
