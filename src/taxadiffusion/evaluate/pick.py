@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 
 Right = Mapping[Lineage, tuple[NDArray[np.floating], ...]]
 """By taxon and run: 1 for each image named right, 0 for the others."""
-
-ALL_AGAINST_ONE: Mapping[str, str] = MappingProxyType({})
-"""Every method is compared with the picked one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +90,7 @@ def pick(methods: Mapping[str, tuple[RankScores, ...]], named: str | None = None
 def differences(
     methods: Mapping[str, tuple[RankScores, ...]],
     picked: Pick,
-    against: Mapping[str, str] = ALL_AGAINST_ONE,
+    against: Mapping[str, str] | None = None,
     *,
     second: bool = False,
 ) -> dict[str, dict[Rank, Interval]]:
@@ -118,7 +114,7 @@ def differences(
 
 
 def distance_differences(
-    methods: Mapping[str, tuple[RankScores, ...]], picked: Pick, against: Mapping[str, str] = ALL_AGAINST_ONE
+    methods: Mapping[str, tuple[RankScores, ...]], picked: Pick, against: Mapping[str, str] | None = None
 ) -> dict[str, dict[Rank, Interval]]:
     """The picked method's Fréchet distance minus each other one's, of all pictures, where they show the same taxa."""
 
@@ -133,12 +129,12 @@ def distance_differences(
 def _from_picked(
     methods: Mapping[str, tuple[RankScores, ...]],
     picked: Pick,
-    against: Mapping[str, str],
+    against: Mapping[str, str] | None,
     compare: Callable[[RankScores, RankScores], Interval | None],
 ) -> dict[str, dict[Rank, Interval]]:
     found: dict[str, dict[Rank, Interval]] = {}
     for name, ranks in methods.items():
-        other = against.get(name, picked.name)
+        other = (against or {}).get(name, picked.name)
         best = {scores.rank: scores for scores in methods[other]}
         compared = {s.rank: compare(best[s.rank], s) for s in ranks if name != other and s.rank in best}
         found[name] = {rank: interval for rank, interval in compared.items() if interval is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,8 +111,7 @@ class Walk:
             rivals = [one for one, sister in of_sister.items() if sister != taxon]
             if ours and rivals:
                 found = step.evidence(ours, rivals, len(sisters))
-                rival = None if found.rival is None else of_sister[found.rival]
-                return Evidence(rival, found.standard_errors, found.effect, found.num_draws, len(sisters))
+                return replace(found, rival=None if found.rival is None else of_sister[found.rival])
         return Evidence(None, math.inf, math.inf, 0, len(sisters))
 
     def against_all(self, taxon: int) -> Evidence | None:
