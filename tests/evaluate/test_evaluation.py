@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -717,6 +718,41 @@ def test_photographs_of_other_boxes_have_other_features(dataset: PreparedDataset
     store.features(pictures, network, 32)
     store.features(replace(pictures, cut=lambda i: f"{pictures.cut(i)} another box"), network, 32)
     assert network.images == 2 * len(pictures)
+
+
+def test_photographs_features_lie_with_their_data_for_every_command(dataset: PreparedDataset, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(dataset.path, data, ignore=shutil.ignore_patterns("features"))
+    pictures, made = (
+        photographs(PreparedDataset.open(data), "test", RANKS),
+        generated_folder(fresh(tmp_path / "made", 1), RANKS),
+    )
+    network = CountedColours()
+    first = FeatureStore(tmp_path / "one", with_data=True)
+    found = first.features(pictures, network, 32)
+    first.features(made, network, 32)
+    looked_at = network.images
+    for folder in (tmp_path / "another", None):
+        store = FeatureStore(folder, with_data=True)
+        assert np.array_equal(store.features(pictures.select(range(len(pictures))), network, 32), found)
+        assert network.images == looked_at
+    assert len(list((data / "features").glob("*.npy"))) == 1
+    assert len(list((tmp_path / "one").glob("*.npy"))) == 1  # of the generated ones
+
+
+def test_data_that_cannot_be_written_are_told_of_and_features_kept_elsewhere(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(dataset.path, data, ignore=shutil.ignore_patterns("features"))
+    (data / "features").write_text("in the way")
+    pictures, network = photographs(PreparedDataset.open(data), "test", RANKS), CountedColours()
+    with pytest.warns(UserWarning, match="features cannot be written: features of photographs are kept in"):
+        FeatureStore(tmp_path / "one", with_data=True).features(pictures, network, 32)
+    assert list((tmp_path / "one").glob("*.npy"))
+    with pytest.warns(UserWarning, match="computed anew"):
+        found = FeatureStore(None, with_data=True).features(pictures, network, 32)
+    assert np.array_equal(found, pictures.features(Colours(), 32))
 
 
 def test_processes_share_the_features_and_one_that_is_killed_loses_only_its_block(

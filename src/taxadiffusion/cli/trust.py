@@ -38,6 +38,7 @@ def trust(
     from taxadiffusion.cli.shown import counted
     from taxadiffusion.dataset import PreparedDataset
     from taxadiffusion.errors import DataError
+    from taxadiffusion.evaluate.extraction import FeatureStore
     from taxadiffusion.evaluate.naming import Namer
     from taxadiffusion.evaluate.pictures import generated_folder, photographs
     from taxadiffusion.pictures.trusted import TRUSTED, Trusted, judged_taxa
@@ -52,7 +53,7 @@ def trust(
     train = photographs(dataset, "train", card.ranks)
     lineages = [lineage.only(card.ranks) for lineage in train.lineages]
     with counted("photographs looked at", len(train)) as told:
-        seen = train.features(network, side, told)
+        seen = FeatureStore(None, with_data=True).features(train, network, side, told)
     namer = Namer.fit(seen, lineages, train.groups)
     with counted("pictures looked at", len(pictures)) as told:
         named = namer(pictures.features(network, side, told))

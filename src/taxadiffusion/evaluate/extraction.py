@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,9 @@ from taxadiffusion.files import sha256_of, whole
 _BLOCK = 1024  # images of a file of features: a multiple of a batch, so blocks and the whole give the same bits
 _VERSION = 1  # raised when the same files would give other pixels
 
+BESIDE_DATA = "features"
+"""Folder of a prepared data set that holds its photographs' features, for every command."""
+
 
 class FeatureStore:
     """Features in `folder`, a file for every block of images, under a hash of all that they are made of.
@@ -31,8 +37,12 @@ class FeatureStore:
     done by the others.
     """
 
-    def __init__(self, folder: Path, shard: Shard | None = None) -> None:
+    def __init__(self, folder: Path | None, shard: Shard | None = None, *, with_data: bool = False) -> None:
+        """folder: none: what has no other place is computed each time. with_data: features of a prepared set's
+        photographs are kept in that set's folder, where every command finds them; in `folder` where that one cannot be
+        written, with a warning."""
         self._folder = folder
+        self._with_data = with_data
         self._shard = shard or Shard.of_environment()
         self._digests: dict[tuple[str, int, int], bytes] = {}
 
@@ -51,9 +61,11 @@ class FeatureStore:
         total = len(pictures)
         if not total:
             raise DataError(f"{pictures.name}: holds no image to compute features from")
-        self._folder.mkdir(parents=True, exist_ok=True)
+        folder = self._kept_in(pictures)
+        if folder is None:
+            return pictures.features(extractor, size_px, progress)
         blocks = [range(start, min(start + _BLOCK, total)) for start in range(0, total, _BLOCK)]
-        paths = [self._folder / f"{self._key(pictures, rows, extractor, size_px)}.npy" for rows in blocks]
+        paths = [folder / f"{self._key(pictures, rows, extractor, size_px)}.npy" for rows in blocks]
         by_start = {rows.start: path for rows, path in zip(blocks, paths, strict=True)}
 
         def build(part: Part, report: Callable[[int], None]) -> None:
@@ -70,6 +82,20 @@ class FeatureStore:
             first=self._shard.number * len(blocks) // self._shard.count,
         )
         return np.concatenate([np.load(path, allow_pickle=False) for path in paths])
+
+    def _kept_in(self, pictures: Pictures) -> Path | None:
+        """A folder that is there and can be written; none: they are not kept."""
+        if self._with_data and pictures.prepared is not None:
+            beside = pictures.prepared / BESIDE_DATA
+            with suppress(OSError):
+                beside.mkdir(exist_ok=True)
+            if beside.is_dir() and os.access(beside, os.W_OK):
+                return beside
+            elsewhere = f"are kept in {self._folder}" if self._folder else "will be computed anew each time"
+            warnings.warn(f"{beside} cannot be written: features of photographs {elsewhere}", stacklevel=3)
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        return self._folder
 
     def _key(self, pictures: Pictures, rows: range, extractor: Extractor, size_px: int) -> str:
         digest = hashlib.sha256(json.dumps([_VERSION, extractor.content_hash, size_px]).encode())

@@ -42,6 +42,8 @@ class Pictures:
     """What stays on one side of a split with each image, e.g. its trajectory; None: each is alone."""
     model_sha256: str = ""
     """Of what made them, as their recipes name it; "" where nobody says."""
+    prepared: Path | None = None
+    """The folder of the prepared data set that they belong to, for photographs of one."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -58,6 +60,7 @@ class Pictures:
             lambda i: self.cut(kept[i]),
             tuple(self.groups[i] for i in kept) if self.groups else None,
             self.model_sha256,
+            self.prepared,
         )
 
     def images(self, size_px: int, batch_size: int = 64) -> Iterator[NDArray[np.uint8]]:
@@ -108,6 +111,7 @@ def photographs(dataset: PreparedDataset, split: str, ranks: Sequence[Rank]) -> 
         len(rows) - len(kept),
         lambda i: _boxes(dataset, rows[kept[i]]),
         tuple(dataset.groups(np.array([rows[i] for i in kept], dtype=np.int64))),
+        prepared=dataset.path,
     )
 
 

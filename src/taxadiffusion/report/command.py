@@ -61,7 +61,7 @@ class Extractors:
             perceptual=PerceptualDistance(self.lpips, self.device) if self.lpips else None,
             alignment=next((one for one in opened if isinstance(one, BioclipExtractor)), None),
             traits=TraitJudge.of(self.clade) if self.clade else None,
-            store=FeatureStore(cache_dir / "blocks"),
+            store=FeatureStore(cache_dir / "blocks", with_data=True),
             second=second[0] if second else None,
         )
 

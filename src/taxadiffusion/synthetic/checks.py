@@ -104,8 +104,8 @@ class Sight:
 
 
 def sight(extractor: Extractor, folder: Path, size_px: int) -> Sight:
-    """Features are kept in `folder`."""
-    return Sight(extractor, FeatureStore(folder, Shard()), size_px)
+    """Features are kept in `folder`, those of photographs beside their prepared set."""
+    return Sight(extractor, FeatureStore(folder, Shard(), with_data=True), size_px)
 
 
 class Checks:

@@ -111,7 +111,7 @@ def _side(dataset: PreparedDataset, split: str, looking: Looking, extractor: Ext
     def told(done: int, total: int) -> None:
         pipe.send(Told(f"looking at photographs of the {split} split: {done} of {total}"))
 
-    features = FeatureStore(looking.folder / "features").features(shown, extractor, SIZE_PX, told)
+    features = FeatureStore(looking.folder / "features", with_data=True).features(shown, extractor, SIZE_PX, told)
     lineages = tuple(lineage.only(looking.ranks) for lineage in shown.lineages)
     return Side(features, lineages, shown.files, (0,) * len(shown), shown.load)
 
