@@ -4,6 +4,7 @@
 every order, family and genus with two or more taxa that the model knows, pictures of the ancestor are drawn
 
 * brownian: as `taxadiffusion ancestors` does, each of a draw from the posterior of Brownian motion
+* dated: as `taxadiffusion ancestors --tree` does, by the clade's own tree with its branch lengths
 * brownian_mean: as `taxadiffusion ancestors --mean` does, all of the posterior's mean
 * naive_mean: under the mean of the descendants' conditions, each with the same weight
 * own_name: under the taxon's own condition, which the model learned from its descendants' pictures
@@ -11,8 +12,9 @@ every order, family and genus with two or more taxa that the model knows, pictur
 and their traits, read off by the clade's instrument, compared with those of the true last common ancestor. Beside them
 stand pictures that the simulator draws of the true ancestor (true_ancestor: the instrument's own error, as low as it
 gets) and of the others (other_true_ancestors), the brownian pictures of the others (other_brownian), and, without any
-picture, what the true traits of the same species tell of their ancestor's (species_mean, species_brownian): of this
-clade, and of twenty clades of as many species, over which the second table has its intervals.
+picture, what the true traits of the same species tell of their ancestor's (species_mean; species_brownian; by the
+clade's own tree species_dated): of this clade, and of twenty clades of as many species, over which the second table has
+its intervals.
 DIR keeps the pictures, `ancestors.json` and a sheet, `ancestors.png`; the same command goes on.
 """
 
@@ -27,6 +29,7 @@ from collections import defaultdict
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -57,6 +60,7 @@ from taxadiffusion.simulate import (
     taxon_truth,
 )
 from taxadiffusion.taxonomy.brownian import posterior, unit_descent
+from taxadiffusion.taxonomy.phylogeny import Phylogeny, placed, read_phylogeny
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.uint8]
@@ -66,27 +70,24 @@ SHOWN = 2  # pictures of each kind in a row of the sheet
 NUM_CLADES = 20
 
 
-def brownian(adapter: Adapter, ancestor: Lineage, seeds: Sequence[int], guidance: Guidance) -> list[Request]:
-    return cloud(adapter, ancestor, seeds, guidance)[0]
+Way = Callable[[Adapter, Lineage, Sequence[int], Guidance], list[Request]]
 
 
-def brownian_mean(adapter: Adapter, ancestor: Lineage, seeds: Sequence[int], guidance: Guidance) -> list[Request]:
-    return cloud(adapter, ancestor, seeds, guidance, mean=True)[0]
+def ways(tree: Phylogeny) -> dict[str, Way]:
+    """tree: the clade's own."""
 
+    def naive_mean(adapter: Adapter, ancestor: Lineage, seeds: Sequence[int], guidance: Guidance) -> list[Request]:
+        tips = descent_of(adapter, ancestor)[0].tips
+        blend = tuple((tip, 1 / len(tips)) for tip in tips)
+        return [Request(ancestor, seed, guidance, blend=blend) for seed in seeds]
 
-def naive_mean(adapter: Adapter, ancestor: Lineage, seeds: Sequence[int], guidance: Guidance) -> list[Request]:
-    tips = descent_of(adapter, ancestor).tips
-    blend = tuple((tip, 1 / len(tips)) for tip in tips)
-    return [Request(ancestor, seed, guidance, blend=blend) for seed in seeds]
-
-
-def own_name(_adapter: Adapter, ancestor: Lineage, seeds: Sequence[int], guidance: Guidance) -> list[Request]:
-    return [Request(ancestor, seed, guidance) for seed in seeds]
-
-
-WAYS: tuple[Callable[[Adapter, Lineage, Sequence[int], Guidance], list[Request]], ...] = (
-    brownian, brownian_mean, naive_mean, own_name,
-)  # fmt: skip
+    return {
+        "brownian": lambda *asked: cloud(*asked)[0],
+        "dated": lambda *asked: cloud(*asked, phylogeny=tree)[0],
+        "brownian_mean": lambda *asked: cloud(*asked, mean=True)[0],
+        "naive_mean": naive_mean,
+        "own_name": lambda _, ancestor, seeds, guidance: [Request(ancestor, seed, guidance) for seed in seeds],
+    }
 
 
 @dataclass(frozen=True)
@@ -132,33 +133,52 @@ def simulated(clade: Clade, node: int, number: int) -> Images:
 
 
 def drawn(
-    adapter: Adapter, ancestors: Sequence[Lineage], out: Path, number: int, guidance: Guidance, sampling: Sampling
+    adapter: Adapter,
+    ancestors: Sequence[Lineage],
+    tree: Phylogeny,
+    out: Path,
+    number: int,
+    guidance: Guidance,
+    sampling: Sampling,
 ) -> dict[str, dict[Lineage, Images]]:
     """Pictures (N, 3, 64, 64) of each ancestor by each way; what lies in `out` is not drawn again."""
     found: dict[str, dict[Lineage, Images]] = {}
-    for way in WAYS:
+    for name, way in ways(tree).items():
         requests = [r for ancestor in ancestors for r in way(adapter, ancestor, range(number), guidance)]
         pictures: dict[Lineage, list[Images]] = {ancestor: [] for ancestor in ancestors}
-        made = generate(adapter, requests, out / way.__name__, sampling)
-        of_request = {one.request: one.path for one in track(made, way.__name__, total=len(requests))}
+        made = generate(adapter, requests, out / name, sampling)
+        of_request = {one.request: one.path for one in track(made, name, total=len(requests))}
         for request in requests:
             pictures[request.lineage].append(load_image(of_request[request], SIZE_PX))
-        found[way.__name__] = {ancestor: np.stack(some) for ancestor, some in pictures.items()}
+        found[name] = {ancestor: np.stack(some) for ancestor, some in pictures.items()}
     return found
 
 
 def of_species(
-    clade: Clade, ancestors: Sequence[Lineage], known: Sequence[Lineage]
+    clade: Clade, tree: Phylogeny, ancestors: Sequence[Lineage], known: Sequence[Lineage]
 ) -> dict[str, dict[Lineage, Floats]]:
-    """What the true traits of the known species tell of each ancestor's, (1, M): their mean, and by Brownian motion."""
+    """What the true traits of the known species tell of each ancestor's, (1, M): their mean, and by Brownian motion on
+    the tree of unit branches and on the clade's own."""
     species = taxon_truth(clade, "species")
-    found: dict[str, dict[Lineage, Floats]] = {"species_mean": {}, "species_brownian": {}}
+    kinds = ("species_mean", "species_brownian", "species_dated")
+    found: dict[str, dict[Lineage, Floats]] = {kind: {} for kind in kinds}
     for ancestor in ancestors:
         descent = unit_descent(ancestor, known, clade.ranks)
         values = np.stack([species[tip] for tip in descent.tips])  # (S, M)
         found["species_mean"][ancestor] = values.mean(axis=0, keepdims=True)
         found["species_brownian"][ancestor] = posterior(descent).weights[None] @ values
+        dated = placed(ancestor, known, tree).descent
+        own = np.stack([species[tip] for tip in dated.tips])
+        found["species_dated"][ancestor] = posterior(dated).weights[None] @ own
     return found
+
+
+def tree_of(clade: Clade) -> Phylogeny:
+    """The clade's own tree, by way of the file that `simulate` writes of it."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "tree.nwk"
+        file.write_text(clade.newick() + "\n", encoding="utf-8")
+        return read_phylogeny(file)
 
 
 def of_clades(meter: TraitMeter, num_species: int, ranks: Sequence[Rank]) -> dict[str, Any]:
@@ -170,7 +190,7 @@ def of_clades(meter: TraitMeter, num_species: int, ranks: Sequence[Rank]) -> dic
     for seed in range(NUM_CLADES):
         clade = Clade.grow(seed, num_species, ranks)
         judge = Judge.of(clade, meter, clade.species)
-        told = of_species(clade, list(judge.nodes), clade.species)
+        told = of_species(clade, tree_of(clade), list(judge.nodes), clade.species)
         errors = {kind: judge.own(some) for kind, some in told.items()}
         errors["other_true_ancestors"] = judge.of_others({one: truth[None] for one, truth in judge.truth.items()})
         for kind, values in errors.items():
@@ -206,16 +226,16 @@ def measure(
         raise DataError(f"the model knows {', '.join(adapter.card.ranks)}, the clade has {', '.join(clade.ranks)}")
     known = [adapter.taxonomy.lineage(taxon) for taxon in adapter.taxonomy.at_rank("species")]
     judge = Judge.of(clade, meter, known)
-    ancestors = list(judge.nodes)
+    ancestors, tree = list(judge.nodes), tree_of(clade)
     pictures = {"true_ancestor": {one: simulated(clade, node, number) for one, node in judge.nodes.items()}}
-    pictures |= drawn(adapter, ancestors, out, number, guidance, sampling)
+    pictures |= drawn(adapter, ancestors, tree, out, number, guidance, sampling)
     readings = {
         kind: {ancestor: meter.read(images) for ancestor, images in some.items()} for kind, some in pictures.items()
     }
     errors = {kind: judge.own(some) for kind, some in readings.items()}
     errors["other_true_ancestors"] = judge.of_others(readings["true_ancestor"])
     errors["other_brownian"] = judge.of_others(readings["brownian"])
-    errors |= {kind: judge.own(some) for kind, some in of_species(clade, ancestors, known).items()}
+    errors |= {kind: judge.own(some) for kind, some in of_species(clade, tree, ancestors, known).items()}
     sheet(pictures, ancestors).save(out / "ancestors.png")
     by_ancestor = {
         str(ancestor): {kind: float(values[row]) for kind, values in errors.items()}

@@ -248,7 +248,7 @@ def test_drawn_ancestors_are_compared_with_true_ones(tmp_path: Path) -> None:
         table["species_mean"]["all"]["trait_error"]["mean"]
         < table["other_true_ancestors"]["all"]["trait_error"]["mean"]
     )
-    for way in ("brownian", "brownian_mean", "naive_mean", "own_name"):  # all of them read as nothing
+    for way in ("brownian", "dated", "brownian_mean", "naive_mean", "own_name"):  # all of them read as nothing
         assert table[way]["all"]["trait_error"] == table["brownian"]["all"]["trait_error"]
         assert len(list((tmp_path / "out" / way).rglob("*.png"))) == number * len(nodes)
     assert table["naive_mean"]["all"]["above_brownian"]["mean"] == 0

@@ -88,7 +88,18 @@ def test_the_command_draws_and_notes_what_it_drew(model: tuple[Path, Path], tmp_
     assert "0 pictures made, of 4" in again.output
     between = CliRunner().invoke(app, [*asked, "Coris aygula", "Cheilinus", "--way", "--out", str(tmp_path / "way")])
     assert between.exit_code == 0, between.exception
-    for wrong, kind in ((["Labridae", "--way"], SettingsError), (["Coris aygula"], DataError)):
+    tree = tmp_path / "dated.nwk"
+    tree.write_text("(((Coris_aygula:1,Coris_gaimard:1):3,Zanclus_cornutus:4):6,Other_one:10);", encoding="utf-8")
+    dated = CliRunner().invoke(
+        app, [*asked, "Labridae", "--mean", "--tree", str(tree), "--out", str(tmp_path / "tree")]
+    )
+    assert dated.exit_code == 0, dated.exception
+    with (tmp_path / "tree" / "metadata.csv").open(newline="") as stream:
+        notes = {row["note"] for row in csv.DictReader(stream)}
+    assert "2 descendants tell of it, by Brownian motion on dated.nwk, which lacks 1 more" in notes.pop()
+    tree.write_text("(Other_one:1,Other_two:1);", encoding="utf-8")
+    elsewhere = ["Labridae", "--tree", str(tree)]
+    for wrong, kind in ((["Labridae", "--way"], SettingsError), (["Coris aygula"], DataError), (elsewhere, DataError)):
         refused = CliRunner().invoke(app, [*asked, *wrong, "--out", str(tmp_path / "none")])
         assert isinstance(refused.exception, kind)
     assert not (tmp_path / "none").exists()

@@ -10,6 +10,11 @@ import typer
 from taxadiffusion.cli import options
 from taxadiffusion.cli.generate import Model, Seed
 
+Tree = Annotated[
+    Path | None,
+    typer.Option(help="A phylogeny with branch lengths, Newick or NEXUS, tips named Genus_epithet; none: unit ones."),
+]
+
 
 def ancestors(
     model: Model,
@@ -19,6 +24,7 @@ def ancestors(
     way: Annotated[
         bool, typer.Option("--way", help="Of two taxa: the way between them, through their common ancestor.")
     ] = False,
+    tree: Tree = None,
     guidance_scale: options.GuidanceScale = options.GUIDANCE_SCALE,
     num_steps: options.Steps = options.NUM_STEPS,
     seed: Seed = 0,
@@ -30,7 +36,8 @@ def ancestors(
 ) -> None:
     """Draw what the ancestor of a genus or family may have looked like: a cloud, for nobody has seen it.
 
-    Conditions are taken to wander along the tree by Brownian motion, a branch as long as the ranks it crosses.
+    Conditions are taken to wander along the tree by Brownian motion, a branch as long as the ranks it crosses, or as a
+    phylogeny says.
     """
     from taxadiffusion.errors import SettingsError
 
@@ -45,15 +52,19 @@ def ancestors(
     from taxadiffusion.pictures import ancestors as reconstruction
     from taxadiffusion.pictures.asked import requested_lineage
     from taxadiffusion.pictures.generate import Sampling, generate
+    from taxadiffusion.taxonomy.phylogeny import read_phylogeny
 
+    phylogeny = read_phylogeny(tree) if tree else None
     adapter = open_model(model, base=base, device=chosen_device(device))
     guidance = Guidance(guidance_scale)
     lineages = list(dict.fromkeys(requested_lineage(adapter, name)[0] for name in taxa))
     if way:
-        found = [reconstruction.way(adapter, lineages[0], lineages[-1], num_images, seed, guidance)]
+        found = [reconstruction.way(adapter, lineages[0], lineages[-1], num_images, seed, guidance, phylogeny)]
     else:
         seeds = range(seed, seed + num_images)
-        found = [reconstruction.cloud(adapter, one, seeds, guidance, mean=mean) for one in lineages]
+        found = [
+            reconstruction.cloud(adapter, one, seeds, guidance, mean=mean, phylogeny=phylogeny) for one in lineages
+        ]
     requests = [request for some, _ in found for request in some]
     notes = {some[0].lineage: note for some, note in found}
     for lineage, note in notes.items():

@@ -12,23 +12,41 @@ from taxadiffusion.guidance import Guidance
 from taxadiffusion.names import Lineage
 from taxadiffusion.request import Blend, Request
 from taxadiffusion.taxonomy.brownian import Descent, between, posterior, unit_descent
+from taxadiffusion.taxonomy.phylogeny import Phylogeny, placed
 
 
-def descent_of(adapter: Adapter, ancestor: Lineage) -> Descent:
-    """The ancestor's descendants that the model knows, each branch as long as the ranks it crosses. Raises `DataError`
-    where it has none."""
+def descent_of(adapter: Adapter, ancestor: Lineage, phylogeny: Phylogeny | None = None) -> tuple[Descent, str]:
+    """The ancestor's descendants that the model knows, and on which tree, in words.
+
+    Without a phylogeny each branch is as long as the ranks it crosses. Raises `DataError` where it has none.
+    """
     taxonomy, ranks = adapter.taxonomy, adapter.card.ranks
-    return unit_descent(ancestor, [taxonomy.lineage(number).only(ranks) for number in range(len(taxonomy))], ranks)
+    known = [taxonomy.lineage(number).only(ranks) for number in range(len(taxonomy))]
+    if phylogeny is None:
+        return unit_descent(ancestor, known, ranks), "a tree of unit branches"
+    found = placed(ancestor, known, phylogeny)
+    words = phylogeny.name
+    if found.missing:
+        words += f", which lacks {len(found.missing)} more"
+    if found.strangers:
+        words += f", where {found.strangers} of other taxa descend from it too"
+    return found.descent, words
 
 
 def cloud(
-    adapter: Adapter, ancestor: Lineage, seeds: Sequence[int], guidance: Guidance, *, mean: bool = False
+    adapter: Adapter,
+    ancestor: Lineage,
+    seeds: Sequence[int],
+    guidance: Guidance,
+    *,
+    mean: bool = False,
+    phylogeny: Phylogeny | None = None,
 ) -> tuple[list[Request], str]:
     """A picture for each seed, which also draws the ancestor that it shows from the posterior; and a note of it.
 
-    mean: all show the mean, so that they differ by the noise alone.
+    mean: all show the mean, so that they differ by the noise alone. phylogeny: as of `descent_of`.
     """
-    descent = descent_of(adapter, ancestor)
+    descent, tree = descent_of(adapter, ancestor, phylogeny)
     found = posterior(descent)
     weights = [found.weights if mean else found.draw(np.random.default_rng([seed, 7])) for seed in seeds]
     requests = [
@@ -37,16 +55,23 @@ def cloud(
     ]
     return requests, (
         f"{'the mean of' if mean else 'a draw of'} the ancestor as {len(descent.tips)} descendants tell of it, by "
-        f"Brownian motion on a tree of unit branches; its variance is {found.variance:.3g} times the rate"
+        f"Brownian motion on {tree}; its variance is {found.variance:.3g} times the rate"
     )
 
 
 def way(
-    adapter: Adapter, one: Lineage, other: Lineage, number: int, seed: int, guidance: Guidance
+    adapter: Adapter,
+    one: Lineage,
+    other: Lineage,
+    number: int,
+    seed: int,
+    guidance: Guidance,
+    phylogeny: Phylogeny | None = None,
 ) -> tuple[list[Request], str]:
     """`number` pictures of one seed on the way between two taxa, through the mean of their common ancestor.
 
-    Raises `DataError` where they have none that the model knows, or one is the other's ancestor.
+    phylogeny: as of `descent_of`. Raises `DataError` where they have no ancestor that the model knows, or one is the
+    other's.
     """
     shared = next((n for n, (a, b) in enumerate(zip(one.names, other.names, strict=False)) if a != b), None)
     if shared is None:
@@ -54,10 +79,11 @@ def way(
     if not shared:
         raise DataError(f"{one.label} and {other.label} have no ancestor in common that the model knows")
     ancestor = Lineage(one.names[:shared])
-    descent = descent_of(adapter, ancestor)
+    descent, tree = descent_of(adapter, ancestor, phylogeny)
     weights = _blend(descent.tips, posterior(descent).weights)
     requests = [Request(ancestor, seed, guidance, blend=blend) for blend in between(one, other, weights, number)]
-    return requests, f"on the way from {one.label} to {other.label} through the mean of their common ancestor"
+    words = f"on the way from {one.label} to {other.label} through the mean of their common ancestor"
+    return requests, words if phylogeny is None else f"{words}, by {tree}"
 
 
 def _blend(tips: Sequence[Lineage], weights: np.ndarray) -> Blend:

@@ -81,17 +81,27 @@ def posterior(descent: Descent) -> Posterior:
     return Posterior(weights, variance, np.array(contrasts).reshape(-1, size))
 
 
+def descendants(ancestor: Lineage, lineages: Sequence[Lineage]) -> tuple[Lineage, ...]:
+    """Those of the lineages below the ancestor that have no other below them, in the order of their names.
+
+    Raises `DataError` where there is none.
+    """
+    depth = len(ancestor.names)
+    below = sorted({one.names for one in lineages if one.names[:depth] == ancestor.names and len(one.names) > depth})
+    inner = {names[:length] for names in below for length in range(depth + 1, len(names))}
+    found = tuple(Lineage(names) for names in below if names not in inner)
+    if not found:
+        raise DataError(f"{ancestor.label} has no descendants that the model knows, so nothing tells of its ancestor")
+    return found
+
+
 def unit_descent(ancestor: Lineage, lineages: Sequence[Lineage], ranks: Sequence[Rank]) -> Descent:
     """The ancestor's descendants among the lineages at their finest names, a branch as long as the ranks it crosses.
 
     Raises `DataError` where it has none.
     """
+    tips = [one.names for one in descendants(ancestor, lineages)]
     depth = len(ancestor.names)
-    below = sorted({one.names for one in lineages if one.names[:depth] == ancestor.names and len(one.names) > depth})
-    inner = {names[:length] for names in below for length in range(depth + 1, len(names))}
-    tips = [names for names in below if names not in inner]
-    if not tips:
-        raise DataError(f"{ancestor.label} has no descendants that the model knows, so nothing tells of its ancestor")
     nodes = sorted(
         {names[:length] for names in tips for length in range(depth, len(names) + 1)}, key=lambda n: (len(n), n)
     )
