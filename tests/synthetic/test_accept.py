@@ -56,6 +56,21 @@ def test_a_picture_passes_where_it_is_named_as_what_was_asked_for(namer: Namer) 
     assert NamedRight(namer, "genus")(looked([TAXA[1], TAXA[2]], [TAXA[0], TAXA[0]])) == [None, MISNAMED]
 
 
+def test_a_picture_is_not_refused_because_its_species_has_few_photographs() -> None:
+    """Features of two species around −1 and +1, a hundred photographs and five: what lies nearer to the rare one is
+    named so, though most pictures there are of the common one."""
+    rng = np.random.default_rng(0)
+    common, rare = TAXA[:2]
+    features = np.concatenate([rng.normal(-1, 1, (100, 1)), rng.normal(1, 1, (5, 1))]).astype(np.float32)
+    namer = Namer.fit(features, [common] * 100 + [rare] * 5, fewest=FEWEST_TO_NAME)
+    nearer = np.array([[0.5]], dtype=np.float32)
+    assert namer(nearer) == [common]
+    assert namer(nearer, even=True) == [rare]
+    assert namer(-nearer, even=True) == [common]
+    seen = Looked((rare,), nearer, painted([rare]))
+    assert NamedRight(namer, "species")(seen) == [None]
+
+
 def test_a_species_that_the_probe_does_not_know_is_judged_at_the_finest_rank_that_it_knows(namer: Namer) -> None:
     check = NamedRight(namer, "species")
     rare, stranger = TAXA[3], Lineage.of({"family": "Nigridae", "genus": "Niger", "species": "ater"})

@@ -20,8 +20,16 @@ from taxadiffusion.metrics.intervals import Interval
 from taxadiffusion.synthetic import utility
 from taxadiffusion.synthetic.accept import MISNAMED
 from taxadiffusion.synthetic.checks import sight
-from taxadiffusion.synthetic.classifiers import NETWORK, PROBE, NetworkSettings, Pack
+from taxadiffusion.synthetic.classifiers import (
+    NETWORK,
+    PROBE,
+    NetworkSettings,
+    Pack,
+    named_by_network,
+    named_by_probe,
+)
 from taxadiffusion.synthetic.folds import (
+    EVEN,
     FILTERED,
     PASTED,
     REAL,
@@ -77,11 +85,11 @@ def test_published_splits_judge_and_every_row_is_trained(sources: Sources, found
     assert sources.judged_splits == ("test",)
     assert sources.judged is not None
     assert len(sources.judged) == 16
-    assert rows_of(sources) == (
-        REAL, RESAMPLED, PASTED, *(f"{kind}: {name}" for name in ("good", "swapped") for kind in (UNFILTERED, FILTERED))
-    )  # fmt: skip
+    drawn = [f"{kind}: {name}" for name in ("good", "swapped") for kind in (UNFILTERED, FILTERED)]
+    assert rows_of(sources) == (REAL, EVEN, RESAMPLED, PASTED, *drawn)
     assert Counter(cell.row for cell in found) == dict.fromkeys(rows_of(sources), 2)
     sizes = {cell.row: one.num_learnt for cell, one in found.items() if cell.fold == 0}
+    assert sizes[EVEN] == sizes[REAL]
     assert sizes[RESAMPLED] == sizes[PASTED] == sizes[f"{UNFILTERED}: good"] == sizes[REAL] + 48
 
 
@@ -110,6 +118,34 @@ def test_wrong_pictures_harm_and_the_filter_leaves_them_out(sources: Sources, fo
     wrong = [i for i, taxon in enumerate(TAXA) if taxon.get("genus") == "Ruber"]
     assert chosen.refused[MISNAMED] >= 20
     assert np.isin(chosen.pack.labels, wrong).mean() < 0.2
+
+
+@pytest.mark.parametrize("classifier", [PROBE, NETWORK])
+def test_even_odds_name_a_rare_class_as_often_as_a_common_one(classifier: str) -> None:
+    """Two greys that overlap, of which one is twenty times as frequent."""
+    rng = np.random.default_rng(0)
+
+    def shades(number: int, label: int) -> Pack:
+        grey = rng.normal(110 + 36 * label, 24, number)
+        images = np.broadcast_to(grey[:, None, None, None], (number, 3, 16, 16)).clip(0, 255).astype(np.uint8)
+        return Pack(images, grey[:, None].astype(np.float32), np.full(number, label))
+
+    learnt, shown = shades(400, 0).with_(shades(20, 1)), shades(400, 0).with_(shades(400, 1))
+
+    def recalls(*, even: bool) -> tuple[float, float]:
+        if classifier == PROBE:
+            named, sure = named_by_probe(learnt, ("0", "1"), 1.0, shown, even=even)
+        else:  # a third class that was not learnt is never named
+            settings = NetworkSettings(num_steps=120, batch_size=32, width=4, learning_rate=1e-2)
+            named, sure = named_by_network(learnt, 3, settings, 0, shown, even=even)
+        assert set(named.tolist()) <= {0, 1}
+        assert ((sure > 1 / 3) & (sure <= 1)).all()
+        return float((named[:400] == 0).mean()), float((named[400:] == 1).mean())
+
+    assert recalls(even=False)[1] < 0.45
+    common, rare = recalls(even=True)
+    assert min(common, rare) > 0.6
+    assert abs(common - rare) < 0.3
 
 
 def test_nobody_learns_from_what_judges(sources: Sources, found: dict[Cell, Named], tmp_path: Path) -> None:
@@ -143,7 +179,7 @@ def test_without_a_published_split_each_fold_is_judged_by_what_it_leaves_out(sou
 def test_a_training_that_lies_there_is_not_made_again(
     sources: Sources, found: dict[Cell, Named], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(*_: object) -> None:
+    def never(*_: object, **__: object) -> None:
         raise AssertionError("it was there")
 
     monkeypatch.setattr(utility, "named_by_probe", never)

@@ -82,8 +82,13 @@ class Namer:
             return "nothing"
         return "logistic regression" if isinstance(self.probe, Probe) else "linear discriminant"
 
-    def __call__(self, features: NDArray[np.float32]) -> list[Lineage]:
-        """(N, D) features → the N deepest taxa they are named as; empty lineages where it knows no taxon."""
+    def __call__(self, features: NDArray[np.float32], *, even: bool = False) -> list[Lineage]:
+        """(N, D) features → the N deepest taxa they are named as; empty lineages where it knows no taxon.
+
+        even: as if all taxa were equally frequent, which a discriminant always takes them to be.
+        """
         if self.probe is None:
             return [Lineage()] * len(features)
+        if even and isinstance(self.probe, Probe):
+            return [self.taxa[i] for i in self.probe.predict(features, np.array(self.counts))]
         return [self.taxa[i] for i in self.probe.predict(features)]

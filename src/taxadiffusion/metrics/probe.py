@@ -53,11 +53,16 @@ class Probe:
         logits = (features - self.mean) / self.scale @ self.weight + self.bias
         return _log_softmax(logits)
 
-    def predict(self, features: Floats) -> Ints:
-        """(N, D) features → (N,) most likely class, as a position in `classes`."""
+    def predict(self, features: Floats, counts: Ints | None = None) -> Ints:
+        """(N, D) features → (N,) most likely class, as a position in `classes`.
+
+        counts: (K,) images of each class that the probe was fitted on: the class is then the one that is most likely
+        where all are equally frequent (logit adjustment: Menon et al. 2021, arXiv 2007.07314, equation 9 with τ = 1).
+        """
+        prior = 0.0 if counts is None else np.log(counts)
         found = np.empty(len(features), dtype=np.intp)
         for block in row_blocks(len(features), len(self.classes)):
-            found[block] = self.log_probabilities(features[block]).argmax(1)
+            found[block] = (self.log_probabilities(features[block]) - prior).argmax(1)
         return found
 
 

@@ -30,6 +30,10 @@ SPECIES_MEANING = (
     "Intervals are over trainings, judged by the same photographs. By chance alone about one species in twenty would "
     "seem to be helped or hurt."
 )
+EVEN_MEANING = (
+    "Even odds: the same classifier as of real photographs alone, which then takes all species as equally frequent. "
+    "Where that gains, rare species lacked weight and not pictures."
+)
 CALIBRATION = (
     "Calibration error: how far confidence lies from the share that is right (15 bins); 0 is as right as it says."
 )
@@ -63,7 +67,7 @@ def write_utility(
     (out / "report.md").write_text(_markdown(gained, sources, comparison), encoding="utf-8")
     sections = (
         Section("At a glance", _glance(gained, sources, comparison)),
-        Section("Rows", (table(*_rows(gained), caption=f"{MEANING} {CALIBRATION}"),)),
+        Section("Rows", (table(*_rows(gained), caption=f"{MEANING} {EVEN_MEANING} {CALIBRATION}"),)),
         Section(
             "Differences", (table(*_differences(gained), caption="A gain or a harm is an interval without zero."),)
         ),
@@ -92,7 +96,7 @@ def verdict_words(gained: Gains, comparison: Comparison) -> str:
     parts = [
         f"Gain: {'; '.join(where)}."
         if where
-        else "No gain: nowhere do the filtered pictures beat real photographs, "
+        else "No gain: nowhere do the filtered pictures beat real photographs (at even odds too), "
         "resampled ones and copy and paste beyond chance."
     ]
     if harm:

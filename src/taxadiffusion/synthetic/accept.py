@@ -60,7 +60,8 @@ class Check(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NamedRight:
-    """A probe of photographs names it as its species, down to `rank`.
+    """A probe of photographs names it as its species, down to `rank`, all species taken as equally frequent: a picture
+    was asked for by its species, and is not refused because that has few photographs.
 
     Of a species that the probe does not know, down to the finest rank above at which it knows it; where there is none
     the picture is `NOT_JUDGED`.
@@ -76,7 +77,7 @@ class NamedRight:
 
     def __call__(self, looked: Looked) -> Sequence[str | None]:
         ranks = {taxon: self.judged_at(taxon) for taxon in set(looked.taxa)}
-        named = self.namer(looked.features.astype(np.float32))
+        named = self.namer(looked.features.astype(np.float32), even=True)
         return [_verdict(ranks[asked], asked, seen) for asked, seen in zip(looked.taxa, named, strict=True)]
 
 

@@ -58,15 +58,20 @@ class NetworkSettings:
     device: str = "cpu"
 
 
-def named_by_probe(learnt: Pack, classes: tuple[str, ...], penalty: float, shown: Pack) -> tuple[Ints, Floats]:
-    """(M,) classes that a probe names, and how sure it is of each. penalty: of `choose_penalty`."""
+def named_by_probe(
+    learnt: Pack, classes: tuple[str, ...], penalty: float, shown: Pack, *, even: bool = False
+) -> tuple[Ints, Floats]:
+    """(M,) classes that a probe names, and how sure it is of each. penalty: of `choose_penalty`.
+
+    even: as if all classes were equally frequent.
+    """
     found = fit_probe(learnt.features, learnt.labels, classes, inverse_penalty=penalty)
-    chances = np.exp(found.log_probabilities(shown.features.astype(np.float64)))
-    return chances.argmax(1), chances.max(1)
+    chances = torch.from_numpy(found.log_probabilities(shown.features.astype(np.float64)))
+    return _surest(_evened(chances, learnt, len(classes)) if even else chances)
 
 
 def named_by_network(
-    learnt: Pack, num_classes: int, settings: NetworkSettings, seed: int, shown: Pack
+    learnt: Pack, num_classes: int, settings: NetworkSettings, seed: int, shown: Pack, *, even: bool = False
 ) -> tuple[Ints, Floats]:
     """The same by a network of four convolutions, trained end to end from random weights.
 
@@ -95,16 +100,23 @@ def named_by_network(
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
-    return _named(network.eval(), torch.from_numpy(shown.images), settings.batch_size, device)
+    network.eval()
+    with torch.no_grad():
+        parts = torch.split(torch.from_numpy(shown.images), settings.batch_size)
+        chances = torch.cat([network(_pixels(part).to(device)).cpu() for part in parts])
+    return _surest(_evened(chances, learnt, num_classes) if even else chances)
 
 
-@torch.no_grad()
-def _named(network: nn.Module, images: Tensor, batch_size: int, device: torch.device) -> tuple[Ints, Floats]:
-    chances = torch.cat(
-        [network(_pixels(part).to(device)).softmax(1).cpu() for part in torch.split(images, batch_size)]
-    )
-    confidence, named = chances.max(1)
-    return named.numpy(), confidence.double().numpy()
+def _evened(logits: Tensor, learnt: Pack, num_classes: int) -> Tensor:
+    """(M, K) logits as if all classes that were learnt were equally frequent (`Probe.predict`)."""
+    counts = torch.from_numpy(np.bincount(learnt.labels, minlength=num_classes)).double()
+    return logits.double() - torch.where(counts > 0, counts.log(), torch.inf)
+
+
+def _surest(logits: Tensor) -> tuple[Ints, Floats]:
+    """(M,) the best class of each row of (M, K), and its probability."""
+    confidence, named = logits.double().softmax(1).max(1)
+    return named.numpy(), confidence.numpy()
 
 
 def _pixels(images: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 Flags = NDArray[np.bool_]
 
-REAL, RESAMPLED, PASTED = "real alone", "real, resampled", "copy and paste"
+REAL, EVEN, RESAMPLED, PASTED = "real alone", "real, even odds", "real, resampled", "copy and paste"
 UNFILTERED, FILTERED = "unfiltered", "filtered"
 
 _BATCH = 64

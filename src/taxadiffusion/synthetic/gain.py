@@ -15,7 +15,7 @@ from taxadiffusion.metrics.classification import calibration_error, f1_of_classe
 from taxadiffusion.metrics.intervals import Interval, mean_of_means
 from taxadiffusion.names import Lineage
 from taxadiffusion.synthetic.classifiers import ClassifierName
-from taxadiffusion.synthetic.folds import FILTERED, PASTED, REAL, RESAMPLED, Floats
+from taxadiffusion.synthetic.folds import EVEN, FILTERED, PASTED, REAL, RESAMPLED, Floats
 from taxadiffusion.synthetic.plan import Plan, Wanted
 from taxadiffusion.synthetic.sources import Sources
 from taxadiffusion.synthetic.utility import Cell, Comparison, Named, rows_of, runs_of
@@ -26,7 +26,7 @@ RARE = 10
 Sign = Literal["gain", "harm", "no gain"]
 Effect = Literal["helps", "hurts", "not told apart"]
 
-BASELINES = (REAL, RESAMPLED, PASTED)
+BASELINES = (REAL, EVEN, RESAMPLED, PASTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Gains:
     """Species without a judging photograph: no row is measured by them."""
 
     def verdict(self, classifier: ClassifierName, *, rare: bool) -> Sign:
-        """Of the best filtered row: a gain beats real alone, resampled and copy-paste; harm is below real alone."""
+        """Of the best filtered row: a gain beats all of `BASELINES`; harm is below real alone."""
         mine = {
             one.other: one.sign
             for one in self.differences
@@ -176,7 +176,7 @@ def _differences(
     groups: Mapping[bool, NDArray[np.bool_]],
     num_images: int,
 ) -> list[Difference]:
-    """Every synthetic row against the three baselines. Species and runs are paired, so both spreads are of differences:
+    """Every synthetic row against the baselines. Species and runs are paired, so both spreads are of differences:
     `mean_of_means` of them speaks of other species and other trainings."""
     synthetic = [row for row in dict.fromkeys(row for row, _ in f1) if row not in BASELINES]
     return [
