@@ -16,10 +16,15 @@ NUM_BINS = 15
 
 
 def f1_of_classes(true: Ints, named: Ints, num_classes: int) -> Floats:
-    """(K,) scikit-learn's F1 of each class; NaN where no photograph shows it, 0 where none of its own is found."""
-    found = f1_score(true, named, labels=np.arange(num_classes), average=None, zero_division=0)
-    shown = np.bincount(true, minlength=num_classes) > 0
-    return np.where(shown, np.asarray(found, dtype=np.float64), np.nan)
+    """(K,) scikit-learn's F1 of each class; NaN where no photograph shows it, 0 where none of its own is found.
+
+    Photographs are weighted so that all classes count as equally frequent. Else F1 would depend on how many photographs
+    of each class happen to judge: the few of one would be swamped by those of another that are named as it.
+    """
+    counts = np.bincount(true, minlength=num_classes)
+    weights = 1.0 / counts[true]
+    found = f1_score(true, named, labels=np.arange(num_classes), average=None, zero_division=0, sample_weight=weights)
+    return np.where(counts > 0, np.asarray(found, dtype=np.float64), np.nan)
 
 
 def calibration_error(right: NDArray[np.bool_], confidence: Floats, num_bins: int = NUM_BINS) -> float:

@@ -21,9 +21,10 @@ RECOMMENDED = "recommended.csv"
 _EFFECTS: tuple[Effect, ...] = ("helps", "hurts", "not told apart")
 
 MEANING = (
-    "Macro F1: the mean over species of each one's F1. Intervals: 95 %, over species and trainings; differences are "
-    "paired, species by species and training by training. Trainings of other folds share most of their photographs and "
-    "are judged by the same ones, so they vary less than trainings on other photographs would."
+    "Macro F1: the mean over species of each one's F1, all species taken as equally frequent among what judges. "
+    "Intervals: 95 %, over species and trainings; differences are paired, species by species and training by training. "
+    "Trainings of other folds share most of their photographs and are judged by the same ones, so they vary less than "
+    "trainings on other photographs would."
 )
 SPECIES_MEANING = (
     "F1 in the best filtered row minus that in “real, resampled”, where photographs make up the same numbers. "
