@@ -755,6 +755,42 @@ def test_data_that_cannot_be_written_are_told_of_and_features_kept_elsewhere(
     assert np.array_equal(found, pictures.features(Colours(), 32))
 
 
+@pytest.mark.parametrize("damage", ["no features", "cut short", "empty", "no word"])
+def test_damaged_features_are_computed_again(dataset: PreparedDataset, tmp_path: Path, damage: str) -> None:
+    pictures = photographs(dataset, "test", RANKS)
+    right = FeatureStore(tmp_path).features(pictures, Colours(), 32)
+    (block,) = tmp_path.glob("*.npy")
+    if damage == "no features":
+        block.unlink()
+    elif damage == "no word":
+        block.with_suffix(".json").write_text("{}")
+    else:
+        block.write_bytes(block.read_bytes()[: 200 if damage == "cut short" else 0])
+    network = CountedColours()
+    assert np.array_equal(FeatureStore(tmp_path).features(pictures, network, 32), right)
+    assert network.images == len(pictures)
+
+
+def test_a_folder_that_is_deleted_meanwhile_is_one_error(dataset: PreparedDataset, tmp_path: Path) -> None:
+    pictures, folder = photographs(dataset, "test", RANKS), tmp_path / "store"
+    with pytest.raises(DataError, match="was deleted while features were put there"):
+        FeatureStore(folder).features(pictures, CountedColours(lambda _: shutil.rmtree(folder)), 32)
+    again = FeatureStore(folder).features(pictures, Colours(), 32)
+    assert np.array_equal(again, pictures.features(Colours(), 32))
+
+
+def test_data_that_cannot_be_written_still_give_what_is_there(
+    dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, network = tmp_path / "data", CountedColours()
+    shutil.copytree(dataset.path, data, ignore=shutil.ignore_patterns("features"))
+    pictures = photographs(PreparedDataset.open(data), "test", RANKS)
+    found = FeatureStore(None, with_data=True).features(pictures, network, 32)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert np.array_equal(FeatureStore(None, with_data=True).features(pictures, network, 32), found)
+    assert network.images == len(pictures)
+
+
 def test_processes_share_the_features_and_one_that_is_killed_loses_only_its_block(
     dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

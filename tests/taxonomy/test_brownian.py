@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -80,6 +82,17 @@ def test_a_unit_tree_has_a_branch_for_each_rank_it_crosses() -> None:
     assert descent.lengths[descent.tip_nodes[descent.tips.index(holed)]] == 2.0
     with pytest.raises(DataError, match="has no descendants"):
         unit_descent(species[0], species, RANKS)
+
+
+def test_memory_of_a_large_tree_is_a_matrix_and_not_one_for_each_tip() -> None:
+    size = 400
+    star = Descent((-1, *[0] * size), (0.0, *[1.0] * size), tuple(range(1, size + 1)), tuple(map(tip, range(size))))
+    tracemalloc.start()
+    found = posterior(star)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.allclose(found.weights, 1 / size)
+    assert peak < 6 * size * size * 8
 
 
 def test_one_descendant_leaves_no_doubt_and_no_distance_is_an_error() -> None:

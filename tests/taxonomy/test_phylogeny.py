@@ -11,7 +11,7 @@ from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage
 from taxadiffusion.simulate import Clade
 from taxadiffusion.taxonomy.brownian import posterior
-from taxadiffusion.taxonomy.phylogeny import placed, read_phylogeny
+from taxadiffusion.taxonomy.phylogeny import placed, placed_between, read_phylogeny
 
 
 def species(family: str, genus: str, epithet: str) -> Lineage:
@@ -66,13 +66,49 @@ def test_a_simulated_clades_own_tree_gives_back_its_times(tmp_path: Path) -> Non
 
 
 def test_what_the_tree_lacks_and_whom_it_puts_among_them_is_told(tmp_path: Path) -> None:
-    tree = read_phylogeny(write(tmp_path, "((Coris_aygula:1,Zanclus_cornutus:1):2,(Coris_gaimard:2,Other_one:2):1);"))
-    found = placed(LABRIDAE, KNOWN, tree)
+    text = "((Coris_aygula:1,Zanclus_cornutus:1):2,(Coris_gaimard:2,(Zanclus_other:1,(Coris_b:1,Who_knows:1):1):1):1);"
+    found = placed(LABRIDAE, KNOWN, read_phylogeny(write(tmp_path, text)))
     assert found.missing == (KNOWN[2],)
-    assert found.strangers == 2
     assert set(found.descent.tips) == set(KNOWN[:2])
-    alone = placed(KNOWN[0].truncated("genus"), [KNOWN[0]], tree)
-    assert posterior(alone.descent).weights.tolist() == [1.0]
+    assert found.strangers == 2  # the two Zanclus; of a species that the model does not know nothing can be said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        DATED.replace("Coris_aygula", "'Coris_aygula'").replace("Zanclus_cornutus", "zanclus_Cornutus"),
+        "\ufeff[a note]" + DATED.replace(",", ",\r\n"),
+        "[dated] #nexus\nbegin trees;\ntranslate 1 Coris_aygula, 2 Coris_gaimard;\ntree one = "
+        + DATED.replace("Coris_aygula", "1").replace("Coris_gaimard", "2")
+        + "\nend;",
+    ],
+)
+def test_a_tree_is_the_same_in_whatever_way_it_is_written(tmp_path: Path, text: str) -> None:
+    same = placed(LABRIDAE, KNOWN, read_phylogeny(write(tmp_path, DATED)))
+    assert placed(LABRIDAE, KNOWN, read_phylogeny(write(tmp_path, text))) == same
+
+
+def test_the_way_leads_through_the_node_where_the_two_part(tmp_path: Path) -> None:
+    """Not through the taxon that holds both by name: here a Coris and the Zanclus parted last."""
+    tree = read_phylogeny(
+        write(tmp_path, "(((Coris_aygula:1,Zanclus_cornutus:1):2,Coris_gaimard:3):9,Cheilinus_undulatus:9);")
+    )
+    found = placed_between(KNOWN[0], KNOWN[3], KNOWN, tree)
+    assert posterior(found.descent).weights.tolist() == [0.5, 0.5]
+    assert set(found.descent.tips) == {KNOWN[0], KNOWN[3]}
+    genus = placed_between(KNOWN[0].truncated("genus"), KNOWN[3], KNOWN, tree)
+    assert set(genus.descent.tips) == {KNOWN[0], KNOWN[1], KNOWN[3]}
+    lacking = read_phylogeny(write(tmp_path, "(Coris_aygula:1,Coris_gaimard:1);"))
+    with pytest.raises(DataError, match="has no tip of Zanclus cornutus"):
+        placed_between(KNOWN[0], KNOWN[3], KNOWN, lacking)
+
+
+@pytest.mark.parametrize("factor", [1e-200, 1.0, 1e200])
+def test_the_unit_of_time_does_not_matter(tmp_path: Path, factor: float) -> None:
+    text = f"((Coris_aygula:{factor},Coris_gaimard:{factor}):{3 * factor},Cheilinus_undulatus:{4 * factor});"
+    told = posterior(placed(LABRIDAE, KNOWN, read_phylogeny(write(tmp_path, text))).descent)
+    assert told.weights.sum() == pytest.approx(1)
+    assert told.variance / factor == pytest.approx(1 / (1 / 3.5 + 1 / 4))
 
 
 @pytest.mark.parametrize(
@@ -85,6 +121,8 @@ def test_what_the_tree_lacks_and_whom_it_puts_among_them_is_told(tmp_path: Path)
         ("(a:1,b:1);(a:1,b:1);", "holds 2 trees"),
         ("(Coris_aygula:1,:1);", "a tip has no name"),
         ("(Coris_aygula:1,Coris_aygula:1);", "Coris aygula"),
+        ("#NEXUS\nbegin taxa;\ntaxlabels a b;\nend;\nbegin trees;\ntree x = (a:1,b:1);\nend;", "cannot be read"),
+        ("#NEXUS\nbegin taxa;\ndimensions ntax=2;\ntaxlabels a", "cannot be read"),
         ("(" * 3000 + "a" + ",b:1)" * 3000 + ";", "nested more deeply|Multiple|two tips"),
     ],
 )
@@ -98,7 +136,8 @@ def test_what_is_no_tree_is_one_error(tmp_path: Path, text: str, words: str) -> 
     [
         ("((Coris_aygula:1,Coris_gaimard):1,Other:1);", "way to Coris gaimard has no length, or a negative one"),
         ("((Coris_aygula:1,Coris_gaimard:-1):1,Other:1);", "negative"),
-        ("(Other_one:1,Other_two:1);", "none of the 3 descendants of Labridae is a tip .* named like Other one"),
+        ("(Other_one:1,Other_two:1);", "of the 3 descendants of Labridae, .* none is a tip .* named like “other one”"),
+        ("(Coris_aygula:1,Other_two:1);", "one, Coris aygula is a tip of this tree, and two are needed"),
     ],
 )
 def test_a_tree_that_does_not_tell_is_one_error(tmp_path: Path, text: str, words: str) -> None:
@@ -113,5 +152,5 @@ def test_branches_above_the_ancestor_need_no_length(tmp_path: Path) -> None:
 
 def test_two_species_of_one_name_are_not_told_apart(tmp_path: Path) -> None:
     order = [Lineage.of({"order": "O", "family": f, "genus": "Coris", "species": "aygula"}) for f in ("A", "B")]
-    with pytest.raises(DataError, match="two in O are named Coris aygula"):
+    with pytest.raises(DataError, match="the tip Coris aygula may be order: O > family: A"):
         placed(Lineage.of({"order": "O"}), order, read_phylogeny(write(tmp_path, DATED)))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from taxadiffusion.cache.parts import Part, build_shared
 from taxadiffusion.dataset.shards import Shard
-from taxadiffusion.errors import DataError
+from taxadiffusion.errors import CheckpointError, DataError
 from taxadiffusion.evaluate.pictures import Pictures
 from taxadiffusion.features import Extractor
 from taxadiffusion.files import sha256_of, whole
@@ -61,35 +61,43 @@ class FeatureStore:
         total = len(pictures)
         if not total:
             raise DataError(f"{pictures.name}: holds no image to compute features from")
-        folder = self._kept_in(pictures)
+        blocks = [range(start, min(start + _BLOCK, total)) for start in range(0, total, _BLOCK)]
+        names = [self._key(pictures, rows, extractor, size_px) for rows in blocks]
+        folder = self._kept_in(pictures, names)
         if folder is None:
             return pictures.features(extractor, size_px, progress)
-        blocks = [range(start, min(start + _BLOCK, total)) for start in range(0, total, _BLOCK)]
-        paths = [folder / f"{self._key(pictures, rows, extractor, size_px)}.npy" for rows in blocks]
-        by_start = {rows.start: path for rows, path in zip(blocks, paths, strict=True)}
+        parts = [Part(rows.start, rows.stop, folder / f"{name}.json") for rows, name in zip(blocks, names, strict=True)]
+        by_start = {part.start: part for part in parts}
+        for part in parts:
+            if not _is_sound(part) and os.access(folder, os.W_OK):
+                part.path.unlink(missing_ok=True)  # what says that it is done
 
         def build(part: Part, report: Callable[[int], None]) -> None:
             rows = range(part.start, part.stop)
-            _write(by_start[part.start], pictures.select(rows).features(extractor, size_px))
+            _write(_features_of(by_start[part.start]), pictures.select(rows).features(extractor, size_px))
             part.write(len(rows))
             report(len(rows))
 
-        build_shared(
-            [Part(rows.start, rows.stop, path.with_suffix(".json")) for rows, path in zip(blocks, paths, strict=True)],
-            build,
-            lambda: False,
-            lambda done: progress(done, total),
-            first=self._shard.number * len(blocks) // self._shard.count,
-        )
-        return np.concatenate([np.load(path, allow_pickle=False) for path in paths])
+        try:
+            build_shared(
+                parts,
+                build,
+                lambda: not folder.is_dir(),
+                lambda done: progress(done, total),
+                first=self._shard.number * len(blocks) // self._shard.count,
+            )
+            return np.concatenate([np.load(_features_of(part), allow_pickle=False) for part in parts])
+        except FileNotFoundError as error:
+            raise DataError(f"{folder}: was deleted while features were put there; the same command again") from error
 
-    def _kept_in(self, pictures: Pictures) -> Path | None:
-        """A folder that is there and can be written; none: they are not kept."""
+    def _kept_in(self, pictures: Pictures, names: Sequence[str]) -> Path | None:
+        """A folder that is there and can be written, or holds all of these blocks; none: they are not kept."""
         if self._with_data and pictures.prepared is not None:
             beside = pictures.prepared / BESIDE_DATA
             with suppress(OSError):
                 beside.mkdir(exist_ok=True)
-            if beside.is_dir() and os.access(beside, os.W_OK):
+            whole_blocks = (beside / f"{name}.npy" for name in names)
+            if beside.is_dir() and (os.access(beside, os.W_OK) or all(path.is_file() for path in whole_blocks)):
                 return beside
             elsewhere = f"are kept in {self._folder}" if self._folder else "will be computed anew each time"
             warnings.warn(f"{beside} cannot be written: features of photographs {elsewhere}", stacklevel=3)
@@ -114,6 +122,20 @@ class FeatureStore:
         except OSError as error:
             raise DataError(f"{file}: the picture cannot be read ({error.strerror}); make it again") from error
         return self._digests[known]
+
+
+def _features_of(part: Part) -> Path:
+    return part.path.with_suffix(".npy")
+
+
+def _is_sound(part: Part) -> bool:
+    """Not said to be done, or as many rows of features lie there as it says."""
+    try:
+        return not part.is_done or len(np.load(_features_of(part), mmap_mode="r", allow_pickle=False)) == (
+            part.stop - part.start
+        )
+    except (OSError, ValueError, EOFError, LookupError, TypeError, CheckpointError):
+        return False
 
 
 def _write(path: Path, features: NDArray[np.float32]) -> None:

@@ -11,8 +11,8 @@ from taxadiffusion.errors import DataError
 from taxadiffusion.guidance import Guidance
 from taxadiffusion.names import Lineage
 from taxadiffusion.request import Blend, Request
-from taxadiffusion.taxonomy.brownian import Descent, between, posterior, unit_descent
-from taxadiffusion.taxonomy.phylogeny import Phylogeny, placed
+from taxadiffusion.taxonomy.brownian import Descent, Posterior, between, posterior, unit_descent
+from taxadiffusion.taxonomy.phylogeny import Phylogeny, placed, placed_between
 
 
 def descent_of(adapter: Adapter, ancestor: Lineage, phylogeny: Phylogeny | None = None) -> tuple[Descent, str]:
@@ -20,11 +20,9 @@ def descent_of(adapter: Adapter, ancestor: Lineage, phylogeny: Phylogeny | None 
 
     Without a phylogeny each branch is as long as the ranks it crosses. Raises `DataError` where it has none.
     """
-    taxonomy, ranks = adapter.taxonomy, adapter.card.ranks
-    known = [taxonomy.lineage(number).only(ranks) for number in range(len(taxonomy))]
     if phylogeny is None:
-        return unit_descent(ancestor, known, ranks), "a tree of unit branches"
-    found = placed(ancestor, known, phylogeny)
+        return unit_descent(ancestor, _known(adapter), adapter.card.ranks), "a tree of unit branches"
+    found = placed(ancestor, _known(adapter), phylogeny)
     words = phylogeny.name
     if found.missing:
         words += f", which lacks {len(found.missing)} more"
@@ -47,7 +45,7 @@ def cloud(
     mean: all show the mean, so that they differ by the noise alone. phylogeny: as of `descent_of`.
     """
     descent, tree = descent_of(adapter, ancestor, phylogeny)
-    found = posterior(descent)
+    found = _posterior(descent, tree)
     weights = [found.weights if mean else found.draw(np.random.default_rng([seed, 7])) for seed in seeds]
     requests = [
         Request(ancestor, seed, guidance, blend=_blend(descent.tips, own))
@@ -68,7 +66,8 @@ def way(
     guidance: Guidance,
     phylogeny: Phylogeny | None = None,
 ) -> tuple[list[Request], str]:
-    """`number` pictures of one seed on the way between two taxa, through the mean of their common ancestor.
+    """`number` pictures of one seed on the way between two taxa, through the mean of their common ancestor: of the
+    taxon that holds both, or of the node of a phylogeny where they part.
 
     phylogeny: as of `descent_of`. Raises `DataError` where they have no ancestor that the model knows, or one is the
     other's.
@@ -79,11 +78,28 @@ def way(
     if not shared:
         raise DataError(f"{one.label} and {other.label} have no ancestor in common that the model knows")
     ancestor = Lineage(one.names[:shared])
-    descent, tree = descent_of(adapter, ancestor, phylogeny)
-    weights = _blend(descent.tips, posterior(descent).weights)
+    if phylogeny is None:
+        descent, tree = descent_of(adapter, ancestor)
+    else:  # they may have parted elsewhere than their names say
+        descent, tree = placed_between(one, other, _known(adapter), phylogeny).descent, phylogeny.name
+    weights = _blend(descent.tips, _posterior(descent, tree).weights)
     requests = [Request(ancestor, seed, guidance, blend=blend) for blend in between(one, other, weights, number)]
-    words = f"on the way from {one.label} to {other.label} through the mean of their common ancestor"
-    return requests, words if phylogeny is None else f"{words}, by {tree}"
+    return requests, (
+        f"on the way from {one.label} to {other.label} through the mean of their common ancestor, of which "
+        f"{len(descent.tips)} descendants tell, on {tree}"
+    )
+
+
+def _known(adapter: Adapter) -> list[Lineage]:
+    """All taxa of the model, by its ranks."""
+    return [adapter.taxonomy.lineage(number).only(adapter.card.ranks) for number in range(len(adapter.taxonomy))]
+
+
+def _posterior(descent: Descent, tree: str) -> Posterior:
+    try:
+        return posterior(descent)
+    except DataError as error:
+        raise DataError(f"{tree}: {error}") from error
 
 
 def _blend(tips: Sequence[Lineage], weights: np.ndarray) -> Blend:

@@ -206,7 +206,7 @@ def _refused(one: dict[str, Any]) -> str:
 def _markdown(gained: Gains, sources: Sources, comparison: Comparison) -> str:
     parts = ["# Does it help a classifier?", verdict_words(gained, comparison), judged_by(sources)]
     for title, (header, rows), words in (
-        ("Rows", _rows(gained), f"{MEANING} {CALIBRATION}"),
+        ("Rows", _rows(gained), f"{MEANING} {EVEN_MEANING} {CALIBRATION}"),
         ("Differences", _differences(gained), "A gain or a harm is an interval without zero."),
         (f"Species, {gained.best}", _species(gained), SPECIES_MEANING),
     ):

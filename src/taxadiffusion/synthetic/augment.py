@@ -88,7 +88,9 @@ def augment(
     require_layout(asked.layout)
     accepting, backbone = asked.accepting, adapter.denoiser.backbone
     expert = sha256_of(accepting.expert).hex() if accepting.expert else None
-    accepted_by = asdict(accepting) | {"expert": expert, "extractor": asked.extractor if accepting else None}
+    named = "at even odds" if accepting.rank else None  # before 28 November 2026 by how frequent species are
+    extractor = asked.extractor if accepting else None
+    accepted_by = asdict(accepting) | {"expert": expert, "extractor": extractor, "named": named}
     maker = Maker(adapter, asked.plan, asked.making, out, accepted_by, shard)
     if shard.number:
         maker.follow()

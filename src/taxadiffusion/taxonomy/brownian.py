@@ -53,11 +53,13 @@ class Posterior:
 def posterior(descent: Descent) -> Posterior:
     """By pruning (Felsenstein 1973, American Journal of Human Genetics 25:471): the tips' generalised least squares.
 
-    Raises `DataError` for two tips at no distance from each other, or a length that is negative or no number.
+    Memory grows with S². Raises `DataError` for two tips at no distance from each other, or a length that is negative
+    or no number.
     """
     if not all(np.isfinite(length) and length >= 0 for length in descent.lengths[1:]):
         raise DataError("a branch of the tree has a length that is negative or no number")
     size = len(descent.tip_nodes)
+    unit = max(descent.lengths[1:], default=0.0) or 1.0  # lengths of any size are told apart
     place = {node: tip for tip, node in enumerate(descent.tip_nodes)}
     children: list[list[int]] = [[] for _ in descent.parents]
     for node, parent in enumerate(descent.parents[1:], 1):
@@ -66,11 +68,14 @@ def posterior(descent: Descent) -> Posterior:
     contrasts: list[Floats] = []
     for node in reversed(range(len(descent.parents))):
         if node in place:
-            known[node] = np.eye(size)[place[node]], 0.0
+            own = np.zeros(size)
+            own[place[node]] = 1.0
+            known[node] = own, 0.0
             continue
-        below = [(known[child][0], known[child][1] + descent.lengths[child]) for child in children[node]]
-        weights, variance = below[0]
-        for other, spread in below[1:]:
+        below = [(*known.pop(child), descent.lengths[child] / unit) for child in children[node]]
+        weights, variance = below[0][0], below[0][1] + below[0][2]
+        for other, above, length in below[1:]:
+            spread = above + length
             total = variance + spread
             if not total > 0:
                 raise DataError("two branches of the tree have no length: nothing tells how far their tips may differ")
@@ -78,18 +83,20 @@ def posterior(descent: Descent) -> Posterior:
             weights, variance = (weights * spread + other * variance) / total, variance * spread / total
         known[node] = weights, variance
     weights, variance = known[0]
-    return Posterior(weights, variance, np.array(contrasts).reshape(-1, size))
+    return Posterior(weights, variance * unit, np.array(contrasts).reshape(-1, size) / np.sqrt(unit))
+
+
+def ends_below(taxon: Lineage, lineages: Sequence[Lineage]) -> tuple[Lineage, ...]:
+    """Those of the lineages at or below a taxon (of the empty lineage: all) with no other below them, by name."""
+    depth = len(taxon.names)
+    below = {one.names for one in lineages if one.names and one.names[:depth] == taxon.names}
+    inner = {names[:length] for names in below for length in range(1, len(names))}
+    return tuple(Lineage(names) for names in sorted(below - inner))
 
 
 def descendants(ancestor: Lineage, lineages: Sequence[Lineage]) -> tuple[Lineage, ...]:
-    """Those of the lineages below the ancestor that have no other below them, in the order of their names.
-
-    Raises `DataError` where there is none.
-    """
-    depth = len(ancestor.names)
-    below = sorted({one.names for one in lineages if one.names[:depth] == ancestor.names and len(one.names) > depth})
-    inner = {names[:length] for names in below for length in range(depth + 1, len(names))}
-    found = tuple(Lineage(names) for names in below if names not in inner)
+    """`ends_below` an ancestor, itself not among them. Raises `DataError` where there is none."""
+    found = tuple(one for one in ends_below(ancestor, lineages) if one.names != ancestor.names)
     if not found:
         raise DataError(f"{ancestor.label} has no descendants that the model knows, so nothing tells of its ancestor")
     return found

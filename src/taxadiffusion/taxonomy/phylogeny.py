@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage
-from taxadiffusion.taxonomy.brownian import Descent, descendants
+from taxadiffusion.taxonomy.brownian import Descent, descendants, ends_below
+
+_NEXUS = re.compile(r"\s*(\[[^\]]*\]\s*)*#nexus", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class Phylogeny:
     """N nodes, parents before their children.
 
     `parents` (N,) are smaller than the node, -1 for the root; `lengths` (N,) lead to each node from its parent, not a
-    number where the file gives none; `tips` are the nodes at the ends by name, "Genus epithet".
+    number where the file gives none; `tips` are the nodes at the ends by `key` of their names.
     """
 
     name: str
@@ -33,30 +37,40 @@ class Phylogeny:
             found.append(node)
         return found
 
+    def last_common(self, nodes: Iterable[int]) -> int:
+        """The last common ancestor of one node or more."""
+        return max(set.intersection(*(set(self.path(node)) for node in nodes)))  # numbers grow downwards
+
 
 @dataclass(frozen=True)
 class Placed:
-    """A taxon's descendants on a phylogeny. missing: those that are no tip of it. strangers: tips of other taxa that
-    descend from the same last common ancestor: by this tree the taxon is not the whole of a branch."""
+    """A taxon's descendants on a phylogeny. missing: those that are no tip of it. strangers: tips below the same last
+    common ancestor that the model knows, or whose genus it knows, as of other taxa: by this tree the taxon is no
+    branch of its own."""
 
     descent: Descent
-    missing: tuple[Lineage, ...]
-    strangers: int
+    missing: tuple[Lineage, ...] = ()
+    strangers: int = 0
+
+
+def key(name: str) -> str:
+    """By which tips and taxa are found: underscores are blanks, capitals and the ways to write an accent are equal."""
+    return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").split()).casefold()
 
 
 def read_phylogeny(path: Path) -> Phylogeny:
-    """The tree of a file, NEXUS where it begins with `#NEXUS`, else Newick; underscores in names are blanks.
+    """The tree of a file, NEXUS where it begins with `#NEXUS`, else Newick.
 
     Raises `DataError` for what is no such file, for several trees, for two tips of one name, and for one without.
     """
     import dendropy
     from dendropy.utility.error import DataParseError
 
+    faults = (OSError, ValueError, TypeError, AttributeError, LookupError, DataParseError)  # NEXUS raises any of these
     try:
-        text = path.read_text(encoding="utf-8")
-        schema = "nexus" if text.lstrip()[:6].upper() == "#NEXUS" else "newick"
-        trees = dendropy.TreeList.get(data=text, schema=schema)
-    except (OSError, ValueError, DataParseError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+        trees = dendropy.TreeList.get(data=text, schema="nexus" if _NEXUS.match(text) else "newick")
+    except faults as error:
         raise DataError(f"{path}: cannot be read as a Newick or NEXUS tree ({error})") from error
     except RecursionError as error:
         raise DataError(f"{path}: its branches are nested more deeply than can be read") from error
@@ -67,11 +81,10 @@ def read_phylogeny(path: Path) -> Phylogeny:
     tips: dict[str, int] = {}
     for index, node in enumerate(nodes):
         if node.is_leaf():
-            name = node.taxon.label if node.taxon else ""
+            name = key(node.taxon.label) if node.taxon else ""
             if not name or name in tips:
-                raise DataError(
-                    f"{path}: {f'two tips are named {name}' if name else 'a tip has no name'}; mend the tree"
-                )
+                fault = f"two tips are named {node.taxon.label}" if name else "a tip has no name"
+                raise DataError(f"{path}: {fault}; mend the tree")
             tips[name] = index
     return Phylogeny(
         path.name,
@@ -85,37 +98,84 @@ def placed(ancestor: Lineage, lineages: Sequence[Lineage], phylogeny: Phylogeny)
     """The ancestor's descendants among the lineages at their finest names, on the part of the phylogeny below their
     last common ancestor.
 
-    Raises `DataError` where the phylogeny has none of them, where two have one name, and for a branch between them
-    whose length is missing or negative.
+    Raises `DataError` where the phylogeny has fewer than two of them, where two have one name, and for a branch between
+    them whose length is missing or negative.
     """
     below = descendants(ancestor, lineages)
-    labels = [lineage.label for lineage in below]
-    if len(set(labels)) < len(labels):
-        twice = next(label for label in labels if labels.count(label) > 1)
-        raise DataError(f"{phylogeny.name}: names species by two words, and two in {ancestor.label} are named {twice}")
-    there = [lineage for lineage in below if lineage.label in phylogeny.tips]
-    if not there:
+    there = _tips(below, phylogeny)
+    if len(there) < 2:
+        named = f"one, {next(iter(there)).label}" if there else "none"
         raise DataError(
-            f"{phylogeny.name}: none of the {len(below)} descendants of {ancestor.label} is a tip of this tree, "
-            f"such as {below[0].label}; its tips are named like {next(iter(phylogeny.tips))}"
+            f"{phylogeny.name}: of the {len(below)} descendants of {ancestor.label}, such as {below[0].label}, {named} "
+            f"is a tip of this tree, and two are needed; its tips are named like “{next(iter(phylogeny.tips))}”"
         )
-    paths = [phylogeny.path(phylogeny.tips[lineage.label]) for lineage in there]
-    shared = set.intersection(*map(set, paths))
-    top = max(shared)  # numbers grow downwards
-    kept = sorted({node for path in paths for node in path if node not in shared} | {top})
+    top = phylogeny.last_common(there.values())
+    return Placed(
+        _descent(top, there, phylogeny),
+        tuple(one for one in below if one not in there),
+        _strangers(top, ancestor, lineages, phylogeny),
+    )
+
+
+def placed_between(one: Lineage, other: Lineage, lineages: Sequence[Lineage], phylogeny: Phylogeny) -> Placed:
+    """All known taxa below the last common ancestor that two taxa have by the phylogeny.
+
+    Raises `DataError` where one of the two has no tip of it, and as `placed` does.
+    """
+    ends: list[int] = []
+    for taxon in (one, other):
+        found = _tips(ends_below(taxon, lineages), phylogeny)
+        if not found:
+            raise DataError(f"{phylogeny.name}: has no tip of {taxon.label}, so it does not tell where the way leads")
+        ends += found.values()
+    top = phylogeny.last_common(ends)
+    node_of = phylogeny.tips
+    inside = [
+        known
+        for known in ends_below(Lineage(), lineages)
+        if key(known.label) in node_of and top in phylogeny.path(node_of[key(known.label)])
+    ]
+    return Placed(_descent(top, _tips(inside, phylogeny), phylogeny))
+
+
+def _tips(taxa: Sequence[Lineage], phylogeny: Phylogeny) -> dict[Lineage, int]:
+    """Those of the taxa that are a tip → its node. Raises `DataError` where two of them are the same tip."""
+    found: dict[int, Lineage] = {}
+    for taxon in taxa:
+        node = phylogeny.tips.get(key(taxon.label))
+        if node is not None and found.setdefault(node, taxon) != taxon:
+            raise DataError(f"{phylogeny.name}: the tip {taxon.label} may be {found[node]} or {taxon}")
+    return {taxon: node for node, taxon in found.items()}
+
+
+def _descent(top: int, tips: Mapping[Lineage, int], phylogeny: Phylogeny) -> Descent:
+    """The part of the phylogeny that leads from a node to these tips."""
+    paths = {tip: path[: path.index(top)] for tip, path in ((tip, phylogeny.path(node)) for tip, node in tips.items())}
+    for tip, path in paths.items():
+        if not all(math.isfinite(phylogeny.lengths[node]) and phylogeny.lengths[node] >= 0 for node in path):
+            raise DataError(f"{phylogeny.name}: a branch on the way to {tip.label} has no length, or a negative one")
+    kept = sorted({top, *(node for path in paths.values() for node in path)})
     place = {node: index for index, node in enumerate(kept)}
-    for path, lineage in zip(paths, there, strict=True):
-        for node in path[: path.index(top)]:
-            if not (math.isfinite(phylogeny.lengths[node]) and phylogeny.lengths[node] >= 0):
-                raise DataError(
-                    f"{phylogeny.name}: a branch on the way to {lineage.label} has no length, or a negative one"
-                )
-    ours = set(labels)
-    strangers = sum(top in phylogeny.path(node) for name, node in phylogeny.tips.items() if name not in ours)
-    descent = Descent(
+    return Descent(
         parents=(-1, *(place[phylogeny.parents[node]] for node in kept[1:])),
         lengths=(0.0, *(phylogeny.lengths[node] for node in kept[1:])),
-        tip_nodes=tuple(place[path[0]] for path in paths),
-        tips=tuple(there),
+        tip_nodes=tuple(place[node] for node in tips.values()),
+        tips=tuple(tips),
     )
-    return Placed(descent, tuple(one for one in below if one not in set(there)), strangers)
+
+
+def _strangers(top: int, ancestor: Lineage, lineages: Sequence[Lineage], phylogeny: Phylogeny) -> int:
+    depth = len(ancestor.names)
+    inside = [one for one in lineages if one.names[:depth] == ancestor.names]
+    outside = [one for one in lineages if one.names[:depth] != ancestor.names]
+    ours = {key(one.label) for one in inside} | _genera(inside)
+    others = {key(one.label) for one in outside} | _genera(outside)
+    return sum(
+        not ours & {name, name.split()[0]} and bool(others & {name, name.split()[0]})
+        for name, node in phylogeny.tips.items()
+        if top in phylogeny.path(node)
+    )
+
+
+def _genera(lineages: Iterable[Lineage]) -> set[str]:
+    return {key(genus) for one in lineages if (genus := one.get("genus"))}
