@@ -5,11 +5,12 @@ and genera moved to a wrong family.
 are kept in the folder, so the same command goes on, and a larger `--limit` adds to what is there; `moved` begins anew.
 
 ranks: held-out photographs named by the model and by a linear probe on the features of `--onnx FILE` (fitted on the
-training photographs), the share named right at every rank, and apart for species of at most `--rare` training
-photographs. Probabilities are fitted on one half of the photographs and judged on the other. growth: the same model
-walking ever larger parts of its taxonomy. doubts: a share of labels is exchanged for another species'; precision and
-recall of the doubts by threshold. moved: each genus of the data that the model did not learn, though it knows its
-family, is compared in its own place and in every other known family, as `identify --compare` does.
+training photographs; also at even odds, as if all species were equally frequent), the share named right at every rank,
+and apart for species of at most `--rare` training photographs. Probabilities are fitted on one half of the photographs
+and judged on the other. growth: the same model walking ever larger parts of its taxonomy. doubts: a share of labels is
+exchanged for another species'; precision and recall of the doubts by threshold. moved: each genus of the data that the
+model did not learn, though it knows its family, is compared in its own place and in every other known family, as
+`identify --compare` does.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from taxadiffusion.adapter import open_model
 from taxadiffusion.base.device import chosen_device
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.errors import DataError
+from taxadiffusion.evaluate.extraction import FeatureStore
+from taxadiffusion.evaluate.pictures import Pictures, photographs
 from taxadiffusion.features.onnx import OnnxExtractor
 from taxadiffusion.identify.doubts import doubts
 from taxadiffusion.identify.held_out import Judged, calibrated, drawn_rows, judged, right_at
@@ -42,8 +45,6 @@ from taxadiffusion.metrics.intervals import mean_of_means
 from taxadiffusion.metrics.probe import choose_penalty, fit_probe
 from taxadiffusion.names import Lineage, Rank
 from taxadiffusion.taxonomy import TaxonomyBuilder
-
-_BATCH = 64
 
 
 def main() -> None:
@@ -91,7 +92,7 @@ def ranks(identifier: Identifier, dataset: PreparedDataset, options: argparse.Na
     rows = drawn_rows(dataset, options.split, options.limit, options.seed)
     found = walked(identifier, dataset, rows, options.out / "ranks.jsonl")
     right = {one.row: right_at(identifier, one) for one in found}
-    probe = probe_right(dataset, list(right), options) if options.onnx else {}
+    probes = probes_right(dataset, list(right), options) if options.onnx else {}
     counts = dataset.counts("train")
     rare = {row for row in right if counts[dataset.taxon_ids()[row]] <= options.rare}
     table: dict[str, Any] = {}
@@ -100,8 +101,8 @@ def ranks(identifier: Identifier, dataset: PreparedDataset, options: argparse.Na
         for name, chosen in (("all", asked), ("rare", [row for row in asked if row in rare])):
             if chosen:
                 entry = {"photographs": len(chosen), "identify": mean(right[row][rank] for row in chosen)}
-                if probe:
-                    entry["probe"] = mean(probe[row].get(rank, False) for row in chosen)
+                for kind, probe in probes.items():
+                    entry[kind] = mean(probe[row].get(rank, False) for row in chosen)
                 table[f"{rank}, {name}"] = entry
     return {
         "right": table,
@@ -111,42 +112,40 @@ def ranks(identifier: Identifier, dataset: PreparedDataset, options: argparse.Na
     }
 
 
-def probe_right(
+def probes_right(
     dataset: PreparedDataset, rows: Sequence[int], options: argparse.Namespace
-) -> dict[int, dict[Rank, bool]]:
-    """Whether a probe fitted on all training photographs names each held-out one right, by rank."""
-    extractor = OnnxExtractor(options.onnx)
-    kept = options.out / "features"
-    kept.mkdir(exist_ok=True)
-    train = [int(row) for row in dataset.rows("train")]
-    lineages = [dataset.lineage(row) for row in train]
-    taxa = sorted(set(lineages), key=lambda lineage: lineage.names)
-    labels = np.array([taxa.index(lineage) for lineage in lineages])
-    seen = features(extractor, dataset, train, kept / "train.npy", options.size_px)
-    penalty = choose_penalty(seen, labels, seed=options.seed).inverse_penalty
-    probe = fit_probe(seen, labels, tuple(map(str, taxa)), inverse_penalty=penalty)
-    asked = features(extractor, dataset, rows, kept / f"{options.split}-{len(rows)}.npy", options.size_px)
-    named = {row: taxa[i] for row, i in zip(rows, probe.predict(asked), strict=True)}
-    return {
-        row: {rank: named[row].truncated(rank) == truth.truncated(rank) for rank in truth.ranks}
-        for row, truth in ((row, dataset.lineage(row)) for row in rows)
+) -> dict[str, dict[int, dict[Rank, bool]]]:
+    """Whether a probe fitted on all training photographs names each held-out one right, by rank: as it is, and as if
+    all species were equally frequent."""
+    extractor, store = OnnxExtractor(options.onnx), FeatureStore(options.out / "features", with_data=True)
+
+    def told(done: int, total: int) -> None:
+        print(f"features {done} of {total}", file=sys.stderr)
+
+    def seen(split: str) -> tuple[Pictures, np.ndarray]:
+        pictures = photographs(dataset, split, dataset.ranks)
+        return pictures, store.features(pictures, extractor, options.size_px, told)
+
+    train, features = seen("train")
+    taxa = sorted(set(train.lineages), key=lambda lineage: lineage.names)
+    labels = np.array([taxa.index(lineage) for lineage in train.lineages])
+    penalty = choose_penalty(features, labels, seed=options.seed).inverse_penalty
+    probe = fit_probe(features, labels, tuple(map(str, taxa)), inverse_penalty=penalty)
+    _, features = seen(options.split)
+    shown = [row for row in map(int, dataset.rows(options.split)) if dataset.lineage(row).only(dataset.ranks)]
+    truths = {row: dataset.lineage(row) for row in rows}
+    kinds = {"probe": None, "probe, even odds": np.bincount(labels)}
+    named = {
+        kind: {row: taxa[i] for row, i in zip(shown, probe.predict(features, counts), strict=True)}
+        for kind, counts in kinds.items()
     }
-
-
-def features(
-    extractor: OnnxExtractor, dataset: PreparedDataset, rows: Sequence[int], file: Path, size_px: int
-) -> np.ndarray:
-    if file.is_file():
-        kept: np.ndarray = np.load(file, allow_pickle=False)
-        if len(kept) == len(rows):
-            return kept
-    parts = []
-    for start in range(0, len(rows), _BATCH):
-        parts.append(extractor(np.stack([dataset.image(row, size_px) for row in rows[start : start + _BATCH]])))
-        print(f"features {start + len(parts[-1])} of {len(rows)}", file=sys.stderr)
-    found = np.concatenate(parts)
-    np.save(file, found, allow_pickle=False)
-    return found
+    return {
+        kind: {
+            row: {rank: found[row].truncated(rank) == truth.truncated(rank) for rank in truth.ranks}
+            for row, truth in truths.items()
+        }
+        for kind, found in named.items()
+    }
 
 
 def calibration_error(identifier: Identifier, found: Sequence[Judged]) -> dict[str, Any]:
