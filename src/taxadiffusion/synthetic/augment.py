@@ -88,7 +88,7 @@ def augment(
     require_layout(asked.layout)
     accepting, backbone = asked.accepting, adapter.denoiser.backbone
     expert = sha256_of(accepting.expert).hex() if accepting.expert else None
-    named = "at even odds" if accepting.rank else None  # before 28 November 2026 by how frequent species are
+    named = "at even odds" if accepting.rank else None  # older sets say nothing: frequent species were named sooner
     extractor = asked.extractor if accepting else None
     accepted_by = asdict(accepting) | {"expert": expert, "extractor": extractor, "named": named}
     maker = Maker(adapter, asked.plan, asked.making, out, accepted_by, shard)
