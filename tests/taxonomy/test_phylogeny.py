@@ -11,7 +11,7 @@ from taxadiffusion.errors import DataError
 from taxadiffusion.names import Lineage
 from taxadiffusion.simulate import Clade
 from taxadiffusion.taxonomy.brownian import posterior
-from taxadiffusion.taxonomy.phylogeny import placed, placed_between, read_phylogeny
+from taxadiffusion.taxonomy.phylogeny import descent_between, placed, read_phylogeny
 
 
 def species(family: str, genus: str, epithet: str) -> Lineage:
@@ -93,14 +93,14 @@ def test_the_way_leads_through_the_node_where_the_two_part(tmp_path: Path) -> No
     tree = read_phylogeny(
         write(tmp_path, "(((Coris_aygula:1,Zanclus_cornutus:1):2,Coris_gaimard:3):9,Cheilinus_undulatus:9);")
     )
-    found = placed_between(KNOWN[0], KNOWN[3], KNOWN, tree)
-    assert posterior(found.descent).weights.tolist() == [0.5, 0.5]
-    assert set(found.descent.tips) == {KNOWN[0], KNOWN[3]}
-    genus = placed_between(KNOWN[0].truncated("genus"), KNOWN[3], KNOWN, tree)
-    assert set(genus.descent.tips) == {KNOWN[0], KNOWN[1], KNOWN[3]}
+    found = descent_between(KNOWN[0], KNOWN[3], KNOWN, tree)
+    assert posterior(found).weights.tolist() == [0.5, 0.5]
+    assert set(found.tips) == {KNOWN[0], KNOWN[3]}
+    genus = descent_between(KNOWN[0].truncated("genus"), KNOWN[3], KNOWN, tree)
+    assert set(genus.tips) == {KNOWN[0], KNOWN[1], KNOWN[3]}
     lacking = read_phylogeny(write(tmp_path, "(Coris_aygula:1,Coris_gaimard:1);"))
     with pytest.raises(DataError, match="has no tip of Zanclus cornutus"):
-        placed_between(KNOWN[0], KNOWN[3], KNOWN, lacking)
+        descent_between(KNOWN[0], KNOWN[3], KNOWN, lacking)
 
 
 @pytest.mark.parametrize("factor", [1e-200, 1.0, 1e200])

@@ -54,16 +54,22 @@ class Probe:
         return _log_softmax(logits)
 
     def predict(self, features: Floats, counts: Ints | None = None) -> Ints:
-        """(N, D) features → (N,) most likely class, as a position in `classes`.
-
-        counts: (K,) images of each class that the probe was fitted on: the class is then the one that is most likely
-        where all are equally frequent (logit adjustment: Menon et al. 2021, arXiv 2007.07314, equation 9 with τ = 1).
-        """
-        prior = 0.0 if counts is None else np.log(counts)
+        """(N, D) features → (N,) most likely class, as a position in `classes`; with `counts` (K,), the images of each
+        class that the probe was fitted on, at even odds."""
         found = np.empty(len(features), dtype=np.intp)
         for block in row_blocks(len(features), len(self.classes)):
-            found[block] = (self.log_probabilities(features[block]) - prior).argmax(1)
+            logits = self.log_probabilities(features[block])
+            found[block] = (logits if counts is None else at_even_odds(logits, counts)).argmax(1)
         return found
+
+
+def at_even_odds(logits: Floats, counts: Ints) -> Floats:
+    """(N, K) logits as if all classes were equally frequent, though (K,) `counts` images of each were learnt.
+
+    Logit adjustment: Menon et al. 2021, arXiv 2007.07314, equation 9 with τ = 1. A class without an image stays out.
+    """
+    learnt = counts > 0
+    return logits - np.where(learnt, np.log(np.where(learnt, counts, 1)), np.inf)
 
 
 @dataclass(frozen=True, slots=True)

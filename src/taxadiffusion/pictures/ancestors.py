@@ -12,7 +12,7 @@ from taxadiffusion.guidance import Guidance
 from taxadiffusion.names import Lineage
 from taxadiffusion.request import Blend, Request
 from taxadiffusion.taxonomy.brownian import Descent, Posterior, between, posterior, unit_descent
-from taxadiffusion.taxonomy.phylogeny import Phylogeny, placed, placed_between
+from taxadiffusion.taxonomy.phylogeny import Phylogeny, descent_between, placed
 
 
 def descent_of(adapter: Adapter, ancestor: Lineage, phylogeny: Phylogeny | None = None) -> tuple[Descent, str]:
@@ -81,7 +81,7 @@ def way(
     if phylogeny is None:
         descent, tree = descent_of(adapter, ancestor)
     else:  # they may have parted elsewhere than their names say
-        descent, tree = placed_between(one, other, _known(adapter), phylogeny).descent, phylogeny.name
+        descent, tree = descent_between(one, other, _known(adapter), phylogeny), phylogeny.name
     weights = _blend(descent.tips, _posterior(descent, tree).weights)
     requests = [Request(ancestor, seed, guidance, blend=blend) for blend in between(one, other, weights, number)]
     return requests, (

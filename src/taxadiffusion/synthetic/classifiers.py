@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor, nn
 
-from taxadiffusion.metrics.probe import fit_probe
+from taxadiffusion.metrics.probe import at_even_odds, fit_probe
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
@@ -66,8 +67,8 @@ def named_by_probe(
     even: as if all classes were equally frequent.
     """
     found = fit_probe(learnt.features, learnt.labels, classes, inverse_penalty=penalty)
-    chances = torch.from_numpy(found.log_probabilities(shown.features.astype(np.float64)))
-    return _surest(_evened(chances, learnt, len(classes)) if even else chances)
+    logits = found.log_probabilities(shown.features.astype(np.float64))
+    return _surest(logits, np.bincount(learnt.labels, minlength=len(classes)) if even else None)
 
 
 def named_by_network(
@@ -103,20 +104,14 @@ def named_by_network(
     network.eval()
     with torch.no_grad():
         parts = torch.split(torch.from_numpy(shown.images), settings.batch_size)
-        chances = torch.cat([network(_pixels(part).to(device)).cpu() for part in parts])
-    return _surest(_evened(chances, learnt, num_classes) if even else chances)
+        logits = torch.cat([network(_pixels(part).to(device)).cpu() for part in parts]).double().numpy()
+    return _surest(logits, np.bincount(learnt.labels, minlength=num_classes) if even else None)
 
 
-def _evened(logits: Tensor, learnt: Pack, num_classes: int) -> Tensor:
-    """(M, K) logits as if all classes that were learnt were equally frequent (`Probe.predict`)."""
-    counts = torch.from_numpy(np.bincount(learnt.labels, minlength=num_classes)).double()
-    return logits.double() - torch.where(counts > 0, counts.log(), torch.inf)
-
-
-def _surest(logits: Tensor) -> tuple[Ints, Floats]:
-    """(M,) the best class of each row of (M, K), and its probability."""
-    confidence, named = logits.double().softmax(1).max(1)
-    return named.numpy(), confidence.numpy()
+def _surest(logits: Floats, counts: Ints | None) -> tuple[Ints, Floats]:
+    """(M,) the best class of each row of (M, K), and its probability; with counts (K,) at even odds."""
+    chances = softmax(logits if counts is None else at_even_odds(logits, counts), axis=1)
+    return chances.argmax(1), chances.max(1)
 
 
 def _pixels(images: Tensor) -> Tensor:

@@ -49,8 +49,8 @@ class Placed:
     branch of its own."""
 
     descent: Descent
-    missing: tuple[Lineage, ...] = ()
-    strangers: int = 0
+    missing: tuple[Lineage, ...]
+    strangers: int
 
 
 def key(name: str) -> str:
@@ -117,7 +117,7 @@ def placed(ancestor: Lineage, lineages: Sequence[Lineage], phylogeny: Phylogeny)
     )
 
 
-def placed_between(one: Lineage, other: Lineage, lineages: Sequence[Lineage], phylogeny: Phylogeny) -> Placed:
+def descent_between(one: Lineage, other: Lineage, lineages: Sequence[Lineage], phylogeny: Phylogeny) -> Descent:
     """All known taxa below the last common ancestor that two taxa have by the phylogeny.
 
     Raises `DataError` where one of the two has no tip of it, and as `placed` does.
@@ -129,21 +129,15 @@ def placed_between(one: Lineage, other: Lineage, lineages: Sequence[Lineage], ph
             raise DataError(f"{phylogeny.name}: has no tip of {taxon.label}, so it does not tell where the way leads")
         ends += found.values()
     top = phylogeny.last_common(ends)
-    node_of = phylogeny.tips
-    inside = [
-        known
-        for known in ends_below(Lineage(), lineages)
-        if key(known.label) in node_of and top in phylogeny.path(node_of[key(known.label)])
-    ]
-    return Placed(_descent(top, _tips(inside, phylogeny), phylogeny))
+    return _descent(top, _tips(ends_below(Lineage(), lineages), phylogeny, top), phylogeny)
 
 
-def _tips(taxa: Sequence[Lineage], phylogeny: Phylogeny) -> dict[Lineage, int]:
-    """Those of the taxa that are a tip → its node. Raises `DataError` where two of them are the same tip."""
+def _tips(taxa: Sequence[Lineage], phylogeny: Phylogeny, top: int = 0) -> dict[Lineage, int]:
+    """Those of the taxa that are a tip below a node → the tip's. Raises `DataError` where two are the same tip."""
     found: dict[int, Lineage] = {}
     for taxon in taxa:
         node = phylogeny.tips.get(key(taxon.label))
-        if node is not None and found.setdefault(node, taxon) != taxon:
+        if node is not None and top in phylogeny.path(node) and found.setdefault(node, taxon) != taxon:
             raise DataError(f"{phylogeny.name}: the tip {taxon.label} may be {found[node]} or {taxon}")
     return {taxon: node for node, taxon in found.items()}
 
