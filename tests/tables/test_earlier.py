@@ -64,7 +64,7 @@ def asked(config: Settings, out: Path, rows: tuple[str, ...] = ROWS, seeds: tupl
 
 def written(reproduction: Reproduction) -> TablesStory:
     story = reproduction.run(("guidance",), Networks(Thumbnails()), StopSignal(), lambda _: None)
-    write_story(story, reproduction.out, command="", config=reproduction.config, size_px=16)
+    write_story(story, reproduction.out, command="", config=reproduction.config)
     return story
 
 

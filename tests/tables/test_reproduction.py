@@ -60,7 +60,7 @@ def settings(clade: Path) -> Settings:
 
 
 def reproduction(clade: Path, out: Path, seeds: tuple[int, ...] = (0,)) -> Reproduction:
-    options = Options(seeds=seeds, per_taxon=6, num_steps=1, size_px=16, keep=(0, 1, 4))
+    options = Options(seeds=seeds, per_taxon=6, num_steps=1, keep=(0, 1, 4))
     return Reproduction(settings(clade), out, options)
 
 
@@ -72,7 +72,7 @@ def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(
     traits = TraitJudge(read_clade(clade.parent / "source"), TraitMeter.calibrated(400))
     networks = Networks(Thumbnails(), traits=traits)
     story = asked.run(EXPERIMENTS, networks, StopSignal(), lambda _: None)
-    report = write_story(story, tmp_path, command="taxadiffusion reproduce all", config=asked.config, size_px=16)
+    report = write_story(story, tmp_path, command="taxadiffusion reproduce all", config=asked.config)
 
     trained = sorted(path.parent.parent.name for path in (tmp_path / "models").glob("*/adapter/adapter.json"))
     assert trained == sorted(model.run_dir.name for model in work.models)
@@ -124,12 +124,12 @@ def test_everything_runs_end_to_end_and_a_second_call_makes_nothing_again(
     ):
         assert word in page
     assert (tmp_path / "table1" / "tables.tex").is_file()
-    drawn = "".join(rare_blocks(story.results["rare"], story, 16)).split("Copies of training photographs")[0]
+    drawn = "".join(rare_blocks(story.results["rare"], story)).split("Copies of training photographs")[0]
     # each species: three images of the models of each number, and three photographs
     assert drawn.count("<img") == len(story.thinned) * 3 * (3 + 1)
 
     rare = asked.run(("rare",), networks, StopSignal(), lambda _: None)
-    write_story(rare, tmp_path / "rare-alone", command="", config=asked.config, size_px=16)
+    write_story(rare, tmp_path / "rare-alone", command="", config=asked.config)
     with (
         Image.open(tmp_path / "rare-alone" / "generated.png") as alone,
         Image.open(tmp_path / "generated.png") as whole,
@@ -163,7 +163,7 @@ def test_rare_species_by_two_methods_stand_beside_one_another(clade: Path, tmp_p
         ours, other = f"taxadiffusion, {number}", f"class_embedding, {number}"
         shares = [results.methods[name][-1].metrics["rank_accuracy"].mean for name in (ours, other)]
         assert results.differences[other]["species"].mean == pytest.approx(shares[0] - shares[1])
-    report = write_story(story, tmp_path, command="", config=asked.config, size_px=16).read_text()
+    report = write_story(story, tmp_path, command="", config=asked.config).read_text()
     assert "taxadiffusion, 2 above class_embedding, 2" in report
     document = json.loads((tmp_path / "summary.json").read_text())["experiments"]["rare"]["differences"]
     assert document["against"] == {f"class_embedding, {n}": f"taxadiffusion, {n}" for n in (1, 2)}
@@ -261,7 +261,7 @@ def test_every_strategy_gets_the_same_counted_search_and_trains_with_what_it_fou
 
     networks = Networks(Thumbnails())
     story = asked.run(("table1",), networks, StopSignal(), lambda _: None)
-    write_story(story, tmp_path, command="", config=asked.config, size_px=16)
+    write_story(story, tmp_path, command="", config=asked.config)
     document = json.loads((tmp_path / "results.json").read_text())
     found = document["search"]
     assert (found["trainings"], found["samples"]) == (10, 10 * per_training)

@@ -35,7 +35,7 @@ def evaluate(
     lpips: options.Lpips = None,
     device: options.Device = "auto",
     clade: options.TrueTraits = None,
-    size_px: options.SizePx = options.SIZE_PX,
+    size_px: options.OwnSizePx = None,
     per_taxon: options.PerTaxon = options.PER_TAXON,
     steps: options.Steps = options.NUM_STEPS,
     guidance_scale: options.GuidanceScale = options.GUIDANCE_SCALE,

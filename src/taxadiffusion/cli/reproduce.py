@@ -62,7 +62,7 @@ def reproduce(
     guidance_scale: options.GuidanceScale = options.GUIDANCE_SCALE,
     steps: options.Steps = options.NUM_STEPS,
     engine: options.Engine = "torch",
-    size_px: options.SizePx = options.SIZE_PX,
+    size_px: options.OwnSizePx = None,
     method: OnlyMethod = None,
     leave_out: LeaveOut = None,
     keep: Keep = None,
@@ -129,7 +129,6 @@ def _run(reproduction: Reproduction, experiments: Sequence[Experiment], networks
             reproduction.out,
             command=command_line(sys.argv[1:]),
             config=reproduction.config,
-            size_px=reproduction.options.size_px,
         )
     Console().print(f"{report}, results.json, and tables of each experiment beside it", highlight=False, soft_wrap=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from taxadiffusion.dataset import PreparedDataset
-from taxadiffusion.errors import DataError
+from taxadiffusion.errors import DataError, SettingsError
 from taxadiffusion.features import Extractor
 from taxadiffusion.images import load_image
 from taxadiffusion.names import RANKS, Lineage, Rank
@@ -122,6 +122,19 @@ def side_px(pictures: Pictures) -> int:
             return max(first.size)
     except OSError as error:
         raise DataError(f"{pictures.files[0]}: cannot be read as a picture ({error}); make it again") from error
+
+
+def common_side_px(sides: Mapping[str, int]) -> int:
+    """The side in pixels of all pictures. sides: whose pictures → theirs. Raises `SettingsError` where they differ."""
+    of_side: dict[int, str] = {}
+    for name, side in sides.items():
+        of_side.setdefault(side, name)
+    if len(of_side) > 1:
+        (small, one), *_, (large, other) = sorted(of_side.items())
+        raise SettingsError(
+            f"pictures of {one} are {small} px wide and of {other} {large} px; say at which size to compare (--size-px)"
+        )
+    return next(iter(of_side))
 
 
 def generated_folder(folder: Path, ranks: Sequence[Rank]) -> Pictures:

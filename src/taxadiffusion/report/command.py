@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from taxadiffusion.adapter import open_model
+from taxadiffusion.adapter import find_adapter, open_model, read_card
 from taxadiffusion.base.backbone import Backbone
 from taxadiffusion.dataset import PreparedDataset
 from taxadiffusion.dataset.shards import Shard
@@ -18,7 +18,7 @@ from taxadiffusion.evaluate.extraction import FeatureStore
 from taxadiffusion.evaluate.image_plan import ImagePlan, check_enough, generated_pictures, taxa_to_show
 from taxadiffusion.evaluate.judges import JudgeSettings, Tell
 from taxadiffusion.evaluate.networks import Networks
-from taxadiffusion.evaluate.pictures import Pictures, base_of, generated_folder
+from taxadiffusion.evaluate.pictures import Pictures, base_of, common_side_px, generated_folder, side_px
 from taxadiffusion.evaluate.planted import Planter
 from taxadiffusion.evaluate.results import Results
 from taxadiffusion.evaluate.traits import TraitJudge
@@ -83,7 +83,8 @@ class Measured:
     """None: all of the data set."""
     base: str | None = None
     """Of the models, and of the planted copies; none: the one that is recorded."""
-    size_px: int = 64
+    size_px: int | None = None
+    """At which both sides are compared; none: the pictures' own."""
 
 
 def evaluate_command(
@@ -103,11 +104,12 @@ def evaluate_command(
     dataset = PreparedDataset.open(asked.data, asked.root)
     wanted = ordered_ranks(asked.ranks) if asked.ranks else dataset.ranks
     check_ranks(dataset, wanted)
+    entries = [_named(entry) for entry in asked.generated]
+    size_px = asked.size_px or common_side_px({name: _side_px(path, wanted) for name, path in entries})
     networks = extractors.open(out / "features")
     methods: dict[str, list[Pictures]] = {}
     bases: set[str | None] = set()
-    for entry in asked.generated:
-        name, path = _named(entry)
+    for name, path in entries:
         if (path / "metadata.csv").is_file():
             pictures = generated_folder(path, wanted)
             bases.add(base_of(path))
@@ -120,14 +122,14 @@ def evaluate_command(
             run = out / "generated" / f"{name}-{len(methods.get(name, []))}"
             pictures = generated_pictures(model, taxa, asked.images, run, shard=shard)
         methods.setdefault(name, []).append(pictures)
-    settings = JudgeSettings(ranks=tuple(wanted), size_px=asked.size_px, seed=asked.images.seed)
+    settings = JudgeSettings(ranks=tuple(wanted), size_px=size_px, seed=asked.images.seed)
     networks = replace(networks, planter=_planter(asked.base, bases, extractors.device))
     if shard.number:
         extract(dataset, methods, networks, settings, progress)
         return None
     results = evaluate(dataset, methods, networks, settings, progress)
     progress("writing the report")
-    write_results(results, out, command=command, size_px=asked.size_px)
+    write_results(results, out, command=command, size_px=size_px)
     return results
 
 
@@ -152,6 +154,13 @@ def _planter(base: str | None, bases: set[str | None], device: str) -> Planter |
     """With the base asked for, else the one that all pictures come from; None where that is not known."""
     (only, *others) = [base] if base else bases
     return None if only is None or others else Planter(Backbone.load(only, device=device))
+
+
+def _side_px(path: Path, ranks: Sequence[Rank]) -> int:
+    """Of the pictures that a folder holds, or that a model will make."""
+    if (path / "metadata.csv").is_file():
+        return side_px(generated_folder(path, ranks))
+    return read_card(find_adapter(str(path))[0]).image_size_px
 
 
 def _named(entry: str) -> tuple[str, Path]:

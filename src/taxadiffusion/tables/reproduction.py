@@ -20,7 +20,7 @@ from taxadiffusion.evaluate.image_plan import check_enough, taxa_to_show
 from taxadiffusion.evaluate.judges import JudgeSettings as Measuring
 from taxadiffusion.evaluate.judges import Tell
 from taxadiffusion.evaluate.networks import Networks
-from taxadiffusion.evaluate.pictures import Pictures, unseen_split
+from taxadiffusion.evaluate.pictures import Pictures, side_px, unseen_split
 from taxadiffusion.evaluate.planted import Planter
 from taxadiffusion.guidance import DEFAULT_SCALE, Guidance
 from taxadiffusion.pictures.generate import Sampling
@@ -44,7 +44,8 @@ class Options:
     per_taxon: int = 10
     guidance_scale: float = DEFAULT_SCALE
     num_steps: int = 25
-    size_px: int = 64
+    size_px: int | None = None
+    """At which both sides are compared; none: the pictures' own."""
     methods: tuple[str, ...] = ()
     """Only these rows of each experiment, by name; none: all."""
     engine: EngineName = "torch"
@@ -174,7 +175,8 @@ class Reproduction:
             }
             story.left_out[experiment] = self.left_out(experiment)
             methods = dict(self._rows(experiment, story, images))
-            measuring = Measuring(ranks=self.ranks, size_px=self.options.size_px)
+            story.size_px = self.options.size_px or side_px(next(iter(methods.values()))[0])
+            measuring = Measuring(ranks=self.ranks, size_px=story.size_px)
             progress(f"{experiment}: measuring")
             seen = self._photographs_seen() if experiment == "rare" else None
             comparison = comparison_of(experiment, tuple(methods), story.rare)

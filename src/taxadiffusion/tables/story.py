@@ -38,6 +38,8 @@ class TablesStory:
     """Experiment → row that was asked for and is not in its table → why."""
     models: dict[Experiment, dict[str, Model]] = field(default_factory=dict)
     """Experiment → strategy → the model of its first seed."""
+    size_px: int = 0
+    """At which pictures and photographs were compared, once something was measured."""
 
 
 def table1_of(results: Mapping[Experiment, Results]) -> dict[str, object]:

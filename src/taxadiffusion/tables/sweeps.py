@@ -30,7 +30,7 @@ SHOWN_TAXA = 8
 _TRAINED = "training images"
 
 
-def guidance_blocks(results: Results, story: TablesStory, size_px: int) -> list[Html]:
+def guidance_blocks(results: Results, story: TablesStory) -> list[Html]:
     """Accuracy, Fréchet distance and copies of every setting of the sweep."""
     shown = (FIRST_JUDGE, "frechet_distance", "kernel_distance", "density", "diversity")
     measured = next(iter(results.methods.values()))[0].metrics
@@ -52,7 +52,7 @@ def guidance_blocks(results: Results, story: TablesStory, size_px: int) -> list[
         )
     marks = [(REAL, found.mean) for scores in results.real[-1:] if (found := scores.metrics.get(FIRST_JUDGE))]
     species = [story.dataset.taxonomy.lineage(taxon).only(story.ranks) for taxon in picked(story)]
-    pictures = [PictureRow(name, tuple(made(story, name, t, 1, size_px) for t in species)) for name in results.methods]
+    pictures = [PictureRow(name, tuple(made(story, name, t, 1) for t in species)) for name in results.methods]
     return [
         named_chart(chart, [m.label for m in named], x_label="share of images named right", marks=marks),
         table(
@@ -61,20 +61,19 @@ def guidance_blocks(results: Results, story: TablesStory, size_px: int) -> list[
         *difference_block(results),
         picture_grid(pictures, heads=[t.label for t in species], shown_px=64),
         heading("Copies of training photographs"),
-        *copies_blocks(results, size_px, number=1),
+        *copies_blocks(results, story.size_px, number=1),
     ]
 
 
-def rare_blocks(results: Results, story: TablesStory, size_px: int) -> list[Html]:
+def rare_blocks(results: Results, story: TablesStory) -> list[Html]:
     """Accuracy and copies of each thinned species against the images it was left with; of several methods, first over
     all of these species, side by side."""
     found = {row: _by_species(results, story, row) for row in story.rare}
     rows = [[row.name, *(_thinned_cell(taxa[t], row.number) for t in story.thinned)] for row, taxa in found.items()]
     pictures = [
-        PictureRow(f"{row.name} at most", tuple(made(story, row.name, t, 3, size_px) for t in story.thinned))
-        for row in found
+        PictureRow(f"{row.name} at most", tuple(made(story, row.name, t, 3) for t in story.thinned)) for row in found
     ]
-    pictures.append(PictureRow("photographs", tuple(_photographs(story, t, 3, size_px) for t in story.thinned)))
+    pictures.append(PictureRow("photographs", tuple(_photographs(story, t, 3) for t in story.thinned)))
     return [
         heading("Named right"),
         *_rare_chart(results, story),
@@ -85,7 +84,7 @@ def rare_blocks(results: Results, story: TablesStory, size_px: int) -> list[Html
         ),
         picture_grid(pictures, heads=[t.label for t in story.thinned], shown_px=64),
         heading("Copies of training photographs"),
-        *copies_blocks(results, size_px, number=2),
+        *copies_blocks(results, story.size_px, number=2),
     ]
 
 
@@ -146,17 +145,17 @@ def named_series(
     return found
 
 
-def made(story: TablesStory, name: str, taxon: Lineage, number: int, size_px: int) -> tuple[Picture, ...]:
+def made(story: TablesStory, name: str, taxon: Lineage, number: int) -> tuple[Picture, ...]:
     """The first images of a taxon by the first model of a row."""
     pictures = story.pictures[name]
     mine = [i for i, lineage in enumerate(pictures.lineages) if lineage == taxon][:number]
-    return tuple(Picture(load_image(Path(pictures.files[i]), size_px)) for i in mine)
+    return tuple(Picture(load_image(Path(pictures.files[i]), story.size_px)) for i in mine)
 
 
-def _photographs(story: TablesStory, taxon: Lineage, number: int, size_px: int) -> tuple[Picture, ...]:
+def _photographs(story: TablesStory, taxon: Lineage, number: int) -> tuple[Picture, ...]:
     rows = map(int, story.dataset.rows("train"))
     mine = (row for row in rows if story.dataset.lineage(row).only(story.ranks) == taxon)
-    return tuple(Picture(story.dataset.image(row, size_px)) for row in islice(mine, number))
+    return tuple(Picture(story.dataset.image(row, story.size_px)) for row in islice(mine, number))
 
 
 def picked(story: TablesStory) -> list[int]:

@@ -45,7 +45,7 @@ INTRODUCTIONS = {
 }
 
 
-def write_story(story: TablesStory, out: Path, *, command: str, config: Settings, size_px: int) -> Path:
+def write_story(story: TablesStory, out: Path, *, command: str, config: Settings) -> Path:
     """`results.json`, `tables.md`, `tables.tex` for each experiment, and `report.html` in `out`; returns the report.
 
     The small form, to keep or to publish: `summary.json` (no details of single taxa and images) and `generated.png` (no
@@ -71,15 +71,13 @@ def write_story(story: TablesStory, out: Path, *, command: str, config: Settings
     small = {name: _without_details(found) for name, found in experiments.items()}
     for name, content in (("results.json", document), ("summary.json", {**document, "experiments": small})):
         (out / name).write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
-    _generated_sheet(story, size_px).save(out / "generated.png")
+    _generated_sheet(story).save(out / "generated.png")
     for name, results in story.results.items():
         (out / name).mkdir(exist_ok=True)
         write_tables(results, out / name, _footnote(story, name, config))
     report = out / "report.html"
     title = f"{story.dataset.path.name}: images of species, from their taxonomy"
-    html = page(
-        title, "What was trained, what it draws, and how right it is", _sections(story, command, config, size_px)
-    )
+    html = page(title, "What was trained, what it draws, and how right it is", _sections(story, command, config))
     report.write_text(html, encoding="utf-8")
     return report
 
@@ -103,14 +101,14 @@ def _without_details(found: Mapping[str, Any]) -> dict[str, Any]:
     return small | ({"traits": traits} if any(traits.values()) else {})
 
 
-def _sections(story: TablesStory, command: str, config: Settings, size_px: int) -> list[Section]:
-    sections = [Section("Real beside generated", _grid(story, size_px))] if "table1" in story.results else []
+def _sections(story: TablesStory, command: str, config: Settings) -> list[Section]:
+    sections = [Section("Real beside generated", _grid(story))] if "table1" in story.results else []
     for name, results in story.results.items():
         blocks: list[Html] = [text(INTRODUCTIONS[name])]
         if name == "guidance":
-            blocks += guidance_blocks(results, story, size_px)
+            blocks += guidance_blocks(results, story)
         elif name == "rare":
-            blocks += rare_blocks(results, story, size_px)
+            blocks += rare_blocks(results, story)
         else:
             blocks += metric_blocks(results)
         blocks.append(note(_footnote(story, name, config)))
@@ -124,7 +122,7 @@ def _sections(story: TablesStory, command: str, config: Settings, size_px: int) 
             Section("Best and worst taxa", taxa_block(results, finest, best)),
             Section("What is taken for what", confusion_block(finest, best)),
             *trait_sections(results, best),
-            Section("Copies of training photographs", copies_blocks(results, size_px, number=2)),
+            Section("Copies of training photographs", copies_blocks(results, story.size_px, number=2)),
         ]
     sections.append(Section("Training", tuple(_training(story))))
     settings = json.dumps(flattened(config, trajectory_only=False), indent=1, default=str)
@@ -139,23 +137,23 @@ def _sections(story: TablesStory, command: str, config: Settings, size_px: int) 
 _TITLES = {"table1": "Methods", "strategies": "Strategies", "guidance": "Guidance", "rare": "Fewer and fewer images"}
 
 
-def _generated_sheet(story: TablesStory, size_px: int) -> Image.Image:
+def _generated_sheet(story: TablesStory) -> Image.Image:
     """A row for every row of the tables: the first image of each picked or thinned taxon that it shows."""
     lineages = [story.dataset.taxonomy.lineage(taxon).only(story.ranks) for taxon in picked(story)]
     lineages += [lineage for lineage in story.thinned if lineage not in lineages]
     made_of = {lineage for pictures in story.pictures.values() for lineage in pictures.lineages}
     lineages = [lineage for lineage in lineages if lineage in made_of]
     images, captions = [], []
-    blank = np.full((3, size_px, size_px), 255, np.uint8)
+    blank = np.full((3, story.size_px, story.size_px), 255, np.uint8)
     for name, pictures in story.pictures.items():
         for column, lineage in enumerate(lineages):
             position = next((i for i, shown in enumerate(pictures.lineages) if shown == lineage), None)
-            images.append(blank if position is None else load_image(Path(pictures.files[position]), size_px))
+            images.append(blank if position is None else load_image(Path(pictures.files[position]), story.size_px))
             captions.append(f"{name}: {lineage.label}" if column == 0 else lineage.label)
-    return image_grid(images, len(lineages), captions, cell_px=2 * size_px)
+    return image_grid(images, len(lineages), captions, cell_px=2 * story.size_px)
 
 
-def _grid(story: TablesStory, size_px: int) -> tuple[Html, ...]:
+def _grid(story: TablesStory) -> tuple[Html, ...]:
     """A few species, common to rare: photographs, then the same seeds by each method."""
     shown = [name for name in SHOWN_METHODS if name in story.pictures]
     counts = story.dataset.counts("train")
@@ -165,9 +163,9 @@ def _grid(story: TablesStory, size_px: int) -> tuple[Html, ...]:
     rows = []
     for taxon in chosen:
         lineage = story.dataset.taxonomy.lineage(taxon).only(story.ranks)
-        photographs = tuple(Picture(story.dataset.image(int(row), size_px)) for row in rows_of[ids == taxon][:2])
+        photographs = tuple(Picture(story.dataset.image(int(row), story.size_px)) for row in rows_of[ids == taxon][:2])
         groups = [photographs]
-        groups += [made(story, name, lineage, 2, size_px) for name in shown]
+        groups += [made(story, name, lineage, 2) for name in shown]
         rows.append(PictureRow(lineage.label, tuple(groups), f"{int(counts[taxon])} photographs"))
     return (picture_grid(rows, heads=["photographs", *shown], shown_px=64),)
 
