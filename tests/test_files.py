@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import sys
 import typing
 from pathlib import Path
@@ -33,6 +35,46 @@ def test_every_path_of_every_command_is_read_in_one_way() -> None:
                 assert info.parser is path_argument, (command.callback.__name__, name)
                 num_paths += 1
     assert num_paths >= 15
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"), [(errno.ENOSPC, "make room"), (errno.EROFS, "name another"), (errno.EACCES, "name another")]
+)
+def test_a_place_that_cannot_be_written_is_one_line_and_exit_4(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    code: int,
+    remedy: str,
+) -> None:
+    """Whichever command writes, and whatever writes for it."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code), "a.png")
+
+    monkeypatch.setattr("PIL.Image.Image.save", refuse)
+    asked = ("simulate", str(tmp_path / "clade"), "--num-species", "2", "--num-images", "16", "--size-px", "16")
+    assert run(monkeypatch, *asked) == 4
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert line.startswith(f"error: a.png: {os.strerror(code)}; {remedy}")
+
+
+def test_a_file_where_a_folder_is_to_go_is_one_line_and_exit_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert run(monkeypatch, "demo", "--out", str(tmp_path / "file")) == 4
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_other_faults_keep_their_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the program's, and a report of them needs it."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr("PIL.Image.Image.save", fail)
+    monkeypatch.setattr(sys, "argv", ["taxadiffusion", "simulate", str(tmp_path / "clade"), "--size-px", "16"])
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        cli.main()
 
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +33,7 @@ from taxadiffusion.cli import (
     utility,
 )
 from taxadiffusion.cli.paths import read_paths
-from taxadiffusion.errors import InterruptedByUserError, TaxaDiffusionError
+from taxadiffusion.errors import CheckpointError, InterruptedByUserError, TaxaDiffusionError
 
 app = typer.Typer(
     name="taxadiffusion",
@@ -70,6 +71,10 @@ for command, others in _COMMANDS.items():
 # An unknown option or command, a bad value, a missing argument. Some versions of typer bring a click of their own.
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NOT_THERE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+"""Faults of the place that a person named, not of the program."""
+
 
 def _version(asked: bool) -> None:
     if asked:
@@ -91,10 +96,20 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except TaxaDiffusionError as error:
-        Console(stderr=True, highlight=False).print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
+        _print_error(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in (*_NO_ROOM, *_NOT_THERE):
+            raise
+        remedy = "make room" if error.errno in _NO_ROOM else "name another place"
+        _print_error(": ".join(str(part) for part in (error.filename, error.strerror) if part) + f"; {remedy}")
+        sys.exit(CheckpointError.exit_code)
     except typer.Abort:  # how Ctrl-C is told of
         sys.exit(InterruptedByUserError.exit_code)
     except _UsageError as error:
         error.show()
         sys.exit(error.exit_code)
+
+
+def _print_error(words: str) -> None:
+    Console(stderr=True, highlight=False).print(f"error: {words}", style="bold red", markup=False, soft_wrap=True)
