@@ -61,7 +61,8 @@ def key(name: str) -> str:
 def read_phylogeny(path: Path) -> Phylogeny:
     """The tree of a file, NEXUS where it begins with `#NEXUS`, else Newick.
 
-    Raises `DataError` for what is no such file, for several trees, for two tips of one name, and for one without.
+    Raises `DataError` for what is no such file, for several trees, for one that says of itself that it has no root, for
+    two tips of one name, and for a tip without a name or with digits for one.
     """
     import dendropy
     from dendropy.utility.error import DataParseError
@@ -69,21 +70,23 @@ def read_phylogeny(path: Path) -> Phylogeny:
     faults = (OSError, ValueError, TypeError, AttributeError, LookupError, DataParseError)  # NEXUS raises any of these
     try:
         text = path.read_text(encoding="utf-8-sig")
-        trees = dendropy.TreeList.get(data=text, schema="nexus" if _NEXUS.match(text) else "newick")
+        schema = "nexus" if _NEXUS.match(text) else "newick"
+        trees = dendropy.TreeList.get(data=text, schema=schema, rooting="default-rooted")
     except faults as error:
         raise DataError(f"{path}: cannot be read as a Newick or NEXUS tree ({error})") from error
     except RecursionError as error:
         raise DataError(f"{path}: its branches are nested more deeply than can be read") from error
     if len(trees) != 1:
         raise DataError(f"{path}: holds {len(trees)} trees; give a file with one")
+    if not trees[0].is_rooted:
+        raise DataError(f"{path}: says that it is not rooted ([&U]), so it tells no ancestor; root it by an outgroup")
     nodes = list(trees[0].preorder_node_iter())
     number = {id(node): index for index, node in enumerate(nodes)}
     tips: dict[str, int] = {}
     for index, node in enumerate(nodes):
         if node.is_leaf():
             name = key(node.taxon.label) if node.taxon else ""
-            if not name or name in tips:
-                fault = f"two tips are named {node.taxon.label}" if name else "a tip has no name"
+            if fault := _fault_of(name, tips):
                 raise DataError(f"{path}: {fault}; mend the tree")
             tips[name] = index
     return Phylogeny(
@@ -92,6 +95,17 @@ def read_phylogeny(path: Path) -> Phylogeny:
         tuple(math.nan if node.edge.length is None else float(node.edge.length) for node in nodes),
         tips,
     )
+
+
+def _fault_of(name: str, tips: Mapping[str, int]) -> str:
+    """Of a tip's name beside those that were read; empty where there is none."""
+    if not name:
+        return "a tip has no name"
+    if name in tips:
+        return f"two tips are named {name}"
+    if not any(map(str.isalpha, name)):  # the second half of 2,5 is one
+        return f"a tip is named {name}, which is no taxon; decimals are written with a point"
+    return ""
 
 
 def placed(ancestor: Lineage, lineages: Sequence[Lineage], phylogeny: Phylogeny) -> Placed:
