@@ -25,7 +25,7 @@ REAL = [taxon("common", 100, 1.0), taxon("rare", 7, 0.5), taxon("unjudged", 3, N
 
 
 def test_only_taxa_that_both_sides_were_named_of_count() -> None:
-    ours, theirs, number = shares(GENERATED, REAL, "named_right", None)
+    ours, theirs, number = shares(GENERATED, REAL, "named_right")
     assert number == 2
     assert ours.mean == pytest.approx(0.55)
     assert theirs.mean == pytest.approx(0.75)
@@ -33,24 +33,26 @@ def test_only_taxa_that_both_sides_were_named_of_count() -> None:
 
 
 def test_the_rarest_are_those_of_the_fewest_photographs() -> None:
-    ours, theirs, number = shares(GENERATED, REAL, "named_right", 1)
+    ours, theirs, number = shares(GENERATED, REAL, "named_right", slice(1))
     assert (number, ours.mean, theirs.mean) == (1, pytest.approx(0.2), pytest.approx(0.5))
 
 
 def test_taxa_that_share_nothing_are_an_error() -> None:
     with pytest.raises(DataError, match="no taxon"):
-        shares(GENERATED, [taxon("else", 9, 1.0)], "named_right", None)
+        shares(GENERATED, [taxon("else", 9, 1.0)], "named_right")
 
 
 def test_each_judge_has_its_lines_and_they_say_how_many_taxa_count() -> None:
     details = {"mine": {"species": {"taxa": GENERATED}}, "real_test_photographs": {"species": {"taxa": REAL}}}
-    first, rarest = lines({"details": details}, "species", 1)
+    first, rarest, others = lines({"details": details}, "species", 1)
     assert "generated 0.550" in first
     assert "0.73 of it, 2 of 4 taxa" in first
     assert "species, 1 rarest  generated 0.200" in rarest
+    assert "species, the others  generated 0.900" in others
+    assert len(lines({"details": details}, "species", 2)) == 2, "none is left"
     second = [taxon("common", 100, 0.9, 0.8), taxon("rare", 7, 0.2, 0.1)]
     details = {"mine": {"species": {"taxa": second}}, "real_test_photographs": {"species": {"taxa": second}}}
-    assert len(lines({"details": details}, "species", 1)) == 4
+    assert len(lines({"details": details}, "species", 1)) == 6
 
 
 @pytest.mark.parametrize(

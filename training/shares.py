@@ -1,4 +1,4 @@
-"""How near generated pictures come to photographs: both shares named right over the same taxa, and the rarest apart.
+"""How near generated pictures come to photographs: shares named right over the same taxa; the rarest, and the others.
 
     python -m training.shares evaluation/results.json --rank species --rarest 10
 
@@ -26,12 +26,15 @@ JUDGES = ("named_right", "named_right_second")
 
 
 def shares(
-    generated: Sequence[dict[str, Any]], real: Sequence[dict[str, Any]], judge: str, rarest: int | None
+    generated: Sequence[dict[str, Any]], real: Sequence[dict[str, Any]], judge: str, which: slice = slice(None)
 ) -> tuple[Interval, Interval, int]:
-    """Of generated pictures and of photographs, and over how many taxa. Raises `DataError` where there is none."""
+    """Of generated pictures and of photographs, and over how many taxa; which: of those by number of photographs.
+
+    Raises `DataError` where there is none.
+    """
     photographs = {taxon["label"]: taxon for taxon in real if taxon[judge] is not None}
     mine = [taxon for taxon in generated if taxon[judge] is not None and taxon["label"] in photographs]
-    mine = sorted(mine, key=lambda taxon: (taxon["num_photographs"], taxon["label"]))[:rarest]
+    mine = sorted(mine, key=lambda taxon: (taxon["num_photographs"], taxon["label"]))[which]
     if not mine:
         raise DataError("no taxon was named on both sides")
     sides = mine, [photographs[taxon["label"]] for taxon in mine]
@@ -45,7 +48,7 @@ def shares(
 
 
 def lines(results: dict[str, Any], rank: str, rarest: int) -> list[str]:
-    """A line for each judge, of all taxa and of the rarest. Raises `DataError` for other than one model, or rank."""
+    """Lines for each judge: all taxa, the rarest, the others. Raises `DataError` for other than one model, or rank."""
     details, found = results["details"], []
     methods = [name for name in details if name != REAL]
     if len(methods) != 1:
@@ -55,10 +58,13 @@ def lines(results: dict[str, Any], rank: str, rarest: int) -> list[str]:
     generated, real = (details[side][rank]["taxa"] for side in (methods[0], REAL))
     judges = [judge for judge in JUDGES if any(taxon.get(judge) is not None for taxon in generated)]
     for judge in judges:
-        for words, number in ((f"{rank}, all", None), (f"{rank}, {rarest} rarest", rarest)):
-            ours, theirs, num_taxa = shares(generated, real, judge, number)
+        parts = {"all": slice(None), f"{rarest} rarest": slice(rarest), "the others": slice(rarest, None)}
+        for words, which in parts.items():
+            if which.start and which.start >= shares(generated, real, judge)[2]:
+                continue  # there are no others
+            ours, theirs, num_taxa = shares(generated, real, judge, which)
             found.append(
-                f"{judge}  {words}  generated {ours.mean:.3f} ({ours.low:.3f} to {ours.high:.3f})  photographs "
+                f"{judge}  {rank}, {words}  generated {ours.mean:.3f} ({ours.low:.3f} to {ours.high:.3f})  photographs "
                 f"{theirs.mean:.3f} ({theirs.low:.3f} to {theirs.high:.3f})  {ours.mean / theirs.mean:.2f} of it, "
                 f"{num_taxa} of {len(generated)} taxa"
             )
