@@ -24,7 +24,7 @@ from taxadiffusion.condition import (
     prompt,
 )
 from taxadiffusion.condition.methods import build_conditioner
-from taxadiffusion.errors import DataError, SettingsError
+from taxadiffusion.errors import CheckpointError, DataError, SettingsError
 from taxadiffusion.names import Lineage
 
 RANKS = ("order", "family", "genus", "species")
@@ -386,6 +386,95 @@ def test_name_gain_enlarges_what_tells_a_name_from_none() -> None:
     lessened = make(SETTINGS.model_copy(update={"name_gain": 0.5})).eval()
     expected = plain.encoders["order"]((none + 0.5 * (name - none))[None])
     torch.testing.assert_close(lessened([CLARKII.truncated("order")]), expected)
+
+
+# Vectors of their own beside names
+
+OWN = TaxonomySettings(num_heads=2, feed_forward=32, vector_gain=20)
+
+
+def with_vectors(taxa: Sequence[Lineage] = (CLARKII, CORNUTUS)) -> TaxonomyConditioner:
+    """Every taxon's vector is its own number, in all columns."""
+    conditioner = TaxonomyConditioner(RANKS, States(), OWN, taxa).eval()
+    assert conditioner.own is not None
+    with torch.no_grad():
+        for number, rank in enumerate(RANKS):
+            table = conditioner.own[rank]
+            table += (1 + number) * torch.arange(1, len(table) + 1)[:, None]
+    return conditioner
+
+
+def test_a_taxon_that_no_photograph_showed_has_its_names_alone() -> None:
+    """Vectors are zero until they are learned, and a taxon that the model never heard of has none."""
+    untrained = TaxonomyConditioner(RANKS, States(), OWN, [CLARKII]).eval()
+    torch.testing.assert_close(untrained([CLARKII, CORNUTUS]), make().eval()([CLARKII, CORNUTUS]), rtol=0, atol=0)
+    stranger = Lineage.of({**dict(CLARKII.truncated("genus").names), "species": "percula"})
+    added = with_vectors()([stranger]) - make().eval()([stranger])
+    above = with_vectors()([CLARKII]) - make().eval()([CLARKII])
+    torch.testing.assert_close(added[:, :3], above[:, :3])
+    assert not added[:, 3].any()
+
+
+def test_a_vector_is_added_in_its_ranks_token_at_the_gain() -> None:
+    clarkii, cornutus, family, holed, null = with_vectors()(
+        shown := [CLARKII, CORNUTUS, CLARKII.truncated("family"), CLARKII.without("family"), Lineage()]
+    ) - make().eval()(shown)
+    expected = torch.zeros(5, 5, 16)  # five tokens, and the last says no rank
+    for row, numbers in enumerate(([1, 1, 1, 1], [1, 2, 2, 2], [1, 1, 0, 0], [1, 0, 1, 1], [0, 0, 0, 0])):
+        for rank, number in enumerate(numbers):
+            expected[row, rank] = 20 * (1 + rank) * number
+    torch.testing.assert_close(torch.stack([clarkii, cornutus, family, holed, null]), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_homonyms_have_vectors_of_their_own_beside_one_name() -> None:
+    """METHOD, fault 6."""
+    one = Lineage.of({"genus": "Amphiprion", "species": "maculatus"})
+    two = Lineage.of({"genus": "Zanclus", "species": "maculatus"})
+    first, second = with_vectors([one, two])([one, two])
+    assert not torch.equal(first[3], second[3])
+
+
+def test_a_stage_trains_the_vectors_of_the_ranks_whose_encoders_it_trains() -> None:
+    conditioner = with_vectors()
+    conditioner.train_only(["encoder.family"])
+    assert conditioner.own is not None
+    assert [rank for rank, table in conditioner.own.items() if table.requires_grad] == ["family"]
+    conditioner([CLARKII, CORNUTUS.truncated("order")]).square().sum().backward()
+    gradient = conditioner.own["family"].grad
+    assert gradient is not None
+    assert gradient[0].any()
+    assert not gradient[1].any(), "no lineage of the batch reaches Zanclidae"
+
+
+def test_a_table_that_no_lineage_reaches_still_belongs_to_the_graph() -> None:
+    """Of several processes one may have such a batch; all must sum the same gradients."""
+    conditioner = with_vectors()
+    conditioner.train_only(["encoder.species"])
+    conditioner([CLARKII.truncated("order")]).sum().backward()
+    assert conditioner.own is not None
+    assert conditioner.own["species"].grad is not None
+    assert not conditioner.own["species"].grad.any()
+
+
+def test_going_on_with_more_taxa_keeps_the_vectors_of_the_old_ones() -> None:
+    old = with_vectors([CORNUTUS])
+    new = TaxonomyConditioner(RANKS, States(), OWN, [CLARKII, CORNUTUS]).eval()
+    state = new.carried({name: table.detach() for name, table in old.state_dict().items()}, [CORNUTUS])
+    new.load_state_dict(state)
+    torch.testing.assert_close(new([CORNUTUS]), old([CORNUTUS]))
+    assert new.own is not None
+    assert not new.own["species"][0].any()
+    with pytest.raises(CheckpointError, match=r"a table of 1 taxa of width 16 is needed to go on, there is none"):
+        new.carried({}, [CORNUTUS])
+    with pytest.raises(CheckpointError, match=r"a table of 2 taxa.*one of shape \[1, 16\]"):
+        new.carried(state | {"own.family": torch.zeros(1, 16)}, [CLARKII, CORNUTUS])
+
+
+def test_without_vectors_nothing_is_added_to_weights_or_settings() -> None:
+    assert not [name for name in make().state_dict() if name.startswith("own")]
+    assert "vector_gain" not in SETTINGS.model_dump()
+    assert OWN.model_dump()["vector_gain"] == 20
+    assert TaxonomySettings.model_validate(OWN.model_dump()) == OWN
 
 
 # Settings and what they build

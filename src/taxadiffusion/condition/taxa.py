@@ -33,10 +33,14 @@ class TaxonRows:
 
     def __getitem__(self, lineage: Lineage) -> int:
         """Raises `DataError` for a taxon that has no row."""
-        lineage = Lineage(lineage.names)
-        if lineage not in self._rows:
+        row = self.find(lineage)
+        if row is None:
             raise DataError(f"this model has nothing learned for {lineage}: it knows only the taxa it was trained on")
-        return self._rows[lineage]
+        return row
+
+    def find(self, lineage: Lineage) -> int | None:
+        """None for a taxon that has no row."""
+        return self._rows.get(Lineage(lineage.names))
 
     def carried(self, own: Tensor, theirs: Tensor | None, taxa: Iterable[Lineage], ranks: Sequence[Rank]) -> Tensor:
         """A copy of the table `own` (rows, D), with the rows of `taxa` from `theirs`, the table of those taxa alone.

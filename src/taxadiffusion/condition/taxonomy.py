@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from taxadiffusion.base.text import TokenStates, rank_text
 from taxadiffusion.base.transfer import moved
 from taxadiffusion.condition.conditioner import Conditioner, ConditionerSettings, NameGain, RunFacts
+from taxadiffusion.condition.own_vectors import OwnVectors
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Lineage, Rank, rank_index
 from taxadiffusion.sections import SettingsSection
@@ -36,6 +37,8 @@ class RankEncoderSection(SettingsSection):
     Normalising after them, an encoder trained at a high rate may come to give every name the same states (docs/log.md).
     name_gain: how much larger the difference of a name's token states from those of "none" is made; a text encoder that
     never met a name tells two of them apart only faintly.
+    vector_gain: how much of a vector of each taxon's own is added to what its names say. Names pass through encoders
+    that all share; such a vector moves alone, and each is zero until a photograph of its taxon is learnt from.
     """
 
     num_layers: int = Field(default=2, ge=1, le=64, description="of each rank's encoder (paper: 2)")
@@ -45,6 +48,9 @@ class RankEncoderSection(SettingsSection):
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="inside the encoder being trained (paper: 0.1)")
     name_gain: NameGain = Field(default=1.0, description="names against “none”, enlarged by this (paper: 1)")
+    vector_gain: Annotated[float, Field(ge=0, le=1000)] = Field(
+        default=0.0, description="each taxon's own vector beside its names, enlarged by this; 0: none (paper)"
+    )
     norm_first: bool = Field(
         default=False, description="normalise before attention and feed-forward: names pass by both (paper: after)"
     )
@@ -75,6 +81,8 @@ class TaxonomySettings(RankEncoderSection, ConditionerSettings):
     @model_serializer(mode="wrap")
     def _with_retired(self, written: SerializerFunctionWrapHandler) -> dict[str, object]:
         document: dict[str, object] = written(self)
+        if not self.vector_gain:
+            document.pop("vector_gain")  # byte for byte as earlier versions wrote it
         return document | dict.fromkeys(_RETIRED, False)
 
 
@@ -97,7 +105,7 @@ class TaxonomyConditioner(Conditioner):
         ranks: Sequence[Rank],
         states: TokenStates,
         settings: TaxonomySettings,
-        taxa: Iterable[Lineage] = (),  # noqa: ARG002
+        taxa: Iterable[Lineage] = (),
         *,
         seed: int = 0,
         cache_bytes: int = 1 << 30,
@@ -108,12 +116,13 @@ class TaxonomyConditioner(Conditioner):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.encoders = nn.ModuleDict({rank: _rank_encoder(states.width, settings) for rank in ranks})
+        self.own = OwnVectors(taxa, ranks, states.width) if settings.vector_gain else None
         self._held: set[Rank] = set()
         self._kept: OrderedDict[tuple[Rank, str], Tensor] = OrderedDict()  # each (T, D)
         self._cache_bytes = cache_bytes
 
     def encode(self, lineages: Sequence[Lineage]) -> Tensor:
-        """(U, T, D): the sum over ranks, coarse to fine (M1)."""
+        """(U, T, D): the sum over ranks, coarse to fine (M1), and where there are some each taxon's own vectors."""
         device = next(self.parameters()).device
         total = torch.zeros(len(lineages), self.states.num_tokens, self.states.width, device=device)
         null_rows = [row for row, lineage in enumerate(lineages) if not lineage]
@@ -129,6 +138,8 @@ class TaxonomyConditioner(Conditioner):
             elif self._learns(rank):
                 # No lineage of this batch has the rank: the encoder still belongs to the graph, with gradient zero.
                 total = total + 0.0 * self._encoded(rank, [rank_text(rank, None)])
+        if self.own is not None and lineages:
+            total = total + self.settings.vector_gain * self.own.summed(lineages, total.shape[1])
         return total
 
     def _term(self, rank: Rank, texts: Sequence[str]) -> Tensor:
@@ -171,11 +182,12 @@ class TaxonomyConditioner(Conditioner):
         return list(found)
 
     def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
-        """One group a rank: "encoder.order" …"""
+        """One group a rank: "encoder.order" …, with the vectors of that rank's taxa."""
         return {
             encoder_group(rank): {
                 f"encoders.{rank}.{name}": parameter for name, parameter in self.encoders[rank].named_parameters()
             }
+            | ({} if self.own is None else {f"own.{rank}": self.own[rank]})
             for rank in self.ranks
         }
 
@@ -203,6 +215,13 @@ class TaxonomyConditioner(Conditioner):
                 apart, size = (x.square().mean().sqrt() for x in (states - states.mean(dim=0), states))
                 found[rank] = float(apart / size.clamp_min(1e-12))
         return found
+
+    def carried(self, state: Mapping[str, Tensor], taxa: Iterable[Lineage]) -> dict[str, Tensor]:
+        """The encoders as they are; a new taxon has no vector yet."""
+        if self.own is None:
+            return dict(state)
+        tables = {rank: state[f"own.{rank}"] for rank in self.ranks if f"own.{rank}" in state}
+        return {**state, **{f"own.{rank}": table for rank, table in self.own.carried(tables, taxa).items()}}
 
     def loaded(self) -> None:
         self._forget(self.ranks)
