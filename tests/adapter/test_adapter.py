@@ -47,6 +47,7 @@ def copy(saved: Path, tmp_path: Path) -> Path:
     ("settings", "lora", "full"),
     [
         (SMALL, LoRASettings(rank=2, alpha=8), False),
+        (SMALL.model_copy(update={"vector_gain": 20.0}), LoRASettings(), False),
         (PromptSettings(), None, True),
         (ClassEmbeddingSettings(), LoRASettings(), False),
         (TaxonAdapterSettings(), None, False),
