@@ -67,3 +67,22 @@ def test_pictures_of_two_sizes_are_refused_before_anything_is_looked_at(
     with pytest.raises(SettingsError, match=r"small are 24 px wide and of large 48 px.*--size-px"):
         evaluate_command(asked, tmp_path / "out", Extractors(["colours"]))
     assert not sides.seen
+
+
+@pytest.mark.usefixtures("sides")
+def test_the_others_are_compared_with_the_method_that_was_named(dataset: PreparedDataset, tmp_path: Path) -> None:
+    entries = [f"{name}={folder_of(tmp_path / name, 24)}" for name in ("one", "other")]
+    asked = Measured(entries, dataset.path, ImagePlan(6), ranks=RANKS, against="other")
+    found = evaluate_command(asked, tmp_path / "out", Extractors(["colours"]))
+    assert found is not None
+    assert (found.compared.name, found.compared.how) == ("other", "named")
+    assert list(found.differences) == ["one"]
+
+
+def test_a_method_that_is_not_there_is_refused_before_anything_is_looked_at(
+    dataset: PreparedDataset, sides: Sides, tmp_path: Path
+) -> None:
+    asked = Measured([f"one={folder_of(tmp_path / 'a', 24)}"], dataset.path, ImagePlan(6), ranks=RANKS, against="other")
+    with pytest.raises(SettingsError, match="--against other: is none of one"):
+        evaluate_command(asked, tmp_path / "out", Extractors(["colours"]))
+    assert not sides.seen

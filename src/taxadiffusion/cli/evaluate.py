@@ -15,6 +15,7 @@ from taxadiffusion.cli import options
 
 if TYPE_CHECKING:
     from taxadiffusion.evaluate.results import Results
+    from taxadiffusion.guidance import Guidance
     from taxadiffusion.report.command import Extractors, Measured
 
 
@@ -45,6 +46,10 @@ def evaluate(
     guidance_rank: Annotated[
         str | None, typer.Option(help="Ancestor to guide from, or sister; none: the null.")
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="The method that others are compared with; none: the best, picked on half of the pictures."),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=options.MAX_SEED, help="Of what a model draws, and of what is drawn to measure.")
     ] = 0,
@@ -57,19 +62,12 @@ def evaluate(
     from taxadiffusion.base.device import chosen_device, described
     from taxadiffusion.base.onnx import only_on_cpu
     from taxadiffusion.evaluate.image_plan import ImagePlan
-    from taxadiffusion.guidance import Guidance
     from taxadiffusion.pictures.generate import Sampling
     from taxadiffusion.report.command import Extractors, Measured
 
     where = chosen_device(device, cpu_only=only_on_cpu(engine))
     Console(stderr=True, highlight=False).print(f"on {described(where)}", markup=False)
-    from_sister = guidance_rank == "sister"
-    guidance = Guidance(
-        guidance_scale,
-        None if from_sister else guidance_rank,
-        guidance_interval,
-        base="sister" if from_sister else "ancestor",
-    )
+    guidance = _guidance(guidance_scale, guidance_rank, guidance_interval)
     asked = Measured(
         generated,
         data,
@@ -77,9 +75,18 @@ def evaluate(
         root=root,
         ranks=[rank.strip() for rank in ranks.split(",")] if ranks else None,
         base=base,
+        against=against,
         size_px=size_px,
     )
     _run(asked, out, Extractors(extractor or ["inception"], weights or (), lpips, str(where), clade))
+
+
+def _guidance(scale: float, rank: str | None, interval: tuple[float, float]) -> Guidance:
+    from taxadiffusion.guidance import Guidance
+
+    if rank == "sister":
+        return Guidance(scale, interval=interval, base="sister")
+    return Guidance(scale, rank, interval)
 
 
 def _run(asked: Measured, out: Path, extractors: Extractors) -> None:

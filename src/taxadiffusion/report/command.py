@@ -18,6 +18,7 @@ from taxadiffusion.evaluate.extraction import FeatureStore
 from taxadiffusion.evaluate.image_plan import ImagePlan, check_enough, generated_pictures, taxa_to_show
 from taxadiffusion.evaluate.judges import JudgeSettings, Tell
 from taxadiffusion.evaluate.networks import Networks
+from taxadiffusion.evaluate.pick import Comparison
 from taxadiffusion.evaluate.pictures import Pictures, base_of, common_side_px, generated_folder, side_px
 from taxadiffusion.evaluate.planted import Planter
 from taxadiffusion.evaluate.results import Results
@@ -83,6 +84,8 @@ class Measured:
     """None: all of the data set."""
     base: str | None = None
     """Of the models, and of the planted copies; none: the one that is recorded."""
+    against: str | None = None
+    """The method that the others are compared with; none: the best, picked on half of the pictures."""
     size_px: int | None = None
     """At which both sides are compared; none: the pictures' own."""
 
@@ -105,6 +108,8 @@ def evaluate_command(
     wanted = ordered_ranks(asked.ranks) if asked.ranks else dataset.ranks
     check_ranks(dataset, wanted)
     entries = [_named(entry) for entry in asked.generated]
+    if asked.against not in (None, *(name for name, _ in entries)):
+        raise SettingsError(f"--against {asked.against}: is none of {', '.join(dict(entries))}")
     size_px = asked.size_px or common_side_px({name: _side_px(path, wanted) for name, path in entries})
     networks = extractors.open(out / "features")
     methods: dict[str, list[Pictures]] = {}
@@ -127,7 +132,7 @@ def evaluate_command(
     if shard.number:
         extract(dataset, methods, networks, settings, progress)
         return None
-    results = evaluate(dataset, methods, networks, settings, progress)
+    results = evaluate(dataset, methods, networks, settings, progress, comparison=Comparison(asked.against))
     progress("writing the report")
     write_results(results, out, command=command, size_px=size_px)
     return results
