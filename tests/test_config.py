@@ -106,6 +106,7 @@ def test_only_what_touches_the_trajectory_is_compared() -> None:
     assert {key for key in plain if plain[key] != other[key]} == {"optimiser.learning_rate"}
     # A run of a version without the setting goes on; one with it is told from that.
     assert "conditioner.prompt_name_gain" not in plain
+    assert "conditioner.vector_gain" not in plain, "runs of before it go on"
     later = flattened(parse({"conditioner": {"prompt_name_gain": 6.0}}), trajectory_only=True)
     assert later == plain | {"conditioner.prompt_name_gain": 6.0}
     assert flattened(parse({}))["conditioner.prompt_name_gain"] == 1.0

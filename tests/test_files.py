@@ -65,15 +65,16 @@ def test_a_file_where_a_folder_is_to_go_is_one_line_and_exit_4(tmp_path: Path, m
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_other_faults_keep_their_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are the program's, and a report of them needs it."""
+@pytest.mark.parametrize("code", [errno.EBADF, errno.EPERM])
+def test_other_faults_keep_their_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """They are the program's, and a report of them needs it: also one that names no place."""
 
     def fail(*_: object, **__: object) -> None:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("PIL.Image.Image.save", fail)
     monkeypatch.setattr(sys, "argv", ["taxadiffusion", "simulate", str(tmp_path / "clade"), "--size-px", "16"])
-    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+    with pytest.raises(OSError, match=os.strerror(code)):
         cli.main()
 
 

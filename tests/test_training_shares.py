@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from training.shares import lines, shares
+from training.shares import arguments, lines, shares
 
 from taxadiffusion.errors import DataError
 
@@ -53,6 +53,14 @@ def test_each_judge_has_its_lines_and_they_say_how_many_taxa_count() -> None:
     second = [taxon("common", 100, 0.9, 0.8), taxon("rare", 7, 0.2, 0.1)]
     details = {"mine": {"species": {"taxa": second}}, "real_test_photographs": {"species": {"taxa": second}}}
     assert len(lines({"details": details}, "species", 1)) == 6
+
+
+def test_where_no_photograph_is_right_there_is_no_share_of_it() -> None:
+    real = [taxon("common", 100, 0.0), taxon("rare", 7, 0.0)]
+    details = {"mine": {"species": {"taxa": GENERATED}}, "real_test_photographs": {"species": {"taxa": real}}}
+    assert all("– of it" in line for line in lines({"details": details}, "species", 1))
+    with pytest.raises(SystemExit):
+        arguments(["results.json", "--rarest", "0"])
 
 
 @pytest.mark.parametrize(

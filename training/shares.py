@@ -63,9 +63,10 @@ def lines(results: dict[str, Any], rank: str, rarest: int) -> list[str]:
             if which.start and which.start >= shares(generated, real, judge)[2]:
                 continue  # there are no others
             ours, theirs, num_taxa = shares(generated, real, judge, which)
+            share = f"{ours.mean / theirs.mean:.2f}" if theirs.mean else "–"
             found.append(
                 f"{judge}  {rank}, {words}  generated {ours.mean:.3f} ({ours.low:.3f} to {ours.high:.3f})  photographs "
-                f"{theirs.mean:.3f} ({theirs.low:.3f} to {theirs.high:.3f})  {ours.mean / theirs.mean:.2f} of it, "
+                f"{theirs.mean:.3f} ({theirs.low:.3f} to {theirs.high:.3f})  {share} of it, "
                 f"{num_taxa} of {len(generated)} taxa"
             )
     return found
@@ -76,11 +77,19 @@ def command() -> None:
     print("\n".join(lines(json.loads(args.results.read_text(encoding="utf-8")), args.rank, args.rarest)))
 
 
+def number_of_taxa(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: one taxon or more")
+    return number
+
+
 def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("results", type=Path, help="results.json that evaluate wrote of one model")
     parser.add_argument("--rank", default="species")
-    parser.add_argument("--rarest", type=int, default=10, help="how many taxa of the fewest photographs stand apart")
+    parser.add_argument(
+        "--rarest", type=number_of_taxa, default=10, help="how many taxa of the fewest photographs stand apart"
+    )
     return parser.parse_args(words)
 
 

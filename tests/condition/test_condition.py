@@ -434,6 +434,24 @@ def test_homonyms_have_vectors_of_their_own_beside_one_name() -> None:
     assert not torch.equal(first[3], second[3])
 
 
+def test_a_hole_that_several_taxa_would_fit_has_no_vector() -> None:
+    """It would be another species' vector, maybe of one that no photograph showed."""
+    above = {"order": "Perciformes", "family": "Pomacentridae", "species": "maculatus"}
+    one, two = (Lineage.of({**above, "genus": genus}) for genus in ("Amphiprion", "Zanclus"))
+    holed = two.without("genus")
+    added = with_vectors([one, two])([holed]) - make().eval()([holed])
+    assert added[0, :2].all()
+    assert not added[0, 2:].any()
+    alone = with_vectors([two])([holed]) - make().eval()([holed])
+    assert alone[0, 3].all(), "the only taxon that it could be"
+
+
+def test_vectors_need_a_token_for_each_rank() -> None:
+    ranks = ("kingdom", "phylum", "class", "order", "family", "genus")
+    with pytest.raises(SettingsError, match=r"a token for each of 6 ranks, and there are 5: raise base\.num_tokens"):
+        TaxonomyConditioner(ranks, States(), OWN, [])
+
+
 def test_a_stage_trains_the_vectors_of_the_ranks_whose_encoders_it_trains() -> None:
     conditioner = with_vectors()
     conditioner.train_only(["encoder.family"])

@@ -58,13 +58,14 @@ def test_pictures_and_photographs_are_compared_at_the_pictures_own_size_unless_o
     assert sides.seen == {used}
 
 
+@pytest.mark.parametrize(("small", "large"), [("small", "large"), ("one", "one")])
 def test_pictures_of_two_sizes_are_refused_before_anything_is_looked_at(
-    dataset: PreparedDataset, sides: Sides, tmp_path: Path
+    dataset: PreparedDataset, sides: Sides, tmp_path: Path, small: str, large: str
 ) -> None:
     """Compared at the size of either, one of the two would be judged by pixels that were made up or thrown away."""
-    entries = [f"small={folder_of(tmp_path / 'a', 24)}", f"large={folder_of(tmp_path / 'b', 48)}"]
+    entries = [f"{small}={folder_of(tmp_path / 'a', 24)}", f"{large}={folder_of(tmp_path / 'b', 48)}"]
     asked = Measured(entries, dataset.path, ImagePlan(6), ranks=RANKS)
-    with pytest.raises(SettingsError, match=r"small are 24 px wide and of large 48 px.*--size-px"):
+    with pytest.raises(SettingsError, match=rf"{small} are 24 px wide and of {large} 48 px.*--size-px"):
         evaluate_command(asked, tmp_path / "out", Extractors(["colours"]))
     assert not sides.seen
 

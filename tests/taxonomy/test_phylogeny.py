@@ -122,6 +122,7 @@ def test_the_unit_of_time_does_not_matter(tmp_path: Path, factor: float) -> None
         ("(Coris_aygula:1,:1);", "a tip has no name"),
         ("(Coris_aygula:1,Coris_aygula:1);", "Coris aygula"),
         ("(Coris_aygula:2,5,Coris_gaimard:1,7);", "a tip is named 5, .*point"),
+        ("(Coris_aygula:1,5e-3,Coris_gaimard:1,7e-2);", "a tip is named 5e-3"),
         ("[&U] (Coris_aygula:1,Coris_gaimard:1,Cheilinus_undulatus:1);", "not rooted"),
         ("#NEXUS\nbegin trees;\ntree one = [&U] (Coris_aygula:1,Coris_gaimard:1);\nend;", "not rooted"),
         ("#NEXUS\nbegin taxa;\ntaxlabels a b;\nend;\nbegin trees;\ntree x = (a:1,b:1);\nend;", "cannot be read"),

@@ -99,10 +99,11 @@ def main() -> None:
         _print_error(str(error))
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in (*_NO_ROOM, *_NOT_THERE):
+        place = error.filename2 or error.filename
+        if error.errno not in _NO_ROOM and (error.errno not in _NOT_THERE or place is None):
             raise
         remedy = "make room" if error.errno in _NO_ROOM else "name another place"
-        _print_error(": ".join(str(part) for part in (error.filename, error.strerror) if part) + f"; {remedy}")
+        _print_error(": ".join(str(part) for part in (place, error.strerror) if part) + f"; {remedy}")
         sys.exit(CheckpointError.exit_code)
     except typer.Abort:  # how Ctrl-C is told of
         sys.exit(InterruptedByUserError.exit_code)

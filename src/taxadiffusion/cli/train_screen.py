@@ -158,8 +158,8 @@ class Screen:
         if collapsed:
             self._warn(
                 f"the encoder of {' and of '.join(collapsed)} makes nearly the same of every name: pictures show no "
-                "difference that no other rank's encoder makes; train with conditioner.norm_first=true or a lower "
-                "optimiser.learning_rate"
+                "difference that no other rank's encoder or vector makes; train with conditioner.norm_first=true or a "
+                "lower optimiser.learning_rate"
             )
 
     def _finished(self, event: events.Finished) -> None:

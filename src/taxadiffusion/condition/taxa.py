@@ -23,24 +23,27 @@ class TaxonRows:
         parts = {lineage.truncated(rank) for lineage in known for rank in lineage.ranks}
         self.lineages = sorted(parts, key=lambda lineage: lineage.names)
         self._rows = {lineage: row for row, lineage in enumerate(self.lineages)}
+        whole = dict(self._rows)
+        self._ambiguous: set[Lineage] = set()
         for row, lineage in enumerate(self.lineages):
             for holed in single_holes(lineage):
-                if holed.rank == lineage.rank:
-                    self._rows.setdefault(holed, row)
+                if holed.rank == lineage.rank and self._rows.setdefault(holed, row) not in (row, whole.get(holed)):
+                    self._ambiguous.add(holed)
 
     def __len__(self) -> int:
         return len(self.lineages)
 
     def __getitem__(self, lineage: Lineage) -> int:
         """Raises `DataError` for a taxon that has no row."""
-        row = self.find(lineage)
+        row = self._rows.get(Lineage(lineage.names))
         if row is None:
             raise DataError(f"this model has nothing learned for {lineage}: it knows only the taxa it was trained on")
         return row
 
-    def find(self, lineage: Lineage) -> int | None:
-        """None for a taxon that has no row."""
-        return self._rows.get(Lineage(lineage.names))
+    def certain(self, lineage: Lineage) -> int | None:
+        """None for a taxon that has no row, and for a lineage with a hole that several taxa would fit."""
+        lineage = Lineage(lineage.names)
+        return None if lineage in self._ambiguous else self._rows.get(lineage)
 
     def carried(self, own: Tensor, theirs: Tensor | None, taxa: Iterable[Lineage], ranks: Sequence[Rank]) -> Tensor:
         """A copy of the table `own` (rows, D), with the rows of `taxa` from `theirs`, the table of those taxa alone.

@@ -17,7 +17,7 @@ from taxadiffusion.condition.conditioner import Conditioner, ConditionerSettings
 from taxadiffusion.condition.own_vectors import OwnVectors
 from taxadiffusion.errors import SettingsError
 from taxadiffusion.names import Lineage, Rank, rank_index
-from taxadiffusion.sections import SettingsSection
+from taxadiffusion.sections import SettingsSection, later
 from taxadiffusion.stages import encoder_group
 
 _NUM_COMPARED = 64
@@ -48,8 +48,8 @@ class RankEncoderSection(SettingsSection):
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="inside the encoder being trained (paper: 0.1)")
     name_gain: NameGain = Field(default=1.0, description="names against “none”, enlarged by this (paper: 1)")
-    vector_gain: Annotated[float, Field(ge=0, le=1000)] = Field(
-        default=0.0, description="each taxon's own vector beside its names, enlarged by this; 0: none (paper)"
+    vector_gain: float = later(
+        0.0, "each taxon's own vector beside its names, enlarged by this; 0: none (paper)", ge=0, le=1000
     )
     norm_first: bool = Field(
         default=False, description="normalise before attention and feed-forward: names pass by both (paper: after)"
@@ -116,7 +116,7 @@ class TaxonomyConditioner(Conditioner):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.encoders = nn.ModuleDict({rank: _rank_encoder(states.width, settings) for rank in ranks})
-        self.own = OwnVectors(taxa, ranks, states.width) if settings.vector_gain else None
+        self.own = OwnVectors(taxa, ranks, states.width, states.num_tokens) if settings.vector_gain else None
         self._held: set[Rank] = set()
         self._kept: OrderedDict[tuple[Rank, str], Tensor] = OrderedDict()  # each (T, D)
         self._cache_bytes = cache_bytes
@@ -139,7 +139,7 @@ class TaxonomyConditioner(Conditioner):
                 # No lineage of this batch has the rank: the encoder still belongs to the graph, with gradient zero.
                 total = total + 0.0 * self._encoded(rank, [rank_text(rank, None)])
         if self.own is not None and lineages:
-            total = total + self.settings.vector_gain * self.own.summed(lineages, total.shape[1])
+            total = total + self.settings.vector_gain * self.own.summed(lineages)
         return total
 
     def _term(self, rank: Rank, texts: Sequence[str]) -> Tensor:

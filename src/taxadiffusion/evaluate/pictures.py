@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,10 +124,10 @@ def side_px(pictures: Pictures) -> int:
         raise DataError(f"{pictures.files[0]}: cannot be read as a picture ({error}); make it again") from error
 
 
-def common_side_px(sides: Mapping[str, int]) -> int:
-    """The side in pixels of all pictures. sides: whose pictures → theirs. Raises `SettingsError` where they differ."""
+def common_side_px(sides: Iterable[tuple[str, int]]) -> int:
+    """The side in pixels of all. sides: whose pictures, and theirs. Raises `SettingsError` where they differ."""
     of_side: dict[int, str] = {}
-    for name, side in sides.items():
+    for name, side in sides:
         of_side.setdefault(side, name)
     if len(of_side) > 1:
         (small, one), *_, (large, other) = sorted(of_side.items())

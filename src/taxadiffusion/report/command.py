@@ -110,7 +110,7 @@ def evaluate_command(
     entries = [_named(entry) for entry in asked.generated]
     if asked.against not in (None, *(name for name, _ in entries)):
         raise SettingsError(f"--against {asked.against}: is none of {', '.join(dict(entries))}")
-    size_px = asked.size_px or common_side_px({name: _side_px(path, wanted) for name, path in entries})
+    size_px = asked.size_px or common_side_px([(name, _side_px(path, wanted)) for name, path in entries])
     networks = extractors.open(out / "features")
     methods: dict[str, list[Pictures]] = {}
     bases: set[str | None] = set()

@@ -14,6 +14,7 @@ from taxadiffusion.names import Lineage
 from taxadiffusion.taxonomy.brownian import Descent, descendants, ends_below
 
 _NEXUS = re.compile(r"\s*(\[[^\]]*\]\s*)*#nexus", re.IGNORECASE)
+_NUMBER = re.compile(r"[\W\d_]+(e[+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _fault_of(name: str, tips: Mapping[str, int]) -> str:
         return "a tip has no name"
     if name in tips:
         return f"two tips are named {name}"
-    if not any(map(str.isalpha, name)):  # the second half of 2,5 is one
+    if _NUMBER.fullmatch(name):  # the second half of 2,5 is one
         return f"a tip is named {name}, which is no taxon; decimals are written with a point"
     return ""
 
