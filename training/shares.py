@@ -58,10 +58,10 @@ def lines(results: dict[str, Any], rank: str, rarest: int) -> list[str]:
     generated, real = (details[side][rank]["taxa"] for side in (methods[0], REAL))
     judges = [judge for judge in JUDGES if any(taxon.get(judge) is not None for taxon in generated)]
     for judge in judges:
-        parts = {"all": slice(None), f"{rarest} rarest": slice(rarest), "the others": slice(rarest, None)}
+        parts = {"all": slice(None), f"{rarest} rarest": slice(rarest)}
+        if shares(generated, real, judge)[2] > rarest:
+            parts["the others"] = slice(rarest, None)
         for words, which in parts.items():
-            if which.start and which.start >= shares(generated, real, judge)[2]:
-                continue  # there are no others
             ours, theirs, num_taxa = shares(generated, real, judge, which)
             share = f"{ours.mean / theirs.mean:.2f}" if theirs.mean else "–"
             found.append(

@@ -18,9 +18,11 @@ class TaxonRows:
     nothing of its taxon.
     """
 
-    def __init__(self, taxa: Iterable[Lineage], ranks: Sequence[Rank]) -> None:
+    def __init__(self, taxa: Iterable[Lineage], ranks: Sequence[Rank], at: Rank | None = None) -> None:
+        """at: of this rank alone."""
+        self._at = at
         known = (lineage.only(ranks) for lineage in taxa)
-        parts = {lineage.truncated(rank) for lineage in known for rank in lineage.ranks}
+        parts = {lineage.truncated(rank) for lineage in known for rank in lineage.ranks if at in (None, rank)}
         self.lineages = sorted(parts, key=lambda lineage: lineage.names)
         self._rows = {lineage: row for row, lineage in enumerate(self.lineages)}
         whole = dict(self._rows)
@@ -50,7 +52,7 @@ class TaxonRows:
 
         Raises `CheckpointError` where it is not.
         """
-        known = TaxonRows(taxa, ranks).lineages
+        known = TaxonRows(taxa, ranks, self._at).lineages
         table = own.detach().clone()
         if theirs is None or theirs.shape != (len(known), own.shape[1]):
             found = "none" if theirs is None else f"one of shape {[*theirs.shape]}"

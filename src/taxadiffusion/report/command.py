@@ -107,16 +107,17 @@ def evaluate_command(
     dataset = PreparedDataset.open(asked.data, asked.root)
     wanted = ordered_ranks(asked.ranks) if asked.ranks else dataset.ranks
     check_ranks(dataset, wanted)
-    entries = [_named(entry) for entry in asked.generated]
-    if asked.against not in (None, *(name for name, _ in entries)):
-        raise SettingsError(f"--against {asked.against}: is none of {', '.join(dict(entries))}")
-    size_px = asked.size_px or common_side_px([(name, _side_px(path, wanted)) for name, path in entries])
+    entries = [(name, path, _made(path, wanted)) for name, path in map(_named, asked.generated)]
+    names = [name for name, *_ in entries]
+    if asked.against not in (None, *names):
+        raise SettingsError(f"--against {asked.against}: is none of {', '.join(dict.fromkeys(names))}")
+    size_px = asked.size_px or common_side_px((name, _side_px(path, made)) for name, path, made in entries)
     networks = extractors.open(out / "features")
     methods: dict[str, list[Pictures]] = {}
     bases: set[str | None] = set()
-    for name, path in entries:
-        if (path / "metadata.csv").is_file():
-            pictures = generated_folder(path, wanted)
+    for name, path, made in entries:
+        if made is not None:
+            pictures = made
             bases.add(base_of(path))
         else:
             progress(f"generating images of {name}")
@@ -161,11 +162,13 @@ def _planter(base: str | None, bases: set[str | None], device: str) -> Planter |
     return None if only is None or others else Planter(Backbone.load(only, device=device))
 
 
-def _side_px(path: Path, ranks: Sequence[Rank]) -> int:
-    """Of the pictures that a folder holds, or that a model will make."""
-    if (path / "metadata.csv").is_file():
-        return side_px(generated_folder(path, ranks))
-    return read_card(find_adapter(str(path))[0]).image_size_px
+def _made(path: Path, ranks: Sequence[Rank]) -> Pictures | None:
+    """What a folder holds; None for a model, which draws its pictures first."""
+    return generated_folder(path, ranks) if (path / "metadata.csv").is_file() else None
+
+
+def _side_px(path: Path, made: Pictures | None) -> int:
+    return side_px(made) if made is not None else read_card(find_adapter(str(path))[0]).image_size_px
 
 
 def _named(entry: str) -> tuple[str, Path]:
