@@ -78,6 +78,9 @@ def test_the_others_are_compared_with_the_method_that_was_named(dataset: Prepare
     assert found is not None
     assert (found.compared.name, found.compared.how) == ("other", "named")
     assert list(found.differences) == ["one"]
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "those of other, which was named before anything was measured" in page
+    assert "lead is luck" not in page
 
 
 def test_a_method_that_is_not_there_is_refused_before_anything_is_looked_at(

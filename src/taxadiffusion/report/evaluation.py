@@ -33,7 +33,7 @@ NUM_CONFUSIONS = 40
 
 def evaluation_sections(results: Results, *, command: str, size_px: int) -> tuple[Section, ...]:
     """The whole report of an evaluation; pictures are read from where `results` says they lie."""
-    best = results.best()
+    best = results.compared.name if _is_named(results) else results.best()
     finest = results.methods[best][-1]
     return (
         Section("At a glance", _glance(results, best)),
@@ -59,7 +59,7 @@ def _glance(results: Results, best: str) -> tuple[Html, ...]:
         text(
             f"{len(results.methods)} method(s) on {results.protocol.dataset}. The figures below are those of {best}"
             f"{_why(results, best)}: {finest.num_images} images at rank {finest.rank}."
-            + (" Part of a picked method's lead is luck." if _why(results, best) else "")
+            + (" Part of a picked method's lead is luck." if _why(results, best) and not _is_named(results) else "")
         ),
         facts(figures),
         text(copies_words(finest)),
@@ -76,7 +76,13 @@ def _why(results: Results, best: str) -> str:
     """Why the report shows this one of several methods; "" where there is no choice, or none is judged."""
     if len(results.methods) < 2 or FIRST_JUDGE not in results.at_finest()[best].metrics:
         return ""
-    return ", which is named right most often"
+    return (
+        ", which was named before anything was measured" if _is_named(results) else ", which is named right most often"
+    )
+
+
+def _is_named(results: Results) -> bool:
+    return results.compared.how == "named"
 
 
 def metric_blocks(results: Results) -> tuple[Html, ...]:
